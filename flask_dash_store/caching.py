@@ -1,0 +1,57 @@
+"""What caches may do with a response, so that no visitor is given another's.
+
+The rules are RFC 9111's; what happens without them is Flask's CVE-2023-30861.
+"""
+
+from __future__ import annotations
+
+import time
+
+from werkzeug.datastructures import ResponseCacheControl
+from werkzeug.http import parse_cache_control_header, parse_date, parse_list_header
+
+Headers = list[tuple[str, str]]
+
+
+def _values(headers: Headers, name: str) -> str:
+    return ", ".join(value for header, value in headers if header.lower() == name)
+
+
+def _control(value: str) -> ResponseCacheControl:
+    return parse_cache_control_header(value, cls=ResponseCacheControl)
+
+
+def may_be_shared(headers: Headers) -> bool:
+    """Whether a shared cache may give this response to somebody else without asking."""
+    control = _control(_values(headers, "cache-control"))
+    if control.private or control.no_store:
+        return False
+    if control.public or (control.s_maxage or 0) > 0:
+        return True
+    if control.no_cache:
+        return False
+    if control.max_age is not None:
+        return control.max_age > 0
+    expires = parse_date(_values(headers, "expires"))
+    return expires is not None and expires.timestamp() > time.time()
+
+
+def keep_private(headers: Headers) -> None:
+    """Forbid shared caches to keep the response, unless it says already who may keep it."""
+    value = _values(headers, "cache-control")
+    control = _control(value)
+    if not (control.private or control.no_store):
+        _replace(headers, "Cache-Control", f"{value}, private" if value else "private")
+
+
+def vary_on_cookie(headers: Headers) -> None:
+    """Tell caches that the response depends on the visitor."""
+    value = _values(headers, "vary")
+    named = {name.lower() for name in parse_list_header(value)}
+    if not named & {"cookie", "*"}:
+        _replace(headers, "Vary", f"{value}, Cookie" if value else "Cookie")
+
+
+def _replace(headers: Headers, name: str, value: str) -> None:
+    headers[:] = [header for header in headers if header[0].lower() != name.lower()]
+    headers.append((name, value))

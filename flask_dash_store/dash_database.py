@@ -1,0 +1,152 @@
+"""DashDatabase: values by an explicit user id, no request and no Flask needed.
+
+It carries on from the package dash_database, with its methods and their behaviour, and without its faults: whatever
+the user ids are, no user sees another's keys, and no call looks at another user's rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from .codec import PickleCodec
+from .errors import InvalidKey, InvalidKeyType
+from .housekeeping import Housekeeping
+from .keys import DEFAULT_MAX_KEY_LENGTH
+from .lifetime import Clock, Lifetime, seconds
+from .mapping import Backend, StoredMapping
+from .owner import USER_PREFIX, user_id_of, user_owner
+from .storage.sqlite import SqliteStorage
+from .trace import Trace
+
+
+class DashDatabase:
+    """Keeps any picklable value by user id and key name, for any thread of any process.
+
+    :param db_location: a path keeps the values in a file; ``":memory:"`` keeps them in this process's memory; None
+        keeps them in a temporary file, which is deleted when the database is closed or the process ends
+    :param ttl: idle seconds, or a timedelta, after which a user's values are gone; None keeps them until they are
+        deleted
+    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it whoever can
+        write to the file can run code in this process. A sequence of keys rotates them: the first one writes, all
+        of them read.
+    :param clock: gives seconds since the epoch; for tests
+    :raises StorageError: when the file cannot be opened
+
+    User ids and key names are str or int; an int is the same as its decimal text. Each method raises
+    :class:`~flask_dash_store.errors.InvalidKeyType`, a TypeError, for any other type, and
+    :class:`~flask_dash_store.errors.StorageError` when the storage fails or the database has been closed.
+    """
+
+    def __init__(
+        self,
+        db_location: str | PathLike[str] | None = ":memory:",
+        *,
+        ttl: float | timedelta | None = None,
+        secret_key: str | bytes | Sequence[str | bytes] | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        location = None if db_location is None else fspath(db_location)
+        self._storage = SqliteStorage(location)
+        self._backend = Backend(
+            self._storage,
+            PickleCodec(_secrets(secret_key)),
+            Lifetime(None if ttl is None else seconds(ttl), clock),
+        )
+        self._housekeeping = Housekeeping(self._backend, 0)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__} at "{self._storage.filename}"'
+
+    def store_user_value(
+        self, user_id: str | int, key_name: str | int, value: Any, ttl: float | timedelta | None = None
+    ) -> None:
+        """Store any picklable value, in place of the one that was stored under the key, if any.
+
+        :param ttl: seconds, or a timedelta, after which this key is gone; None for as long as the user's values stay
+        :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
+        """
+        self._user(user_id).set(_name(key_name), value, ttl)
+        if self._housekeeping.is_due():
+            self._housekeeping.run()
+
+    def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
+        """The value under the key; None when there is none."""
+        return self._user(user_id).get(_name(key_name))
+
+    def delete_user_value(
+        self, user_id: str | int, key_name: str | int, if_not_exists: Literal["ignore", "raise"] = "ignore"
+    ) -> None:
+        """Delete the key.
+
+        :param if_not_exists: what to do when there is no such key: ``"ignore"`` it, or ``"raise"`` a KeyError
+        :raises ValueError: when ``if_not_exists`` is another word
+        """
+        if if_not_exists not in ("ignore", "raise"):
+            raise ValueError(f'if_not_exists must be either "ignore" or "raise", not {if_not_exists!r}')
+        try:
+            del self._user(user_id)[_name(key_name)]
+        except KeyError:
+            if if_not_exists == "raise":
+                raise
+
+    def delete_all_user_values(self, user_id: str | int) -> None:
+        """Delete all keys of the user."""
+        self._user(user_id).clear()
+
+    def list_stored_user_keys(self, user_id: str | int) -> list[str]:
+        """The user's key names, first stored first; an empty list when there are none."""
+        return list(self._user(user_id))
+
+    def users(self) -> list[str]:
+        """The ids, as text, of all users who have values."""
+        moment = self._backend.lifetime.moment()
+        return [user_id_of(owner) for owner in self._storage.owners(USER_PREFIX, moment)]
+
+    def purge(self) -> int:
+        """Remove what has expired, which storing does too now and then. Returns how many users were removed."""
+        return self._housekeeping.run_to_the_end()
+
+    def close(self) -> None:
+        """Close the database, and delete it if it is temporary. Any later call raises StorageClosed."""
+        self._storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _user(self, user_id: str | int) -> StoredMapping:
+        return _UserValues(self._backend, user_owner(user_id), Trace())
+
+
+class _UserValues(StoredMapping):
+    """Takes any text as a key, for dash_database did: file names, URLs, nothing at all."""
+
+    def _check_key(self, key: object) -> str:
+        name = str(key)
+        if len(name) > DEFAULT_MAX_KEY_LENGTH:
+            raise InvalidKey(f"A key name has at most {DEFAULT_MAX_KEY_LENGTH} characters, this one {len(name)}.")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise InvalidKey(f"The key name {name!a} holds a lone surrogate, which no encoding can store.")
+        return name
+
+
+def _name(key_name: object) -> str:
+    if not isinstance(key_name, (str, int)):
+        raise InvalidKeyType(f"A key name is a str or an int, not {type(key_name).__name__}.")
+    return str(key_name)
+
+
+def _secrets(secret_key: str | bytes | Sequence[str | bytes] | None) -> list[bytes]:
+    if secret_key is None:
+        return []
+    keys = [secret_key] if isinstance(secret_key, (str, bytes)) else secret_key
+    return [key.encode() if isinstance(key, str) else key for key in keys]

@@ -1,0 +1,98 @@
+"""Every exception the package raises.
+
+All of them are a :class:`UserStoreError`. Where Python has a word for the fault (``TypeError``,
+``ValueError``, ``TimeoutError``), the exception is that too, so that code which knows nothing of this
+package still handles it well. No message ever holds a session id or a stored value.
+"""
+
+from __future__ import annotations
+
+
+class UserStoreError(Exception):
+    """The root of all errors of this package."""
+
+
+class ConfigurationError(UserStoreError, ValueError):
+    """An option is unknown or cannot be used, SECRET_KEY is missing, or the app has a store already."""
+
+
+class WeakSecretKey(UserWarning):
+    """SECRET_KEY is so short that it can be guessed."""
+
+
+class OutsideRequest(UserStoreError, RuntimeError):
+    """The visitor's store was asked for where there is no visitor."""
+
+
+class NotASession(UserStoreError, RuntimeError):
+    """``regenerate`` or ``destroy`` was called on a store that belongs to a user id, not to a session."""
+
+
+class SessionEnded(UserStoreError):
+    """The session was destroyed or regenerated, so nothing can be written to it any more.
+
+    ``ended_at`` is when it ended, in seconds since the epoch.
+    """
+
+    def __init__(self, ended_at: float) -> None:
+        super().__init__(
+            "This session has ended (destroy() or regenerate() was called on it, perhaps by a request in parallel), "
+            "so nothing can be written to it. The browser's next request belongs to a session that can."
+        )
+        self.ended_at = ended_at
+
+
+class InvalidKey(UserStoreError, ValueError):
+    """A key, a user id or a session id of the right type whose text cannot be used."""
+
+
+class InvalidKeyType(UserStoreError, TypeError):
+    """A key or a user id of another type than the call takes."""
+
+
+class InvalidTTL(UserStoreError, ValueError):
+    """A TTL that is not a positive number of seconds or a positive timedelta."""
+
+
+class UnstorableValue(UserStoreError, TypeError):
+    """The value cannot be turned into bytes; what was stored under the key is still there."""
+
+
+class UnreadableValue(UserStoreError):
+    """The stored value is authentic but cannot be turned back, for its class has gone or changed."""
+
+
+class TamperedValue(UserStoreError):
+    """The stored bytes were not written by this app for this owner and key."""
+
+
+class NotANumber(UserStoreError, TypeError):
+    """``increment`` found something that is no number under the key."""
+
+
+class ValueTooLarge(UserStoreError, ValueError):
+    """The value is larger than one value may be; what was stored under the key is still there."""
+
+
+class QuotaExceeded(UserStoreError):
+    """The owner's values together would be larger than they may be; nothing has changed."""
+
+
+class StorageError(UserStoreError):
+    """The storage could not do what was asked of it; the message says what it answered."""
+
+
+class StorageBusy(StorageError, TimeoutError):
+    """Another writer held the storage for longer than the deadline; nothing has changed."""
+
+
+class StorageFull(StorageError):
+    """The disk, or the file's size limit, is full; nothing has changed."""
+
+
+class StorageCorrupt(StorageError):
+    """The file is damaged or is no database. It is left as it is."""
+
+
+class StorageClosed(StorageError):
+    """The storage has been closed, or lived in the memory of the process this one was forked from."""

@@ -1,0 +1,55 @@
+"""Removing what has expired, a little at a time."""
+
+from __future__ import annotations
+
+import logging
+
+from .errors import StorageBusy, StorageError
+from .mapping import Backend
+
+logger = logging.getLogger("flask_dash_store")
+
+INTERVAL = 60.0
+BATCH = 200
+
+
+class Housekeeping:
+    """Purges a storage now and then, for an app that has no other process to do it.
+
+    :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
+        replayed
+    """
+
+    def __init__(self, backend: Backend, keep_ended: float) -> None:
+        self._storage = backend.storage
+        self._clock = backend.lifetime.clock
+        self._keep_ended = keep_ended
+        self._next = self._clock() + INTERVAL
+
+    def is_due(self) -> bool:
+        # A clock that was stepped back must not keep it from being due for as long as the step.
+        return not self._clock() < self._next <= self._clock() + INTERVAL
+
+    def run(self) -> None:
+        """Purge one batch. Where there may be more, it is due again at once."""
+        now = self._clock()
+        self._next = now + INTERVAL
+        try:
+            if self._purge(now, wait=False) == BATCH:
+                self._next = now
+        except StorageBusy:
+            pass  # Somebody writes at this moment, and users come first. What has expired can wait.
+        except StorageError as error:
+            logger.warning("What has expired could not be purged: %s", error)
+
+    def run_to_the_end(self) -> int:
+        """Purge all that has expired. Returns how many sessions, and users, were removed."""
+        total = 0
+        while True:
+            removed = self._purge(self._clock(), wait=True)
+            total += removed
+            if removed < BATCH:
+                return total
+
+    def _purge(self, now: float, wait: bool) -> int:
+        return self._storage.purge(now, now - self._keep_ended, BATCH, wait)

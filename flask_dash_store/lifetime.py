@@ -1,0 +1,75 @@
+"""When a session ends, and when a use of it is worth writing down.
+
+Two limits hold at once, as OWASP's Session Management Cheat Sheet asks: the *TTL* is idle time, moved by
+each use; the *lifetime* is the age at which a session ends however busy it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+from .errors import InvalidTTL
+
+Clock = Callable[[], float]
+
+TOUCHES_PER_TTL = 20
+
+
+class Moment(NamedTuple):
+    """A point in time, and what a use at that time does to the expiry of the owner who is used.
+
+    ``now`` and ``expires`` are seconds since the epoch; ``grain`` is how far, in seconds, a stored expiry
+    may be from ``expires`` before it is worth a write to move it.
+    """
+
+    now: float
+    expires: float
+    grain: float
+
+    def is_touch_due(self, stored: float) -> bool:
+        """Whether an owner whose stored expiry is ``stored`` has to be touched.
+
+        The distance counts in both directions: an expiry that lies too far ahead was written before the
+        clock stepped back, and would otherwise keep an idle session alive.
+        """
+        return abs(stored - self.expires) > self.grain
+
+
+class Lifetime:
+    """The rule by which owners expire.
+
+    :param ttl: idle seconds after which an owner's values are gone; None keeps them until they are deleted
+    :param clock: gives seconds since the epoch, like :func:`time.time`
+    """
+
+    def __init__(self, ttl: float | None, clock: Clock) -> None:
+        self.clock = clock
+        self._ttl = math.inf if ttl is None else ttl
+        self._grain = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
+
+    def moment(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Moment:
+        """The present moment, for an owner who ends at ``ends_at`` at the latest.
+
+        A moment that does not count as use moves no expiry, but still gives one to an owner without.
+        """
+        now = self.clock()
+        return Moment(now, min(now + self._ttl, ends_at), self._grain if counts_as_use else math.inf)
+
+
+def seconds(duration: float | timedelta, what: str = "a TTL") -> float:
+    """Turn a duration, in seconds or as a timedelta, into seconds.
+
+    :raises InvalidTTL: when it is not a positive, finite duration
+    """
+    if isinstance(duration, timedelta):
+        value = duration.total_seconds()
+    elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
+        value = float(duration)
+    else:
+        raise InvalidTTL(f"{what} is a number of seconds or a timedelta, not {type(duration).__name__}.")
+    if not 0 < value < math.inf:
+        raise InvalidTTL(f"{what} must be longer than zero and finite, not {value:g} seconds.")
+    return value

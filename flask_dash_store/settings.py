@@ -1,0 +1,170 @@
+"""The settings of an app: Flask config keys, or keyword options of the same names."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any
+
+from .codec import CODECS
+from .cookie import CookieAttributes
+from .errors import ConfigurationError, InvalidTTL, WeakSecretKey
+from .keys import DEFAULT_MAX_KEY_LENGTH
+from .lifetime import seconds
+from .mapping import DEFAULT_MAX_VALUE_BYTES
+from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, Synchronous
+
+PREFIX = "USER_STORE_"
+DAY = 24 * 60 * 60
+MIN_SECRET_BYTES = 16
+HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``UserStoreMiddleware(app, ttl=3600)`` or ``app.config["USER_STORE_TTL"] = 3600`` sets. Options win.
+
+    Times are seconds or timedeltas, sizes are bytes, and None for a cookie attribute takes what Flask's own session
+    cookie has.
+    """
+
+    url: str = "sqlite:///user_store.sqlite"
+    ttl: float | timedelta = DAY
+    lifetime: float | timedelta | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
+    max_key_length: int = DEFAULT_MAX_KEY_LENGTH
+    timeout: float | timedelta = DEFAULT_TIMEOUT
+    codec: str = "pickle"
+    synchronous: Synchronous = "NORMAL"
+    counts_as_use: Callable[[Any], bool] | None = None
+    cookie_name: str = "user_store"
+    cookie_path: str | None = None
+    cookie_domain: str | None = None
+    cookie_samesite: str = "Lax"
+    cookie_secure: bool | None = None
+    cookie_partitioned: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
+        """The settings of an app's config, overridden by options.
+
+        :raises ConfigurationError: when one is unknown or cannot be used; the message names it
+        """
+        known = {each.name for each in fields(cls)} - {"config"}
+        given = {key.removeprefix(PREFIX).lower(): key for key in config if key.startswith(PREFIX)}
+        for name, key in [*given.items(), *((name, f"{name}=") for name in options)]:
+            if name not in known:
+                raise ConfigurationError(f"There is no setting {key}{_suggestion(name, known)}")
+        values = {name: config[key] for name, key in given.items()} | dict(options)
+        settings = cls(**values, config=config)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        self._must("url", isinstance(self.url, str), "a str")
+        for name in ("max_bytes", "max_value_bytes", "max_key_length"):
+            size = getattr(self, name)
+            self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
+        self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
+        self._must("codec", self.codec in CODECS, f"one of {', '.join(CODECS)}")
+        self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
+        self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
+        _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds, self.secrets
+
+    def _must(self, name: str, fits: bool, what: str) -> None:
+        if not fits:
+            raise ConfigurationError(f"{_named(name)} is {getattr(self, name)!r}; it must be {what}.")
+
+    @property
+    def ttl_seconds(self) -> float:
+        return self._seconds("ttl", self.ttl)
+
+    @property
+    def timeout_seconds(self) -> float:
+        return self._seconds("timeout", self.timeout)
+
+    @property
+    def lifetime_seconds(self) -> float:
+        lifetime = self.config.get("PERMANENT_SESSION_LIFETIME") if self.lifetime is None else self.lifetime
+        return self._seconds("lifetime", timedelta(days=31) if lifetime is None else lifetime)
+
+    @staticmethod
+    def _seconds(name: str, duration: float | timedelta) -> float:
+        try:
+            return seconds(duration, _named(name))
+        except InvalidTTL as error:
+            raise ConfigurationError(str(error)) from None
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """SECRET_KEY, then SECRET_KEY_FALLBACKS.
+
+        :raises ConfigurationError: when there is no SECRET_KEY
+        """
+        current = self.config.get("SECRET_KEY")
+        if not current:
+            raise ConfigurationError(
+                "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
+                f"    {HOW_TO_MAKE_ONE}\n"
+                "keep it out of the source code, and set app.secret_key before UserStoreMiddleware. For Dash, "
+                "the app is app.server."
+            )
+        keys = [current, *(self.config.get("SECRET_KEY_FALLBACKS") or ())]
+        return [key.encode() if isinstance(key, str) else bytes(key) for key in keys]
+
+    def warn_of_weak_secret(self) -> None:
+        if len(self.secrets[0]) < MIN_SECRET_BYTES:
+            warnings.warn(
+                f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every "
+                f"session and value forged. Make one with {HOW_TO_MAKE_ONE}",
+                WeakSecretKey,
+                stacklevel=4,
+            )
+
+    def cookie_attributes(self, default_path: str) -> CookieAttributes:
+        """What the cookie is sent with.
+
+        :raises ConfigurationError: when browsers would refuse a cookie with these attributes
+        """
+        name, samesite = self.cookie_name, self.cookie_samesite
+        self._must("cookie_samesite", samesite in ("Lax", "Strict", "None"), "'Lax', 'Strict' or 'None'")
+        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
+        self._must("cookie_partitioned", self.cookie_partitioned in (True, False), "True or False")
+        self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
+        host_prefix = name.lower().startswith(("__host-", "__host-http-"))
+        needs_secure = (
+            name.lower().startswith(("__host-", "__secure-", "__http-"))
+            or samesite == "None"
+            or self.cookie_partitioned
+        )
+        if needs_secure:
+            self._must("cookie_secure", self.cookie_secure is not False, f"True: browsers demand it of {name!r}")
+        if host_prefix:
+            self._must("cookie_domain", self.cookie_domain is None, f"None: {name!r} belongs to one host")
+            self._must("cookie_path", self.cookie_path in (None, "/"), f"'/': browsers demand it of {name!r}")
+        return CookieAttributes(
+            name=name,
+            path="/" if host_prefix else self.cookie_path or default_path,
+            domain=None if host_prefix else self.cookie_domain or self.config.get("SESSION_COOKIE_DOMAIN") or None,
+            samesite=samesite,
+            secure=True if needs_secure else self.cookie_secure,
+            partitioned=self.cookie_partitioned,
+        )
+
+
+def _named(name: str) -> str:
+    return f"{PREFIX}{name.upper()} ({name}=)"
+
+
+def _suggestion(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {_named(close[0])}?" if close else f"; there are {', '.join(sorted(known))}."
+
+
+def _is_token(name: str) -> bool:
+    return bool(name) and name.isascii() and all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name)

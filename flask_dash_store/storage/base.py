@@ -1,0 +1,118 @@
+"""What every storage promises.
+
+A storage keeps payloads (bytes) by owner and key, and one expiry for each owner. It knows nothing of cookies,
+requests, pickles or settings. These hold for each method:
+
+- It may be called from any thread of any process, before and after a fork.
+- What is missing, and what has expired at ``moment.now``, is absent: a method returns what its docstring says,
+  and never raises for it.
+- Each is atomic. Inside :meth:`Storage.transaction` they are atomic together.
+- An owner whose session was ended raises :class:`~flask_dash_store.errors.SessionEnded`, on reads and on writes.
+- A fault raises a :class:`~flask_dash_store.errors.StorageError` in the call that met it, and changes nothing.
+  No call waits longer than the storage's timeout for other writers.
+- Reading or writing an owner's values is a use: it moves the owner's expiry to ``moment.expires``, when
+  ``moment.is_touch_due``. A read that cannot move it at once leaves that to the next use.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal
+
+from ..lifetime import Moment
+
+Reseal = Callable[[str, bytes], bytes]
+KeyExpiry = float | None | Literal["keep"]
+
+
+class Storage(ABC):
+    """A backend: values by (owner, key), with each owner's expiry."""
+
+    @abstractmethod
+    def get(self, owner: str, key: str, moment: Moment) -> bytes | None:
+        """The payload under the key; None when there is none."""
+
+    @abstractmethod
+    def has(self, owner: str, key: str, moment: Moment) -> bool:
+        """Whether there is a payload under the key."""
+
+    @abstractmethod
+    def keys(self, owner: str, moment: Moment) -> list[str]:
+        """The owner's keys, first inserted first; an overwrite keeps a key's place."""
+
+    @abstractmethod
+    def items(self, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
+        """The owner's keys and payloads as they are at one point in time, in the order of :meth:`keys`."""
+
+    @abstractmethod
+    def count(self, owner: str, moment: Moment) -> int:
+        """How many keys the owner has."""
+
+    @abstractmethod
+    def set(self, owner: str, key: str, payload: bytes, moment: Moment, key_expires: KeyExpiry = None) -> None:
+        """Store the payload under the key, whether there is one or not.
+
+        :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry;
+            None for never, ``"keep"`` for what it was
+        :raises QuotaExceeded: when the owner's payloads together would be larger than they may be
+        """
+
+    @abstractmethod
+    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
+        """Set when the key is gone, None for never. Returns whether there is such a key."""
+
+    @abstractmethod
+    def delete(self, owner: str, key: str, moment: Moment) -> bool:
+        """Delete the key. Returns whether there was one."""
+
+    @abstractmethod
+    def clear(self, owner: str, moment: Moment) -> None:
+        """Delete all keys of the owner."""
+
+    @abstractmethod
+    def expiry(self, owner: str, moment: Moment) -> float | None:
+        """When the owner's values will be gone, in seconds since the epoch; None when there are none.
+
+        To ask for it is no use: it moves nothing.
+        """
+
+    @abstractmethod
+    def nbytes(self, owner: str, moment: Moment) -> int:
+        """How many bytes the owner's keys and payloads take; 0 when there are none. It is no use either."""
+
+    @abstractmethod
+    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+        """Give all values of an owner to a new one, and end the old one.
+
+        :param reseal: gives the new owner's payload for a key and its payload
+        """
+
+    @abstractmethod
+    def end(self, owner: str, moment: Moment) -> float:
+        """Delete all values of an owner and end it. Returns when it ended: now, or earlier if it had ended before."""
+
+    @abstractmethod
+    def owners(self, prefix: str, moment: Moment) -> list[str]:
+        """The owners whose names begin with the prefix and who have values, in the order of their names."""
+
+    @abstractmethod
+    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
+        """Remove at most ``limit`` of the owners that have expired, and of those that ended before ``ended_before``.
+
+        Expired keys of other owners go too, as many at most. Returns how many owners were removed.
+
+        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
+        """
+
+    @abstractmethod
+    def transaction(self, owner: str) -> AbstractContextManager[None]:
+        """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
+
+        An exception that leaves the block undoes all of it. Blocks nest: an inner one can fail by itself.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the storage holds. Any later call raises StorageClosed; a second close does nothing."""

@@ -1,0 +1,54 @@
+"""One SQLite database as the rest of the storage sees it: queries, and transactions that they join by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from .pool import Pool
+from .transaction import Bindings, Row, Transaction, current_transaction
+
+
+class Database:
+    """Runs statements on a pool's connections, or inside the transaction that the caller's context is in."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def select(self, sql: str, args: Bindings = ()) -> list[Row]:
+        """All rows of a query."""
+        transaction = current_transaction(self._pool)
+        if transaction is not None:
+            return transaction.execute(sql, args)
+        connection = self._pool.acquire()
+        try:
+            return connection.execute(sql, args).fetchall()
+        except apsw.Error as error:
+            raise self._pool.fault(error) from error
+        finally:
+            self._pool.release(connection)
+
+    def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
+        """The row of a query that gives one at most; None when it gives none."""
+        rows = self.select(sql, args)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def transaction(self, wait: bool = True) -> Iterator[Transaction]:
+        """A write transaction; inside another one of the same context, a part of it that can fail by itself.
+
+        :param wait: whether to wait for other writers
+        :raises StorageBusy: when others write for longer than the pool's timeout, or at all
+        """
+        outer = current_transaction(self._pool)
+        if outer is not None:
+            with outer.savepoint():
+                yield outer
+        else:
+            with Transaction(self._pool, wait) as transaction:
+                yield transaction
+
+    def close(self) -> None:
+        self._pool.close()

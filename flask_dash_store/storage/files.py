@@ -1,0 +1,68 @@
+"""Files that their owner alone may read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+
+from ..errors import StorageError
+
+SIDE_FILES = ("", "-wal", "-shm")
+
+_creating = threading.Lock()
+
+
+def prepare_private_file(path: Path) -> Path:
+    """Make sure that the file exists, and that nobody but its owner may read it.
+
+    Missing directories are made, for the owner alone. SQLite gives its ``-wal`` and ``-shm`` files the mode of the
+    file itself, whatever the umask.
+
+    :returns: the file's path, without links in its directories
+    :raises StorageError: when it cannot be made, or is no regular file of this user
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.parent.resolve() / path.name
+        _create(path)
+        _check(path)
+    except OSError as error:
+        raise StorageError(f"The storage file {path} cannot be used: {error.strerror}.") from error
+    return path
+
+
+def _create(path: Path) -> None:
+    # The lock keeps another thread from opening the file with SQLite before this descriptor is closed, for closing
+    # it would drop SQLite's locks.
+    with _creating:
+        if not os.path.lexists(path):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _check(path: Path) -> None:
+    status = path.lstat()
+    if not path.is_file() or path.is_symlink():
+        raise StorageError(f"The storage file {path} is a link or no regular file; name the file itself.")
+    if status.st_uid != os.geteuid():
+        raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
+    for suffix in SIDE_FILES:
+        side = Path(f"{path}{suffix}")
+        if side.exists() and side.stat().st_mode & 0o077:
+            side.chmod(0o600)
+
+
+class TemporaryDirectory:
+    """A private directory that goes away with the process that made it, not with a fork of that process."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="flask_dash_store-"))
+        self.remove = weakref.finalize(self, _remove_own, self.path, os.getpid())
+
+
+def _remove_own(path: Path, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,176 @@
+"""Connections to one SQLite database, for any thread of any process.
+
+A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use or to close one that
+was inherited (https://www.sqlite.org/howtocorrupt.html, section 2.6). So idle connections are closed before a
+fork, and whatever a child still inherits is never touched again.
+
+The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that
+checkpoint at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
+means, for closing any other descriptor drops SQLite's POSIX locks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import apsw
+
+from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+
+Connect = Callable[[], apsw.Connection]
+
+MAX_IDLE = 16
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+class Pool:
+    """The connections of one storage in this process, and the turn of its writers.
+
+    SQLite lets one connection write at a time. Threads of this process wait for :attr:`writer`, and only the one
+    that has it waits for other processes, in SQLite's busy handler.
+
+    :param connect: opens and prepares a connection
+    :param name: what error messages call the database
+    :param timeout: seconds that a caller waits for others
+    """
+
+    def __init__(self, connect: Connect, name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.writer = threading.Lock()
+        self._connect = connect
+        self._idle: deque[apsw.Connection] = deque()
+        self._open: set[apsw.Connection] = set()
+        self._closed_because: str | None = None
+        _pools.add(self)
+
+    def acquire(self) -> apsw.Connection:
+        """A connection for the caller alone, who gives it back to :meth:`release`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new()
+
+    def _new(self) -> apsw.Connection:
+        self.check_open()
+        try:
+            connection = self._connect()
+        except apsw.Error as error:
+            raise self.fault(error) from error
+        self._open.add(connection)
+        return connection
+
+    def release(self, connection: apsw.Connection) -> None:
+        """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
+        if self._closed_because or len(self._idle) >= MAX_IDLE or connection.in_transaction:
+            self._discard(connection)
+        else:
+            self._idle.append(connection)
+
+    def _discard(self, connection: apsw.Connection) -> None:
+        self._open.discard(connection)
+        connection.close(True)
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._discard(self._idle.pop())
+
+    def check_open(self) -> None:
+        if self._closed_because:
+            raise StorageClosed(f"The storage {self.name} {self._closed_because}.")
+
+    def close(self) -> None:
+        """Close all connections that nobody uses; the others are closed when they are released."""
+        self._closed_because = self._closed_because or "has been closed"
+        self._close_idle()
+
+    def before_fork(self) -> None:
+        self._close_idle()
+
+    def after_fork_in_child(self) -> None:
+        for connection in self._open:
+            _never_finalize(connection)
+        self._open = set()
+        self._idle = deque()
+        self.writer = threading.Lock()
+
+    def fault(self, error: apsw.Error) -> StorageError:
+        """The package's own exception for what SQLite said."""
+        if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+            return self.busy()
+        kind = next((kind for cause, kind in _FAULTS.items() if isinstance(error, cause)), StorageError)
+        return kind(f"The storage {self.name} failed: {type(error).__name__}: {error}.")
+
+    def busy(self) -> StorageBusy:
+        return StorageBusy(
+            f"The storage {self.name} was in use by others for longer than the {self.timeout:g} seconds that "
+            "USER_STORE_TIMEOUT (timeout=) lets a call wait. Keep transaction() blocks short, or raise it."
+        )
+
+
+class MemoryPool(Pool):
+    """The one connection of an in-memory database. It is the database, so it is closed at the end alone."""
+
+    def __init__(self, connect: Connect, name: str, timeout: float) -> None:
+        super().__init__(connect, name, timeout)
+        self._free = threading.Lock()
+        self._connection = self._new()
+
+    def acquire(self) -> apsw.Connection:
+        self.check_open()
+        if not self._free.acquire(timeout=self.timeout):
+            raise self.busy()
+        return self._connection
+
+    def release(self, connection: apsw.Connection) -> None:  # noqa: ARG002
+        self._free.release()
+
+    def close(self) -> None:
+        if not self._closed_because:
+            self._closed_because = "has been closed"
+            self._discard(self._connection)
+
+    def before_fork(self) -> None:
+        pass
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._free = threading.Lock()
+        self._closed_because = (
+            "lives in the memory of the process that opened it, of which this one is a fork; "
+            "use a file to share values between processes"
+        )
+
+
+_FAULTS: dict[type[apsw.Error], type[StorageError]] = {
+    apsw.FullError: StorageFull,
+    apsw.CorruptError: StorageCorrupt,
+    apsw.NotADBError: StorageCorrupt,
+}
+
+
+def _never_finalize(connection: apsw.Connection) -> None:
+    # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index
+    # that the parent is using. One more reference than Python knows of keeps it as it is.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _before_fork() -> None:
+    for pool in list(_pools):
+        pool.before_fork()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

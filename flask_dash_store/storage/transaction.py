@@ -1,0 +1,144 @@
+"""A write transaction, and how the calls of one context find the one they are in.
+
+It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and what
+one of them has begun is no business of the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+import apsw
+
+from ..errors import StorageError
+from .pool import Pool
+
+Row = tuple[Any, ...]
+Bindings = Sequence[Any] | Mapping[str, Any]
+
+_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
+
+
+def current_transaction(pool: Pool) -> Transaction | None:
+    """The transaction on this pool that the present context is in; None when it is in none."""
+    for transaction in _begun.get():
+        if transaction.pool is pool and transaction.is_open:
+            return transaction
+    return None
+
+
+class Transaction:
+    """A write transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
+
+    It takes SQLite's write lock when it begins, so that what it reads cannot change before it writes.
+
+    :param wait: whether to wait for other writers, for the pool's timeout at most
+    """
+
+    def __init__(self, pool: Pool, wait: bool) -> None:
+        self.pool = pool
+        self.is_open = False
+        self._patience = pool.timeout if wait else 0.0
+        self._writer = pool.writer
+        self._one_statement = threading.RLock()
+        self._savepoints = itertools.count()
+
+    def __enter__(self) -> Transaction:
+        deadline = time.monotonic() + self._patience
+        if not self._writer.acquire(timeout=self._patience):
+            raise self.pool.busy()
+        try:
+            self._connection = self.pool.acquire()
+            try:
+                self._begin(deadline)
+            except BaseException:
+                self.pool.release(self._connection)
+                raise
+        except BaseException:
+            self._writer.release()
+            raise
+        self._process = os.getpid()
+        self.is_open = True
+        _begun.set((self, *_still_open()))
+        return self
+
+    def _begin(self, deadline: float) -> None:
+        try:
+            self._connection.set_busy_timeout(max(0, int((deadline - time.monotonic()) * 1000)))
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.set_busy_timeout(int(self.pool.timeout * 1000))
+        except apsw.Error as error:
+            raise self.pool.fault(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.is_open = False
+        _begun.set(_still_open())
+        if self._process != os.getpid():
+            return  # This is a fork from inside the block. The transaction and its connection are the parent's.
+        try:
+            if error is None:
+                self._commit()
+            else:
+                self._roll_back()
+        finally:
+            self.pool.release(self._connection)
+            self._writer.release()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except apsw.Error as error:
+            self._roll_back()
+            raise self.pool.fault(error) from error
+
+    def _roll_back(self) -> None:
+        # After some faults SQLite has rolled back by itself. A connection that cannot is closed when released.
+        if self._connection.in_transaction:
+            with suppress(apsw.Error):
+                self._connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, args: Bindings = ()) -> list[Row]:
+        """Run a statement in this transaction and return its rows."""
+        if self._process != os.getpid():
+            raise StorageError(
+                f"This process was forked inside a transaction on {self.pool.name}, which is its parent's. "
+                "Start processes before the block begins, or after it ends."
+            )
+        with self._one_statement:
+            try:
+                return self._connection.execute(sql, args).fetchall()
+            except apsw.Error as error:
+                raise self.pool.fault(error) from error
+
+    @property
+    def changes(self) -> int:
+        """How many rows the last INSERT, UPDATE or DELETE changed."""
+        return self._connection.changes()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part of this transaction that can fail by itself."""
+        name = f"part_{next(self._savepoints)}"
+        self.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self.execute(f"ROLLBACK TO {name}")
+                self.execute(f"RELEASE {name}")
+            raise
+        self.execute(f"RELEASE {name}")
+
+
+def _still_open() -> tuple[Transaction, ...]:
+    return tuple(transaction for transaction in _begun.get() if transaction.is_open)

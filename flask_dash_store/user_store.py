@@ -1,0 +1,114 @@
+"""A visitor's store: the mapping, and the session that it belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .errors import NotASession, TamperedValue
+from .lifetime import Moment
+from .mapping import Backend, StoredMapping
+from .owner import new_session_id, session_owner
+from .trace import Trace
+
+
+class UserStore(StoredMapping):
+    """The values of one owner: a session, or a user id. It behaves as a dict does, with these differences.
+
+    - Keys are strings of 1 to 512 characters, without NUL, ``/``, ``%`` and lone surrogates. Values are anything
+      picklable, and what is read is a copy: to change it in place, use :meth:`edit`.
+    - Each key is read and written by itself, at once, so that callbacks in parallel lose nothing of each other's.
+    - ``setdefault``, ``pop``, ``popitem``, ``update``, ``clear``, ``increment``, ``edit`` and ``transaction`` are
+      atomic across threads and processes.
+    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time.
+
+    Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails. Reading raises
+    :class:`~flask_dash_store.errors.TamperedValue` for bytes that this app did not write, and
+    :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
+    :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
+    :class:`~flask_dash_store.errors.QuotaExceeded` or, once the session has ended,
+    :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
+
+    Stores are made by :class:`~flask_dash_store.UserStoreMiddleware`: ``g.user_store``, ``for_user`` and ``open``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        owner: str,
+        *,
+        session_id: str | None = None,
+        is_new: bool = False,
+        ends_at: float = math.inf,
+        counts_as_use: Callable[[], bool] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        super().__init__(backend, owner, trace or Trace())
+        self._trace.session_id = session_id
+        self._is_new = is_new
+        self._ends_at = ends_at
+        self._counts_as_use = counts_as_use
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id.
+
+        Whoever has it has the session: it belongs in no log, page or URL.
+        """
+        self._trace.was_used = True
+        return self._trace.session_id
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the visitor came without a valid session, so that this one begins with this request."""
+        self._trace.was_used = True
+        return self._is_new
+
+    def regenerate(self) -> None:
+        """Give the session a new id, and all its values with it. Call it at login and at each change of rights.
+
+        The old id is dead at once, in all processes, so that an id that was known before the login opens nothing
+        after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
+
+        :raises SessionEnded: when the session has ended, perhaps by a request in parallel
+        :raises NotASession: on the store of a user id
+        """
+        self._check_session("regenerate")
+        old_owner, new_id = self._owner, new_session_id()
+        new_owner = session_owner(new_id)
+
+        def reseal(key: str, payload: bytes) -> bytes:
+            try:
+                return self._codec.reseal(old_owner, new_owner, key, payload)
+            except TamperedValue:
+                return payload  # It stays what it is, and costs its own key alone.
+
+        self._writing(lambda moment: self._storage.move(old_owner, new_owner, reseal, moment))
+        self._owner, self._ends_at = new_owner, math.inf
+        self._trace.session_id = new_id
+
+    def destroy(self) -> None:
+        """End the session and delete its values. Call it at logout.
+
+        The id is dead at once, in all processes; this store is empty and can no more be written to. The browser is
+        given the id of a new, empty session with the response.
+
+        :raises NotASession: on the store of a user id
+        """
+        self._check_session("destroy")
+
+        def end(moment: Moment) -> float:
+            ended_at = self._storage.end(self._owner, moment)
+            self._trace.was_destroyed = ended_at == moment.now  # and not by another request before
+            return ended_at
+
+        self._trace.ended_at = self._writing(end)
+
+    def _check_session(self, call: str) -> None:
+        if self._trace.session_id is None:
+            raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
+
+    def _moment(self) -> Moment:
+        self._trace.was_used = True
+        counts = self._counts_as_use is None or self._counts_as_use()
+        return self._backend.lifetime.moment(self._ends_at, counts)

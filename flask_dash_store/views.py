@@ -1,0 +1,54 @@
+"""The views that a user store gives of its keys, values and items.
+
+Each iteration reads the store anew, once: what it goes through is the store as it was at one point in time, so
+that a key which a request in parallel removes meanwhile disturbs nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .mapping import StoredMapping
+
+_MISSING: Final = object()
+
+
+class Keys(KeysView[str]):
+    _mapping: StoredMapping
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key in self._mapping
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._mapping)
+
+
+class Values(ValuesView[Any]):
+    _mapping: StoredMapping
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._mapping.copy().values())
+
+    def __contains__(self, value: object) -> bool:
+        return any(value is stored or value == stored for stored in self)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._mapping.copy().values())
+
+
+class Items(ItemsView[str, Any]):
+    _mapping: StoredMapping
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(self._mapping.copy().items())
+
+    def __contains__(self, item: object) -> bool:
+        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+            return False
+        value = self._mapping.get(item[0], _MISSING)
+        return value is not _MISSING and (value is item[1] or value == item[1])
+
+    def __reversed__(self) -> Iterator[tuple[str, Any]]:
+        return reversed(self._mapping.copy().items())
