@@ -104,7 +104,7 @@ class Settings:
     def secrets(self) -> list[bytes]:
         """SECRET_KEY, then SECRET_KEY_FALLBACKS.
 
-        :raises ConfigurationError: when there is no SECRET_KEY
+        :raises ConfigurationError: when there is no SECRET_KEY, or a key is neither str nor bytes
         """
         current = self.config.get("SECRET_KEY")
         if not current:
@@ -115,7 +115,9 @@ class Settings:
                 "the app is app.server."
             )
         keys = [current, *(self.config.get("SECRET_KEY_FALLBACKS") or ())]
-        return [key.encode() if isinstance(key, str) else bytes(key) for key in keys]
+        if not all(isinstance(key, (str, bytes)) for key in keys):
+            raise ConfigurationError("SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes.")
+        return [key.encode() if isinstance(key, str) else key for key in keys]
 
     def warn_of_weak_secret(self) -> None:
         if len(self.secrets[0]) < MIN_SECRET_BYTES:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Self
 
 from .errors import NotASession, TamperedValue
 from .lifetime import Moment
@@ -103,6 +106,21 @@ class UserStore(StoredMapping):
             return ended_at
 
         self._trace.ended_at = self._writing(end)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        before = self._owner, self._ends_at, replace(self._trace)
+        try:
+            with super().transaction():
+                yield self
+        except BaseException:
+            # What is undone in the storage must not be told to the browser.
+            self._owner, self._ends_at, trace = before
+            self._trace.session_id = trace.session_id
+            self._trace.was_destroyed = trace.was_destroyed
+            raise
+
+    transaction.__doc__ = StoredMapping.transaction.__doc__
 
     def _check_session(self, call: str) -> None:
         if self._trace.session_id is None:
