@@ -47,9 +47,12 @@ def keep_private(headers: Headers) -> None:
 def vary_on_cookie(headers: Headers) -> None:
     """Tell caches that the response depends on the visitor."""
     value = _values(headers, "vary")
+    if not value:
+        headers.append(("Vary", "Cookie"))
+        return
     named = {name.lower() for name in parse_list_header(value)}
     if not named & {"cookie", "*"}:
-        _replace(headers, "Vary", f"{value}, Cookie" if value else "Cookie")
+        _replace(headers, "Vary", f"{value}, Cookie")
 
 
 def _replace(headers: Headers, name: str, value: str) -> None:

@@ -1,8 +1,12 @@
-"""A value to bytes and back, authenticated.
+"""A value to a payload and back, authenticated.
 
-Unpickling runs code, so no byte is unpickled before its MAC shows that this app wrote it, for this owner
-and under this key. The MAC follows the data, for a pickle stops at its own end mark: stock sqlitedict reads
-the rows of this package, and ignores what follows.
+A payload is the data (a pickle, or JSON), then the manifest of its body, then a MAC. Unpickling runs code, so nothing
+is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at its own
+end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
+
+A body is what is too large for a row: the buffers that pickle 5 hands out (PEP 574), or large data as a whole. The
+storage keeps it apart, under the random name that the manifest authenticates. The buffers themselves are data, not
+code: they are not hashed, so that they can be mapped instead of read.
 """
 
 from __future__ import annotations
@@ -14,9 +18,14 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from .body import NO_MANIFEST, Body, Stored, attach, detach
 from .errors import TamperedValue, UnreadableValue, UnstorableValue
 
 MAC_BYTES = 32
+
+# Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
+# `python -m benchmarks --only threshold`.
+BODY_THRESHOLD = 128 * 1024
 
 
 class Seal:
@@ -37,7 +46,7 @@ class Seal:
         """The data with its MAC behind it."""
         if not self._hashes:
             return data
-        return data + self._mac(self._hashes[0], owner, key, data)
+        return data + _mac(self._hashes[0], owner, key, data)
 
     def open(self, owner: str, key: str, payload: bytes) -> bytes:
         """The data of a payload.
@@ -46,43 +55,47 @@ class Seal:
         """
         if not self._hashes:
             return payload
-        data, mac = payload[:-MAC_BYTES], payload[-MAC_BYTES:]
-        for keyed in self._hashes:
-            if hmac.compare_digest(self._mac(keyed, owner, key, data), mac):
-                return data
-        raise TamperedValue(
-            f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
-            "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks."
-        )
+        if type(payload) is bytes:
+            data, mac = payload[:-MAC_BYTES], payload[-MAC_BYTES:]
+            for keyed in self._hashes:
+                if hmac.compare_digest(_mac(keyed, owner, key, data), mac):
+                    return data
+        raise tampered(owner, key)
 
-    @staticmethod
-    def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-        # An owner holds no "/", and the length tells where the key ends: no two places share a message.
-        place = f"{owner}/{key}".encode()
-        mac = keyed.copy()
-        mac.update(len(place).to_bytes(4, "big") + place)
-        mac.update(data)
-        return mac.digest()
+
+def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
+    # An owner holds no "/", and the length tells where the place ends: no two places share a message.
+    place = f"{owner}/{key}".encode()
+    mac = keyed.copy()
+    mac.update(b"%d:%b%b" % (len(place), place, data))
+    return mac.digest()
+
+
+def tampered(owner: str, key: str) -> TamperedValue:
+    return TamperedValue(
+        f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
+        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks."
+    )
 
 
 class Codec(Protocol):
-    """Turns values into payloads, bound to where they are stored, and back."""
+    """Turns values into what a storage keeps, bound to where it is kept, and back."""
 
-    def encode(self, owner: str, key: str, value: Any) -> bytes:
-        """The payload of a value.
+    def encode(self, owner: str, key: str, value: Any) -> Stored:
+        """The payload of a value, and its body if it is large.
 
         :raises UnstorableValue: when the value cannot be turned into bytes
         """
 
-    def decode(self, owner: str, key: str, payload: bytes) -> Any:
-        """The value of a payload.
+    def decode(self, owner: str, key: str, payload: bytes, body: Body | None) -> Any:
+        """The value of a payload and its body.
 
-        :raises TamperedValue: when the payload was not encoded for this owner and key
-        :raises UnreadableValue: when it is authentic but cannot be turned back
+        :raises TamperedValue: when they were not encoded for this owner and key, or not for each other
+        :raises UnreadableValue: when they are authentic but cannot be turned back
         """
 
     def reseal(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        """The payload of the same value for another owner; the value itself is not looked at.
+        """The payload of the same value for another owner; neither the value nor its body is looked at.
 
         :raises TamperedValue: when the payload was not encoded for this owner and key
         """
@@ -90,24 +103,37 @@ class Codec(Protocol):
 
 class _SealedCodec:
     purpose: bytes
+    takes: str
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._seal = Seal(secrets, self.purpose)
 
-    def encode(self, owner: str, key: str, value: Any) -> bytes:
+    def encode(self, owner: str, key: str, value: Any) -> Stored:
+        buffers: list[memoryview] = []
         try:
-            data = self._dumps(value)
+            data = self._dumps(value, buffers)
         except Exception as error:
             raise UnstorableValue(
                 f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: "
-                f"{type(error).__name__}. {self._takes}"
+                f"{type(error).__name__}. {self.takes}"
             ) from error
-        return self._seal.close(owner, key, data)
+        if buffers or len(data) >= BODY_THRESHOLD:
+            data, body = detach(data, buffers, BODY_THRESHOLD)
+            return self._seal.close(owner, key, data), body
+        return self._seal.close(owner, key, data + NO_MANIFEST), None
 
-    def decode(self, owner: str, key: str, payload: bytes) -> Any:
-        data = self._seal.open(owner, key, payload)
+    def decode(self, owner: str, key: str, payload: bytes, body: Body | None) -> Any:
+        sealed = self._seal.open(owner, key, payload)
+        if body is None and sealed.endswith(NO_MANIFEST):
+            return self._load(key, sealed[: -len(NO_MANIFEST)], [])
+        attached = attach(sealed, body)
+        if attached is None:
+            raise tampered(owner, key)
+        return self._load(key, *attached)
+
+    def _load(self, key: str, data: bytes | memoryview, buffers: list[memoryview]) -> Any:
         try:
-            return self._loads(data)
+            return self._loads(data, buffers)
         except Exception as error:
             raise UnreadableValue(
                 f"The value stored under {key!r} cannot be read back ({type(error).__name__}): its class may have "
@@ -117,14 +143,12 @@ class _SealedCodec:
     def reseal(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
         return self._seal.close(new_owner, key, self._seal.open(owner, key, payload))
 
-    _takes: str
-
     @staticmethod
-    def _dumps(value: Any) -> bytes:
+    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
         raise NotImplementedError
 
     @staticmethod
-    def _loads(data: bytes) -> Any:
+    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
         raise NotImplementedError
 
 
@@ -132,30 +156,59 @@ class PickleCodec(_SealedCodec):
     """Any picklable value."""
 
     purpose = b"pickle"
-    _takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
+    takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
 
     @staticmethod
-    def _dumps(value: Any) -> bytes:
-        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
+        def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+            view = buffer.raw()
+            if view.nbytes < BODY_THRESHOLD:
+                return True
+            buffers.append(view)
+            return False
+
+        if type(value) in (bytes, str) and len(value) >= BODY_THRESHOLD:
+            value = _Text(value) if type(value) is str else _Bytes(value)
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
     @staticmethod
-    def _loads(data: bytes) -> Any:
-        return pickle.loads(data)
+    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
+        return pickle.loads(data, buffers=buffers)
+
+
+class _Bytes:
+    """Pickles as bytes do, but hands them out as a buffer."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+class _Text:
+    """Pickles as a str does, but hands it out as a buffer."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (pickle.PickleBuffer(self._value.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass")
 
 
 class JsonCodec(_SealedCodec):
     """What JSON can say; a tuple comes back as a list, and pickle is never called."""
 
     purpose = b"json"
-    _takes = "With USER_STORE_CODEC = 'json' it must be made of dict, list, str, int, finite float, bool and None."
+    takes = "With USER_STORE_CODEC = 'json' it must be made of dict, list, str, int, finite float, bool and None."
 
     @staticmethod
-    def _dumps(value: Any) -> bytes:
+    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:  # noqa: ARG004
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
-    def _loads(data: bytes) -> Any:
-        return json.loads(data)
+    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:  # noqa: ARG004
+        return json.loads(bytes(data))
 
 
 CODECS: dict[str, type[PickleCodec] | type[JsonCodec]] = {"pickle": PickleCodec, "json": JsonCodec}

@@ -12,14 +12,17 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from itsdangerous import BadData, TimestampSigner
 from werkzeug.http import dump_cookie
 
 from .lifetime import Clock
+from .owner import session_owner
 
 MAX_COOKIE_LENGTH = 256
+VERIFIED_COOKIES = 8192
 
 # The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
 # one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
@@ -27,9 +30,10 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{43}\.[A-Za-z0-9_-]{1,8}\.[A-Za-z0-9_-]{64}", 
 
 
 class Session(NamedTuple):
-    """Who a cookie says the visitor is: a session id, and when it was issued, in seconds since the epoch."""
+    """Who a cookie says the visitor is: a session id, its owner, and when it was issued, in seconds since the epoch."""
 
     id: str
+    owner: str
     issued_at: float
 
 
@@ -73,24 +77,29 @@ class SessionCookie:
         self._signer = _Signer(secrets, clock)
         self._successor_key = hmac.digest(secrets[0], b"flask_dash_store.successor", "sha256")
         self._max_age = int(lifetime)
+        # A signature that was verified need not be again: it depends on the secrets alone, which are this object's.
+        self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
 
     def read(self, header: str) -> Session | None:
         """The session that a Cookie header names; None for anything that is not exactly one cookie of ours."""
-        values = [
-            crumb[len(self._prefix) :]
-            for part in header.split(";")
-            if (crumb := part.strip(" \t")).startswith(self._prefix)
-        ]
-        return self._verify(values[0]) if len(values) == 1 else None
+        prefix, value = self._prefix, None
+        for part in header.split(";"):
+            crumb = part.strip(" \t")
+            if crumb.startswith(prefix):
+                if value is not None:
+                    return None
+                value = crumb[len(prefix) :]
+        return self._verify(value) if value is not None and len(value) <= MAX_COOKIE_LENGTH else None
 
-    def _verify(self, value: str) -> Session | None:
-        if len(value) > MAX_COOKIE_LENGTH or not _FORM.fullmatch(value):
+    def _verify_signature(self, value: str) -> Session | None:
+        if not _FORM.fullmatch(value):
             return None
         try:
             session_id, issued = self._signer.unsign(value, return_timestamp=True)
         except (BadData, ValueError, OverflowError, OSError):
             return None
-        return Session(session_id.decode("ascii"), issued.timestamp())
+        name = session_id.decode("ascii")
+        return Session(name, session_owner(name), issued.timestamp())
 
     def dump(self, session_id: str, scheme: str) -> str:
         """The value of a Set-Cookie header that gives the browser this session, issued now."""

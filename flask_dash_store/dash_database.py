@@ -71,7 +71,7 @@ class DashDatabase:
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
         self._user(user_id).set(_name(key_name), value, ttl)
-        if self._housekeeping.is_due():
+        if self._housekeeping.is_due(self._backend.lifetime.clock()):
             self._housekeeping.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:

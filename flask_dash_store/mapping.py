@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from numbers import Number
 from typing import Any, Final, Self, TypeVar, overload
 
+from .body import Stored
 from .codec import Codec
 from .errors import NotANumber, SessionEnded, ValueTooLarge
 from .keys import DEFAULT_MAX_KEY_LENGTH, check_key
@@ -53,18 +54,27 @@ class StoredMapping(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._owner[:10]}…>"
 
+    def is_kept_by(self, backend: Backend) -> bool:
+        """Whether it is one of this backend's stores."""
+        return self._backend is backend
+
     # Reading
 
     def __getitem__(self, key: str) -> Any:
-        payload = self._read_payload(key)
-        if payload is None:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
             raise KeyError(key)
-        return self._codec.decode(self._owner, key, payload)
+        return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value under the key; ``default`` when there is none."""
-        payload = self._read_payload(key)
-        return default if payload is None else self._codec.decode(self._owner, key, payload)
+        self._check_key(key)
+        try:
+            stored = self._storage.get(self._owner, key, self._moment())
+        except SessionEnded as ended:
+            self._trace.ended_at = ended.ended_at
+            return default
+        return default if stored is None else self._codec.decode(self._owner, key, *stored)
 
     def __contains__(self, key: object) -> bool:
         checked = self._check_key(key)
@@ -93,8 +103,8 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def copy(self) -> dict[str, Any]:
         """All keys and values as they are at one point in time, as a dict of their own."""
-        rows: list[tuple[str, bytes]] = self._reading(lambda moment: self._storage.items(self._owner, moment), [])
-        return {key: self._codec.decode(self._owner, key, payload) for key, payload in rows}
+        rows: list[tuple[str, Stored]] = self._reading(lambda moment: self._storage.items(self._owner, moment), [])
+        return {key: self._codec.decode(self._owner, key, *stored) for key, stored in rows}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -194,14 +204,14 @@ class StoredMapping(MutableMapping[str, Any]):
         """Set keys from a mapping or from pairs of key and value: all of them, or on an error none."""
         items: dict[str, Any] = {}
         items.update(other, **more)
-        payloads = [(key, self._encode(key, value)) for key, value in items.items()]
-        if payloads:
+        encoded = [(key, self._encode(key, value)) for key, value in items.items()]
+        if encoded:
             with self.transaction():
-                self._writing(lambda moment: self._set_all(payloads, moment))
+                self._writing(lambda moment: self._set_all(encoded, moment))
 
-    def _set_all(self, payloads: list[tuple[str, bytes]], moment: Moment) -> None:
-        for key, payload in payloads:
-            self._storage.set(self._owner, key, payload, moment)
+    def _set_all(self, encoded: list[tuple[str, Stored]], moment: Moment) -> None:
+        for key, stored in encoded:
+            self._storage.set(self._owner, key, stored, moment)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # a dict's |= takes pairs too, its | does not
         self.update(other)
@@ -291,31 +301,31 @@ class StoredMapping(MutableMapping[str, Any]):
         self._trace.was_used = True
         return self._backend.lifetime.moment()
 
-    def _read_payload(self, key: str) -> bytes | None:
-        self._check_key(key)
-        return self._reading(lambda moment: self._storage.get(self._owner, key, moment), None)
-
     def _keys(self) -> list[str]:
         return self._reading(lambda moment: self._storage.keys(self._owner, moment), [])
 
     def _write(self, key: str, value: Any, ttl: KeyExpiry) -> None:
-        payload = self._encode(key, value)
-
-        def write(moment: Moment) -> None:
+        stored = self._encode(key, value)
+        trace = self._trace
+        trace.was_written = True
+        moment = self._moment()
+        try:
             expires = moment.now + ttl if isinstance(ttl, float) else ttl
-            self._storage.set(self._owner, key, payload, moment, expires)
+            self._storage.set(self._owner, key, stored, moment, expires)
+        except SessionEnded as ended:
+            trace.ended_at = ended.ended_at
+            raise
 
-        self._writing(write)
-
-    def _encode(self, key: str, value: Any) -> bytes:
+    def _encode(self, key: str, value: Any) -> Stored:
         self._check_key(key)
-        payload = self._codec.encode(self._owner, key, value)
-        if len(payload) > self._backend.max_value_bytes:
+        payload, body = self._codec.encode(self._owner, key, value)
+        nbytes = len(payload) if body is None else len(payload) + body.nbytes
+        if nbytes > self._backend.max_value_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} takes {len(payload)} bytes, and one may take {self._backend.max_value_bytes}. "
+                f"The value for {key!r} takes {nbytes} bytes, and one may take {self._backend.max_value_bytes}. "
                 "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=)."
             )
-        return payload
+        return payload, body
 
     def _check_key(self, key: object) -> str:
         return check_key(key, self._backend.max_key_length)

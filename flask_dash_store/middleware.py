@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, current_app, g, has_app_context, has_request_context, request, request_started
+from flask import Flask, current_app, has_app_context, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from .codec import CODECS
@@ -21,8 +21,9 @@ from .mapping import Backend
 from .owner import new_session_id, session_owner, user_owner
 from .settings import Settings
 from .storage import open_storage
+from .trace import Trace
 from .user_store import UserStore
-from .wsgi import ENVIRON_KEY, SessionMiddleware
+from .wsgi import ENVIRON_KEY, SessionMiddleware, current_store
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -137,24 +138,33 @@ class Installation:
             _within_request(settings),
         )
         app.wsgi_app = self.wsgi  # type: ignore[method-assign]
-        self._is_first_request = True
-        request_started.connect(self._attach, app)
+        self._attach_to_g(app)
 
-    def _attach(self, app: Flask, **_: Any) -> None:
-        """Runs before every ``before_request`` function."""
-        if self._is_first_request:
-            self._is_first_request = False
-            hide_store_from_dash_setup(app, lambda: self.open(new_session_id()))
-        store = request.environ.get(ENVIRON_KEY)
-        if store is not None:
-            g.user_store = store
+    def _attach_to_g(self, app: Flask) -> None:
+        """Have ``g`` hold the visitor's store from its first moment, before any signal or ``before_request``."""
+        # A receiver of request_started would do the same at ten times the cost, on each request.
+        make_globals = app.app_ctx_globals_class
+        is_first_request = True
+
+        def make_globals_with_store() -> Any:
+            nonlocal is_first_request
+            globals_ = make_globals()
+            store = current_store.get()
+            if store is not None and store.is_kept_by(self._backend):
+                globals_.user_store = store
+                if is_first_request:
+                    is_first_request = False
+                    hide_store_from_dash_setup(app, lambda: self.open(new_session_id()))
+            return globals_
+
+        app.app_ctx_globals_class = make_globals_with_store  # type: ignore[assignment]
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
         lifetime = Lifetime(None if ttl is None else seconds(ttl), self._backend.lifetime.clock)
-        return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id))
+        return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
 
     def open(self, session_id: str) -> UserStore:
-        return UserStore(self._backend, session_owner(session_id), session_id=session_id)
+        return UserStore(self._backend, session_owner(session_id), Trace(session_id))
 
 
 def _server_and_path(app: object) -> tuple[Flask, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Self
 
 from .errors import NotASession, TamperedValue
@@ -39,16 +38,11 @@ class UserStore(StoredMapping):
         self,
         backend: Backend,
         owner: str,
-        *,
-        session_id: str | None = None,
-        is_new: bool = False,
+        trace: Trace,
         ends_at: float = math.inf,
         counts_as_use: Callable[[], bool] | None = None,
-        trace: Trace | None = None,
     ) -> None:
-        super().__init__(backend, owner, trace or Trace())
-        self._trace.session_id = session_id
-        self._is_new = is_new
+        super().__init__(backend, owner, trace)
         self._ends_at = ends_at
         self._counts_as_use = counts_as_use
 
@@ -65,7 +59,7 @@ class UserStore(StoredMapping):
     def is_new(self) -> bool:
         """Whether the visitor came without a valid session, so that this one begins with this request."""
         self._trace.was_used = True
-        return self._is_new
+        return self._trace.is_new
 
     def regenerate(self) -> None:
         """Give the session a new id, and all its values with it. Call it at login and at each change of rights.
@@ -109,15 +103,16 @@ class UserStore(StoredMapping):
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        before = self._owner, self._ends_at, replace(self._trace)
+        trace = self._trace
+        before = self._owner, self._ends_at
+        session_id, was_destroyed = trace.session_id, trace.was_destroyed
         try:
             with super().transaction():
                 yield self
         except BaseException:
             # What is undone in the storage must not be told to the browser.
-            self._owner, self._ends_at, trace = before
-            self._trace.session_id = trace.session_id
-            self._trace.was_destroyed = trace.was_destroyed
+            self._owner, self._ends_at = before
+            trace.session_id, trace.was_destroyed = session_id, was_destroyed
             raise
 
     transaction.__doc__ = StoredMapping.transaction.__doc__

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
-from .caching import keep_private, may_be_shared, vary_on_cookie
-from .cookie import SessionCookie
+from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
+from .cookie import Session, SessionCookie
 from .errors import StorageError
 from .housekeeping import Housekeeping
 from .mapping import Backend
@@ -31,15 +31,19 @@ GRACE = 60.0
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
-@dataclass
-class _Visit:
-    """One request: the id its cookie holds, if that is a session's, and the store it is given."""
+class Visit(Trace):
+    """One request: the session id that its cookie holds, and what its response has to say of the store."""
 
-    store: UserStore
-    trace: Trace
-    cookie_id: str | None
-    arrived_at: float
-    is_cookie_withheld: bool
+    is_cookie_withheld = False
+
+    def __init__(self, session: Session, cookie_id: str | None, arrived_at: float) -> None:
+        self.session_id, self.owner, self.issued_at = session
+        self.cookie_id = cookie_id
+        self.arrived_at = arrived_at
+
+
+current_store: ContextVar[UserStore | None] = ContextVar("flask_dash_store.current_store", default=None)
+"""The store of the visitor whose request is being handled."""
 
 
 class SessionMiddleware:
@@ -60,60 +64,58 @@ class SessionMiddleware:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
         self._backend = backend
+        self._clock = backend.lifetime.clock
         self._lifetime = lifetime
         self._counts_as_use = counts_as_use
         self.housekeeping = Housekeeping(backend, lifetime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        visit = self._visit(environ)
-        environ[ENVIRON_KEY] = visit.store
+        now = self._clock()
+        visit = self._visit(environ, now)
+        environ[ENVIRON_KEY] = store = UserStore(
+            self._backend, visit.owner, visit, visit.issued_at + self._lifetime, self._counts_as_use
+        )
 
-        def start_with_cookie(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            headers = list(headers)
-            self._finish(visit, headers, environ["wsgi.url_scheme"])
+        def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            headers = self._finish(visit, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-        response = self._wsgi_app(environ, start_with_cookie)
-        return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due() else response
+        token = current_store.set(store)
+        try:
+            response = self._wsgi_app(environ, start_with_cookie)
+        finally:
+            current_store.reset(token)
+        return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due(now) else response
 
     # Cookie in
 
-    def _visit(self, environ: WSGIEnvironment) -> _Visit:
-        now = self._backend.lifetime.clock()
+    def _visit(self, environ: WSGIEnvironment, now: float) -> Visit:
         session = self._cookie.read(environ.get("HTTP_COOKIE", ""))
         if session is None:
-            return self._open(new_session_id(), now, now, cookie_id=None, is_withheld=self._is_withheld(environ))
+            visit = self._new_visit(new_session_id(), None, now)
+            visit.is_cookie_withheld = self._is_withheld(environ)
+            return visit
         if now - session.issued_at >= self._lifetime:
-            return self._open(self._succeed(session.id, now), now, now, cookie_id=session.id)
-        return self._open(session.id, session.issued_at, now, cookie_id=session.id)
+            return self._new_visit(self._succeed(session, now), session.id, now)
+        return Visit(session, session.id, now)
 
-    def _open(
-        self, session_id: str, issued_at: float, now: float, cookie_id: str | None, is_withheld: bool = False
-    ) -> _Visit:
-        trace = Trace()
-        store = UserStore(
-            self._backend,
-            session_owner(session_id),
-            session_id=session_id,
-            is_new=session_id != cookie_id,
-            ends_at=issued_at + self._lifetime,
-            counts_as_use=self._counts_as_use,
-            trace=trace,
-        )
-        return _Visit(store, trace, cookie_id, now, is_withheld)
+    def _new_visit(self, session_id: str, cookie_id: str | None, now: float) -> Visit:
+        visit = Visit(Session(session_id, session_owner(session_id), now), cookie_id, now)
+        visit.is_new = True
+        return visit
 
-    def _succeed(self, session_id: str, now: float) -> str:
+    def _succeed(self, session: Session, now: float) -> str:
         """The id that follows one whose lifetime has ended: the same for all requests that come with it together.
 
         The first one writes down when it came. Whoever comes with the old id later than GRACE is no parallel
         request of that browser, but may be somebody with a stolen cookie: he is a stranger.
         """
         try:
-            ended_at = self._backend.storage.end(session_owner(session_id), self._backend.lifetime.moment())
+            ended_at = self._backend.storage.end(session.owner, self._backend.lifetime.moment())
         except StorageError as error:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
             return new_session_id()
-        return self._cookie.successor(session_id, ended_at) if now - ended_at < GRACE else new_session_id()
+        return self._cookie.successor(session.id, ended_at) if now - ended_at < GRACE else new_session_id()
 
     def _is_withheld(self, environ: WSGIEnvironment) -> bool:
         """Whether the browser may have a cookie that SameSite forbids it to send with this request."""
@@ -124,30 +126,38 @@ class SessionMiddleware:
 
     # Cookie out
 
-    def _finish(self, visit: _Visit, headers: list[tuple[str, str]], scheme: str) -> None:
+    def _finish(self, visit: Visit, headers: Headers, environ: WSGIEnvironment) -> Headers:
         new_id = self._id_to_send(visit)
-        if new_id is not None and may_be_shared(headers):
-            if visit.trace.was_written:
-                logger.warning(
-                    "A response that shared caches may keep (Cache-Control) has changed the visitor's session, but "
-                    "cannot carry its cookie. Make it private."
-                )
-            new_id = None
-        if new_id is not None:
-            headers.append(("Set-Cookie", self._cookie.dump(new_id, scheme)))
+        if new_id is None and not visit.was_used:
+            return headers
+        headers = list(headers)
+        if new_id is not None and not self._is_cookie_barred(visit, headers):
+            headers.append(("Set-Cookie", self._cookie.dump(new_id, environ["wsgi.url_scheme"])))
             keep_private(headers)
-        if new_id is not None or visit.trace.was_used:
             vary_on_cookie(headers)
+        elif visit.was_used:
+            vary_on_cookie(headers)
+        return headers
 
-    def _id_to_send(self, visit: _Visit) -> str | None:
+    def _is_cookie_barred(self, visit: Visit, headers: Headers) -> bool:
+        """Whether caches may give this response to others, so that it cannot carry anybody's cookie."""
+        if not may_be_shared(headers):
+            return False
+        if visit.was_written:
+            logger.warning(
+                "A response that shared caches may keep (Cache-Control) has changed the visitor's session, but cannot "
+                "carry its cookie. Make it private."
+            )
+        return True
+
+    def _id_to_send(self, visit: Visit) -> str | None:
         """The session id that the browser has to be told; None when it has the right one, or a newer one."""
-        trace = visit.trace
-        if trace.was_destroyed:
+        if visit.was_destroyed:
             return new_session_id()
-        if trace.ended_at is not None:
+        if visit.ended_at is not None:
             # Another request has ended the session. Its response, not this one, brings the browser's next cookie;
             # but one that still comes with the dead id long after has missed it.
-            return new_session_id() if visit.arrived_at - trace.ended_at > GRACE else None
-        if visit.is_cookie_withheld and not trace.was_written:
+            return new_session_id() if visit.arrived_at - visit.ended_at > GRACE else None
+        if visit.is_cookie_withheld and not visit.was_written:
             return None
-        return trace.session_id if trace.session_id != visit.cookie_id else None
+        return visit.session_id if visit.session_id != visit.cookie_id else None

@@ -1,7 +1,8 @@
 """What every storage promises.
 
-A storage keeps payloads (bytes) by owner and key, and one expiry for each owner. It knows nothing of cookies,
-requests, pickles or settings. These hold for each method:
+A storage keeps values by owner and key, and one expiry for each owner. A value is a payload (bytes), and a body if
+it is large; the storage knows nothing of what they mean, nor of cookies, requests and settings. These hold for each
+method:
 
 - It may be called from any thread of any process, before and after a fork.
 - What is missing, and what has expired at ``moment.now``, is absent: a method returns what its docstring says,
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
 
+from ..body import Stored
 from ..lifetime import Moment
 
 Reseal = Callable[[str, bytes], bytes]
@@ -31,32 +33,35 @@ class Storage(ABC):
     """A backend: values by (owner, key), with each owner's expiry."""
 
     @abstractmethod
-    def get(self, owner: str, key: str, moment: Moment) -> bytes | None:
-        """The payload under the key; None when there is none."""
+    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
+        """The value under the key; None when there is none.
+
+        Its body is a copy to the caller, who may change it.
+        """
 
     @abstractmethod
     def has(self, owner: str, key: str, moment: Moment) -> bool:
-        """Whether there is a payload under the key."""
+        """Whether there is a value under the key."""
 
     @abstractmethod
     def keys(self, owner: str, moment: Moment) -> list[str]:
         """The owner's keys, first inserted first; an overwrite keeps a key's place."""
 
     @abstractmethod
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
-        """The owner's keys and payloads as they are at one point in time, in the order of :meth:`keys`."""
+    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
+        """The owner's keys and values as they are at one point in time, in the order of :meth:`keys`."""
 
     @abstractmethod
     def count(self, owner: str, moment: Moment) -> int:
         """How many keys the owner has."""
 
     @abstractmethod
-    def set(self, owner: str, key: str, payload: bytes, moment: Moment, key_expires: KeyExpiry = None) -> None:
-        """Store the payload under the key, whether there is one or not.
+    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+        """Store the value under the key, whether there is one or not.
 
         :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry;
             None for never, ``"keep"`` for what it was
-        :raises QuotaExceeded: when the owner's payloads together would be larger than they may be
+        :raises QuotaExceeded: when the owner's values together would be larger than they may be
         """
 
     @abstractmethod
@@ -80,7 +85,9 @@ class Storage(ABC):
 
     @abstractmethod
     def nbytes(self, owner: str, moment: Moment) -> int:
-        """How many bytes the owner's keys and payloads take; 0 when there are none. It is no use either."""
+        """How many bytes the owner's keys and values take; 0 when there are none. It is no use either.
+
+        A storage may count in blocks."""
 
     @abstractmethod
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:

@@ -32,8 +32,42 @@ class Database:
 
     def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
         """The row of a query that gives one at most; None when it gives none."""
-        rows = self.select(sql, args)
-        return rows[0] if rows else None
+        transaction = current_transaction(self._pool)
+        if transaction is not None:
+            rows = transaction.execute(sql, args)
+            return rows[0] if rows else None
+        connection = self._pool.acquire()
+        try:
+            row: Row | None = connection.execute(sql, args).fetchone()
+            return row
+        except apsw.Error as error:
+            raise self._pool.fault(error) from error
+        finally:
+            self._pool.release(connection)
+
+    def change(self, sql: str, args: Bindings) -> int:
+        """Run one statement that writes, as a transaction of its own. Returns how many rows it changed.
+
+        :raises StorageBusy: when others write for longer than the pool's timeout
+        """
+        transaction = current_transaction(self._pool)
+        if transaction is not None:
+            transaction.execute(sql, args)
+            return transaction.changes
+        pool = self._pool
+        if not pool.writer.acquire(timeout=pool.timeout):
+            raise pool.busy()
+        try:
+            connection = pool.acquire()
+            try:
+                connection.execute(sql, args)
+                return connection.changes()
+            except apsw.Error as error:
+                raise pool.fault(error) from error
+            finally:
+                pool.release(connection)
+        finally:
+            pool.writer.release()
 
     @contextmanager
     def transaction(self, wait: bool = True) -> Iterator[Transaction]:

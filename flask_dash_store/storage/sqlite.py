@@ -1,25 +1,23 @@
-"""The default storage: sqlitedict tables in one SQLite file in WAL mode.
-
-Two tables. ``values`` keeps ``<owner>/<key>`` -> payload, and when the key expires if it does by itself; an owner's
-keys are a range of its primary key, and their order is the rowid's. ``sessions`` keeps ``<owner>`` -> the owner's
-expiry, and how many bytes its values take. The expiry is in seconds since the epoch; that of an owner who was ended
-is the time of its end, negated. So the past and the long ended are one range of one index.
-"""
+"""The default storage: sqlitedict tables in one SQLite file in WAL mode, and large values in files beside it."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeGuard
 
 import apsw
 
-from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError
+from ..body import Stored
+from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageCorrupt, StorageError
 from ..lifetime import Moment
+from . import schema
 from .base import KeyExpiry, Reseal, Storage
+from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
 from .database import Database
 from .files import TemporaryDirectory, prepare_private_file
 from .pool import MemoryPool, Pool
@@ -33,50 +31,10 @@ Synchronous = Literal["NORMAL", "FULL"]
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_TIMEOUT = 5.0
 VACUUM_PAGES = 256
-WAL_SIZE_LIMIT = 16 * 2**20
-
-_LIVE_KEY = "(v.expires IS NULL OR v.expires > :now)"
-_OWN_KEYS = "v.key >= :owner || '/' AND v.key < :owner || '0'"
-
-GET = 'SELECT s.value, v.value, v.expires FROM "sessions" s LEFT JOIN "values" v ON v.key = ? WHERE s.key = ?'
-KEYS = f"""
-    SELECT s.value, substr(v.key, length(:owner) + 2)
-    FROM "sessions" s LEFT JOIN "values" v ON {_OWN_KEYS} AND {_LIVE_KEY}
-    WHERE s.key = :owner ORDER BY v.rowid"""
-ITEMS = KEYS.replace("+ 2)", "+ 2), v.value")
-COUNT = f"""
-    SELECT s.value, (SELECT COUNT(*) FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
-    FROM "sessions" s WHERE s.key = :owner"""
-OWNERS = f"""
-    SELECT s.key FROM "sessions" s
-    WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now
-    AND EXISTS (SELECT 1 FROM "values" v WHERE v.key >= s.key || '/' AND v.key < s.key || '0' AND {_LIVE_KEY})
-    ORDER BY s.key"""
-
-SESSION = 'SELECT value, bytes FROM "sessions" WHERE key = ?'
-PUT_SESSION = """
-    INSERT INTO "sessions" (key, value, bytes) VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes"""
-TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
-DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ?'
-
-SIZE = 'SELECT length(value), expires FROM "values" WHERE key = ?'
-PUT = """
-    INSERT INTO "values" (key, value, expires) VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires"""
-EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
-DELETE = 'DELETE FROM "values" WHERE key = ?'
-CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0'"
-CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ?"
-MEASURE = f"""
-    SELECT COALESCE(SUM(length(v.value) + length(CAST(v.key AS BLOB)) - length(:owner) - 1), 0)
-    FROM "values" v WHERE {_OWN_KEYS}"""
-MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
-
-PAST_OWNERS = """
-    SELECT key FROM "sessions"
-    WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
-PAST_KEYS = 'SELECT key FROM "values" WHERE expires <= ? LIMIT ?'
+# A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
+ORPHAN_AGE = 60 * 60.0
+# A checkpoint waits for the disk, and copies each changed page once however often it has changed.
+WAL_PAGES = 4096
 
 
 class _Session(NamedTuple):
@@ -106,13 +64,18 @@ class SqliteStorage(Storage):
         self._synchronous = synchronous
         self._timeout = timeout
         self._temporary = TemporaryDirectory() if path is None else None
+        self._boot = boot_id()
+        self._orphans_purged_at = 0.0
+        self._buffers: Buffers
         if path == ":memory:":
             self.filename = ":memory:"
             self._database = Database(MemoryPool(self._connect, "in memory", timeout))
+            self._buffers = BuffersInMemory()
         else:
             file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
             self.filename = str(prepare_private_file(file))
             self._database = Database(Pool(self._connect, self.filename, timeout))
+            self._buffers = BufferFiles(Path(f"{self.filename}.buffers"), sync=synchronous == "FULL")
         self._prepare()
 
     def _connect(self) -> apsw.Connection:
@@ -124,7 +87,8 @@ class SqliteStorage(Storage):
             f"synchronous = {self._synchronous}",
             "secure_delete = ON",
             "trusted_schema = OFF",
-            f"journal_size_limit = {WAL_SIZE_LIMIT}",
+            f"wal_autocheckpoint = {WAL_PAGES}",
+            f"journal_size_limit = {WAL_PAGES * 4096}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         return connection
@@ -132,12 +96,10 @@ class SqliteStorage(Storage):
     def _prepare(self) -> None:
         self._use_wal()
         with self._database.transaction() as transaction:
-            self.values = Table(self._database, self.filename, "values", "expires REAL")
-            self.sessions = Table(self._database, self.filename, "sessions", "bytes INTEGER NOT NULL DEFAULT 0")
-            transaction.execute('CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)')
-            transaction.execute(
-                'CREATE INDEX IF NOT EXISTS "values_by_expiry" ON "values" (expires) WHERE expires IS NOT NULL'
-            )
+            self.values = Table(self._database, self.filename, "values", schema.VALUES_COLUMNS)
+            self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
+            for index in schema.INDEXES:
+                transaction.execute(index)
 
     def _use_wal(self) -> None:
         # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
@@ -154,26 +116,59 @@ class SqliteStorage(Storage):
 
     # Reading
 
-    def get(self, owner: str, key: str, moment: Moment) -> bytes | None:
-        row = self._database.select_one(GET, (f"{owner}/{key}", owner))
+    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
+        row = self._database.select_one(schema.GET, (owner, f"{owner}/{key}"))
         if row is None:
+            self._use(owner, moment)
             return None
-        expiry, payload, key_expires = row
+        expiry, payload, key_expires, file, boot = row
         if not self._is_alive(owner, expiry, moment) or (key_expires is not None and key_expires <= moment.now):
             return None
-        return payload  # type: ignore[no-any-return]
+        return (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
+
+    def _with_body(self, owner: str, key: str, payload: bytes, file: str, boot: str, moment: Moment) -> Stored | None:
+        is_same_boot = boot == self._boot
+        body = self._buffers.read(file, may_be_torn=not is_same_boot)
+        if body is not None:
+            if not is_same_boot:
+                self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
+            return payload, body
+        row = self._database.select_one(schema.GET, (owner, f"{owner}/{key}"))
+        if row is not None and row[3] == file:
+            if is_same_boot:
+                raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
+            return None  # A power loss has taken it, as it may take what was written last.
+        return self.get(owner, key, moment)  # Another request has replaced it meanwhile.
 
     def has(self, owner: str, key: str, moment: Moment) -> bool:
-        return self.get(owner, key, moment) is not None
+        row = self._database.select_one(schema.HAS, (owner, f"{owner}/{key}"))
+        if row is None:
+            self._use(owner, moment)
+            return False
+        expiry, key_expires = row
+        return self._is_alive(owner, expiry, moment) and (key_expires is None or key_expires > moment.now)
+
+    def _use(self, owner: str, moment: Moment) -> None:
+        """What a read that found nothing of the owner's has to do all the same."""
+        row = self._database.select_one(schema.SESSION, (owner,))
+        if row is not None:
+            self._is_alive(owner, row[0], moment)
 
     def keys(self, owner: str, moment: Moment) -> list[str]:
-        return [key for _, key in self._own_rows(KEYS, owner, moment) if key is not None]
+        return [key for _, key in self._own_rows(schema.KEYS, owner, moment) if key is not None]
 
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
-        return [(key, payload) for _, key, payload in self._own_rows(ITEMS, owner, moment) if key is not None]
+    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
+        found: list[tuple[str, Stored]] = []
+        for _, key, payload, file, boot in self._own_rows(schema.ITEMS, owner, moment):
+            if key is None:
+                break
+            value = (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
+            if value is not None:
+                found.append((key, value))
+        return found
 
     def count(self, owner: str, moment: Moment) -> int:
-        rows = self._own_rows(COUNT, owner, moment)
+        rows = self._own_rows(schema.COUNT, owner, moment)
         return rows[0][1] if rows else 0
 
     def _own_rows(self, sql: str, owner: str, moment: Moment) -> list[Row]:
@@ -188,46 +183,85 @@ class SqliteStorage(Storage):
         return True
 
     def _touch(self, owner: str, moment: Moment) -> None:
+        self._best_effort(schema.TOUCH, (moment.expires, owner, moment.now))
+
+    def _best_effort(self, sql: str, args: tuple[object, ...]) -> None:
+        """Write something that a read has found due. It stays due, so a later read does what this one cannot."""
         try:
             with self._database.transaction(wait=False) as transaction:
-                transaction.execute(TOUCH, (moment.expires, owner, moment.now))
+                transaction.execute(sql, args)
         except StorageBusy:
-            pass  # It stays due for the rest of the TTL, so a later use will find the writers' turn free.
+            pass  # Somebody writes at this moment, and a read waits for nobody.
         except StorageError as error:
             logger.warning("A session's expiry could not be moved: %s", error)
 
     def expiry(self, owner: str, moment: Moment) -> float | None:
-        row = self._database.select_one(SESSION, (owner,))
+        row = self._database.select_one(schema.SESSION, (owner,))
         return row[0] if row and _is_in_future(row[0], moment) else None
 
     def nbytes(self, owner: str, moment: Moment) -> int:
-        row = self._database.select_one(SESSION, (owner,))
+        row = self._database.select_one(schema.SESSION, (owner,))
         return row[1] if row and _is_in_future(row[0], moment) else 0
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        rows = self._database.select(OWNERS, {"prefix": prefix, "end": end, "now": moment.now})
+        rows = self._database.select(schema.OWNERS, {"prefix": prefix, "end": end, "now": moment.now})
         return [owner for (owner,) in rows]
 
     # Writing
 
-    def set(self, owner: str, key: str, payload: bytes, moment: Moment, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+        payload, body = value
         place = f"{owner}/{key}"
-        with self._writing(owner, moment) as (transaction, session):
-            old = transaction.execute(SIZE, (place,))
+        if body is not None or key_expires is not None or not self._overwrite(owner, place, payload, moment):
+            self._put(owner, key, value, moment, key_expires)
+
+    def _overwrite(self, owner: str, place: str, payload: bytes, moment: Moment) -> bool:
+        now, expires, grain = moment
+        blocks = -(-len(payload) // schema.BLOCK)
+        args = (payload, place, blocks, owner, now, expires - grain, expires + grain)
+        return self._database.change(schema.OVERWRITE, args) == 1
+
+    def _put(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry) -> None:
+        payload, body = value
+        place = f"{owner}/{key}"
+        file, file_bytes = (body.name, body.nbytes) if body else (None, 0)
+        if body is not None:
+            self._buffers.write(body)
+        with self._removing_unless_committed(file), self._writing(owner, moment) as (transaction, session):
+            old = transaction.execute(schema.SIZE, (place,))
             if key_expires == "keep":
                 key_expires = old[0][1] if old else None
-            growth = len(payload) - old[0][0] if old else len(payload) + len(key.encode())
+            growth = schema.charge(len(payload), file_bytes) - (old[0][0] if old else -len(key.encode()))
             nbytes = self._charge(transaction, owner, session.nbytes, growth, moment)
-            transaction.execute(PUT, (place, payload, key_expires))
+            transaction.execute(
+                schema.PUT, (place, payload, key_expires, file, file_bytes, self._boot if file else None)
+            )
             self._record_use(transaction, owner, session, nbytes, moment)
+            self._forget_files(transaction, (row[2:] for row in old))
+            if file is not None:
+                transaction.then(if_undone=partial(self._buffers.remove, [file]))
+
+    @contextmanager
+    def _removing_unless_committed(self, file: str | None) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if file is not None:
+                self._buffers.remove([file])
+            raise
+
+    def _forget_files(self, transaction: Transaction, rows: Iterable[Row]) -> None:
+        files = [file for (file,) in rows if file is not None]
+        if files:
+            transaction.then(if_committed=partial(self._buffers.remove, files))
 
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         place = f"{owner}/{key}"
         with self._writing(owner, moment) as (transaction, session):
             if not self._has_live(transaction, place, moment):
                 return False
-            transaction.execute(EXPIRE_KEY, (key_expires, place))
+            transaction.execute(schema.EXPIRE_KEY, (key_expires, place))
             self._record_use(transaction, owner, session, session.nbytes, moment)
             return True
 
@@ -235,38 +269,42 @@ class SqliteStorage(Storage):
         place = f"{owner}/{key}"
         with self._writing(owner, moment) as (transaction, session):
             was_live = self._has_live(transaction, place, moment)
-            freed = sum(size for size, _ in transaction.execute(SIZE, (place,)))
-            transaction.execute(DELETE, (place,))
-            if transaction.changes:
+            freed = sum(row[0] for row in transaction.execute(schema.SIZE, (place,)))
+            deleted = transaction.execute(schema.DELETE, (place,))
+            self._forget_files(transaction, deleted)
+            if deleted:
                 self._record_use(transaction, owner, session, session.nbytes - freed - len(key.encode()), moment)
             return was_live
 
     def clear(self, owner: str, moment: Moment) -> None:
         with self._writing(owner, moment) as (transaction, session):
             if session.expiry is not None:
-                transaction.execute(CLEAR, (owner, owner))
+                self._clear(transaction, owner)
                 self._record_use(transaction, owner, session, 0, moment)
 
     @contextmanager
     def _writing(self, owner: str, moment: Moment) -> Iterator[tuple[Transaction, _Session]]:
         """A transaction on an owner, whose values are gone from it if they have expired."""
         with self._database.transaction() as transaction:
-            rows = transaction.execute(SESSION, (owner,))
+            rows = transaction.execute(schema.SESSION, (owner,))
             if rows and _is_in_future(rows[0][0], moment):
                 yield transaction, _Session(*rows[0])
             else:
-                transaction.execute(CLEAR, (owner, owner))
+                self._clear(transaction, owner)
                 yield transaction, _Session(None, 0)
+
+    def _clear(self, transaction: Transaction, owner: str) -> None:
+        self._forget_files(transaction, transaction.execute(schema.CLEAR, (owner, owner)))
 
     @staticmethod
     def _has_live(transaction: Transaction, place: str, moment: Moment) -> bool:
-        rows = transaction.execute(SIZE, (place,))
+        rows = transaction.execute(schema.SIZE, (place,))
         return bool(rows) and (rows[0][1] is None or rows[0][1] > moment.now)
 
     def _charge(self, transaction: Transaction, owner: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
-            transaction.execute(CLEAR_EXPIRED, (owner, owner, moment.now))
-            nbytes = transaction.execute(MEASURE, {"owner": owner})[0][0]
+            self._forget_files(transaction, transaction.execute(schema.CLEAR_EXPIRED, (owner, owner, moment.now)))
+            nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
             if nbytes + growth > self._max_bytes:
                 raise QuotaExceeded(
                     f"The values of one owner may take {self._max_bytes} bytes, {nbytes} are taken, and this write "
@@ -277,51 +315,59 @@ class SqliteStorage(Storage):
     @staticmethod
     def _record_use(transaction: Transaction, owner: str, session: _Session, nbytes: int, moment: Moment) -> None:
         if session.expiry is None or moment.is_touch_due(session.expiry):
-            transaction.execute(PUT_SESSION, (owner, moment.expires, nbytes))
+            transaction.execute(schema.PUT_SESSION, (owner, moment.expires, nbytes))
         elif nbytes != session.nbytes:
-            transaction.execute(PUT_SESSION, (owner, session.expiry, nbytes))
+            transaction.execute(schema.PUT_SESSION, (owner, session.expiry, nbytes))
 
     # Sessions as a whole
 
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
         with self._writing(owner, moment) as (transaction, session):
-            for key, payload in self.items(owner, moment):
-                place = f"{owner}/{key}"
-                transaction.execute(MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
-            transaction.execute(CLEAR, (owner, owner))
+            for _, key, payload, *_ in self._own_rows(schema.ITEMS, owner, moment):
+                if key is not None:
+                    place = f"{owner}/{key}"
+                    transaction.execute(schema.MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
+            self._clear(transaction, owner)
             if session.expiry is not None:
-                nbytes = transaction.execute(MEASURE, {"owner": new_owner})[0][0]
-                transaction.execute(PUT_SESSION, (new_owner, moment.expires, nbytes))
-            transaction.execute(PUT_SESSION, (owner, -moment.now, 0))
+                nbytes = transaction.execute(schema.MEASURE, {"owner": new_owner})[0][0]
+                transaction.execute(schema.PUT_SESSION, (new_owner, moment.expires, nbytes))
+            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
 
     def end(self, owner: str, moment: Moment) -> float:
         with self._database.transaction() as transaction:
-            rows = transaction.execute(SESSION, (owner,))
+            rows = transaction.execute(schema.SESSION, (owner,))
             if rows and _is_ended(rows[0][0]):
                 return -float(rows[0][0])
-            transaction.execute(CLEAR, (owner, owner))
-            transaction.execute(PUT_SESSION, (owner, -moment.now, 0))
+            self._clear(transaction, owner)
+            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
             return moment.now
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         with self._database.transaction(wait) as transaction:
-            owners = transaction.execute(PAST_OWNERS, (-ended_before, now, limit))
+            owners = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, limit))
             for (owner,) in owners:
-                transaction.execute(CLEAR, (owner, owner))
-                transaction.execute(DELETE_SESSION, (owner,))
+                self._clear(transaction, owner)
+                transaction.execute(schema.DELETE_SESSION, (owner,))
             self._purge_keys(transaction, now, limit)
-        self._database.select(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
+            self._orphans_purged_at = now
+            self._purge_orphans(now - ORPHAN_AGE)
         return len(owners)
 
-    @staticmethod
-    def _purge_keys(transaction: Transaction, now: float, limit: int) -> None:
-        places = [place for (place,) in transaction.execute(PAST_KEYS, (now, limit))]
+    def _purge_orphans(self, before: float) -> None:
+        for file in self._buffers.written_before(before):
+            if not self._database.select(schema.IS_NAMED, (file,)):
+                self._buffers.remove([file])
+
+    def _purge_keys(self, transaction: Transaction, now: float, limit: int) -> None:
+        places = [place for (place,) in transaction.execute(schema.PAST_KEYS, (now, limit))]
         for place in places:
-            transaction.execute(DELETE, (place,))
+            self._forget_files(transaction, transaction.execute(schema.DELETE, (place,)))
         for owner in {place.partition("/")[0] for place in places}:
             transaction.execute(
-                'UPDATE "sessions" SET bytes = ? WHERE key = ?',
-                (transaction.execute(MEASURE, {"owner": owner})[0][0], owner),
+                schema.RECOUNT,
+                (transaction.execute(schema.MEASURE, {"owner": owner})[0][0], owner),
             )
 
     @contextmanager

@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -29,9 +29,11 @@ _begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.trans
 
 def current_transaction(pool: Pool) -> Transaction | None:
     """The transaction on this pool that the present context is in; None when it is in none."""
-    for transaction in _begun.get():
-        if transaction.pool is pool and transaction.is_open:
-            return transaction
+    begun = _begun.get()
+    if begun:
+        for transaction in begun:
+            if transaction.pool is pool and transaction.is_open:
+                return transaction
     return None
 
 
@@ -50,6 +52,8 @@ class Transaction:
         self._writer = pool.writer
         self._one_statement = threading.RLock()
         self._savepoints = itertools.count()
+        self._if_committed: list[Callable[[], None]] = []
+        self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
         deadline = time.monotonic() + self._patience
@@ -93,6 +97,7 @@ class Transaction:
         finally:
             self.pool.release(self._connection)
             self._writer.release()
+        _call(self._if_committed)
 
     def _commit(self) -> None:
         try:
@@ -106,6 +111,15 @@ class Transaction:
         if self._connection.in_transaction:
             with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
+        self._if_committed.clear()
+        _call(self._if_undone)
+
+    def then(self, if_committed: Callable[[], None] | None = None, if_undone: Callable[[], None] | None = None) -> None:
+        """Have something done once what this transaction has done so far is committed, or is undone."""
+        if if_committed is not None:
+            self._if_committed.append(if_committed)
+        if if_undone is not None:
+            self._if_undone.append(if_undone)
 
     def execute(self, sql: str, args: Bindings = ()) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
@@ -129,6 +143,7 @@ class Transaction:
     def savepoint(self) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
         name = f"part_{next(self._savepoints)}"
+        committed, undone = len(self._if_committed), len(self._if_undone)
         self.execute(f"SAVEPOINT {name}")
         try:
             yield
@@ -136,8 +151,16 @@ class Transaction:
             if self._connection.in_transaction:
                 self.execute(f"ROLLBACK TO {name}")
                 self.execute(f"RELEASE {name}")
+                del self._if_committed[committed:]
+                _call(self._if_undone[undone:])
+                del self._if_undone[undone:]
             raise
         self.execute(f"RELEASE {name}")
+
+
+def _call(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _still_open() -> tuple[Transaction, ...]:

@@ -1,0 +1,202 @@
+"""Where the bodies of large values lie: files beside the database, mapped when they are read.
+
+A file is written whole under a temporary name and renamed, before the row that names it is committed; it is unlinked
+after the commit that has replaced or deleted the row. Nobody ever changes one. So a reader that finds no file has
+lost a race and reads its row again, and a file that no row names is an orphan of a crash.
+
+A file is not synced, unless what is acknowledged has to survive a power loss. Whether it is whole after one is seen
+from the checksum in its header, which is looked at once after each start of the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import struct
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from ..body import ALIGNMENT, Body
+from ..errors import StorageCorrupt, StorageError, StorageFull
+
+_MAGIC = b"flask_dash_store"
+_HEADER = struct.Struct("<16s32sQI")
+_NAME = re.compile(r"[0-9a-f]{32}")
+_TEMPORARY = ".tmp"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def boot_id() -> str:
+    """Names the time since the machine was started, which a power loss ends."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(uuid.uuid4())  # Unknown here, so that each process looks at the checksums for itself.
+
+
+class Buffers(Protocol):
+    """Keeps bodies by their names."""
+
+    def write(self, body: Body) -> None:
+        """Keep a body.
+
+        :raises StorageError: when it cannot be kept; nothing of it is
+        """
+
+    def read(self, name: str, may_be_torn: bool) -> Body | None:
+        """The body, in one part that the caller may change without changing what is kept.
+
+        None when there is none, or when a power loss has torn it, which is looked at if it ``may_be_torn``.
+        """
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget bodies, of which some may have gone already."""
+
+    def written_before(self, time: float) -> Iterator[str]:
+        """The names of the bodies that were written before a time, in seconds since the epoch."""
+
+
+class BufferFiles:
+    """Bodies in the files of a directory, for all processes.
+
+    :param sync: whether a body has to survive a power loss as soon as it is written
+    """
+
+    def __init__(self, directory: Path, sync: bool) -> None:
+        self._directory = directory
+        self._sync = sync
+
+    def write(self, body: Body) -> None:
+        try:
+            try:
+                self._write(body)
+            except FileNotFoundError:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                self._write(body)
+        except OSError as error:
+            kind = StorageFull if error.errno in _NO_SPACE else StorageError
+            raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
+
+    def _write(self, body: Body) -> None:
+        path = self._path(body.name)
+        temporary = path + _TEMPORARY
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                for piece in _pieces(body):
+                    rest = piece
+                    while rest.nbytes:
+                        rest = rest[file.write(rest) :]
+                if self._sync:
+                    os.fsync(descriptor)
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        if self._sync:
+            _sync(self._directory)
+
+    def read(self, name: str, may_be_torn: bool) -> Body | None:
+        try:
+            with open(self._path(name), "rb") as file:
+                whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # An empty file cannot be mapped.
+            whole = memoryview(b"")
+        except OSError as error:
+            raise StorageError(f"A large value could not be read: {error.strerror}: {error.filename}.") from error
+        body = Body(name, [whole[ALIGNMENT:]])
+        if whole.nbytes < ALIGNMENT:
+            return self._none_if_torn(name, may_be_torn)
+        magic, owner, nbytes, checksum = _HEADER.unpack_from(whole)
+        if magic != _MAGIC or nbytes != body.nbytes or (may_be_torn and checksum != _checksum(body.parts)):
+            return self._none_if_torn(name, may_be_torn)
+        return body._replace(name=owner.decode("ascii", "replace"))
+
+    def _none_if_torn(self, name: str, may_be_torn: bool) -> Body | None:
+        if not may_be_torn:
+            raise StorageCorrupt(f"The file of a large value is damaged: {self._path(name)}. Delete the key.")
+        return None
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            # Those that cannot be removed now are orphans, which are removed later.
+            with suppress(OSError):
+                os.unlink(self._path(name))
+
+    def written_before(self, time: float) -> Iterator[str]:
+        with suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.stat().st_mtime >= time:
+                        continue
+                    if _NAME.fullmatch(entry.name):
+                        yield entry.name
+                    elif entry.name.endswith(_TEMPORARY):
+                        os.unlink(entry)
+
+    def _path(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise StorageCorrupt(f"A row names {name!r} as the file of its value, which cannot be one.")
+        return f"{self._directory}/{name}"
+
+
+class BuffersInMemory:
+    """Bodies in this process's memory."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+
+    def write(self, body: Body) -> None:
+        self._bodies[body.name] = b"".join(_contents(body))
+
+    def read(self, name: str, may_be_torn: bool) -> Body | None:  # noqa: ARG002
+        kept = self._bodies.get(name)
+        return None if kept is None else Body(name, [memoryview(bytearray(kept))])
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._bodies.pop(name, None)
+
+    def written_before(self, time: float) -> Iterator[str]:  # noqa: ARG002
+        """None: without a crash there are no orphans, and a crash takes the memory with it."""
+        return iter(())
+
+
+def _contents(body: Body) -> Iterator[memoryview]:
+    """The parts, and what aligns them."""
+    end = 0
+    for offset, part in body.placed():
+        if offset > end:
+            yield memoryview(bytes(offset - end))
+        yield part
+        end = offset + part.nbytes
+
+
+def _pieces(body: Body) -> list[memoryview]:
+    """What a file consists of: a header, which is as long as the alignment, and the contents."""
+    contents = list(_contents(body))
+    header = _HEADER.pack(_MAGIC, body.name.encode(), body.nbytes, _checksum(contents))
+    return [memoryview(header.ljust(ALIGNMENT, b"\0")), *contents]
+
+
+def _checksum(contents: Iterable[memoryview]) -> int:
+    checksum = 0
+    for piece in contents:
+        checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

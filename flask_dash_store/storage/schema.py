@@ -1,0 +1,89 @@
+"""The tables of the SQLite storage, and every statement that is run on them.
+
+``values`` keeps ``<owner>/<key>`` -> payload, when the key expires if it does by itself, and the name of the body's
+file if it has one. An owner's keys are a range of the primary key, and their order is the rowid's. ``sessions`` keeps
+``<owner>`` -> the owner's expiry, and how many bytes its values take.
+
+The expiry is in seconds since the epoch; that of an owner who was ended is the time of its end, negated. So the past
+and the long ended are one range of one index.
+"""
+
+VALUES_COLUMNS = "expires REAL, file TEXT, file_bytes INTEGER NOT NULL DEFAULT 0, boot TEXT"
+SESSIONS_COLUMNS = "bytes INTEGER NOT NULL DEFAULT 0"
+INDEXES = (
+    'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
+    'CREATE INDEX IF NOT EXISTS "values_by_expiry" ON "values" (expires) WHERE expires IS NOT NULL',
+    'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
+)
+
+# Bytes are counted in blocks, so that overwriting a value by one of about its size changes no count.
+BLOCK = 256
+
+_LIVE_KEY = "(v.expires IS NULL OR v.expires > :now)"
+_OWN_KEYS = "v.key >= :owner || '/' AND v.key < :owner || '0'"
+_CHARGE = f"((length(value) + {BLOCK - 1}) / {BLOCK} * {BLOCK} + file_bytes)"
+
+# Reading
+
+# As a subquery the expiry costs a tenth of what it costs in a join.
+_EXPIRY = '(SELECT value FROM "sessions" WHERE key = ?)'
+GET = f'SELECT {_EXPIRY}, value, expires, file, boot FROM "values" WHERE key = ?'
+HAS = f'SELECT {_EXPIRY}, expires FROM "values" WHERE key = ?'
+KEYS = f"""
+    SELECT s.value, substr(v.key, length(:owner) + 2)
+    FROM "sessions" s LEFT JOIN "values" v ON {_OWN_KEYS} AND {_LIVE_KEY}
+    WHERE s.key = :owner ORDER BY v.rowid"""
+ITEMS = KEYS.replace("+ 2)", "+ 2), v.value, v.file, v.boot")
+COUNT = f"""
+    SELECT s.value, (SELECT COUNT(*) FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
+    FROM "sessions" s WHERE s.key = :owner"""
+OWNERS = f"""
+    SELECT s.key FROM "sessions" s
+    WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now
+    AND EXISTS (SELECT 1 FROM "values" v WHERE v.key >= s.key || '/' AND v.key < s.key || '0' AND {_LIVE_KEY})
+    ORDER BY s.key"""
+IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
+
+# Writing
+
+SIZE = f'SELECT {_CHARGE}, expires, file FROM "values" WHERE key = ?'
+PUT = """
+    INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,
+    file = excluded.file, file_bytes = excluded.file_bytes, boot = excluded.boot"""
+# The common write as one statement: a small value over one of about its size, in a session that needs no touch.
+OVERWRITE = f"""
+    UPDATE "values" SET value = ?
+    WHERE key = ? AND expires IS NULL AND file IS NULL AND (length(value) + {BLOCK - 1}) / {BLOCK} = ?
+    AND EXISTS (SELECT 1 FROM "sessions" WHERE key = ? AND value > ? AND value BETWEEN ? AND ?)"""
+EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
+SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
+MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
+DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
+CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
+CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"
+
+# Sessions
+
+SESSION = 'SELECT value, bytes FROM "sessions" WHERE key = ?'
+PUT_SESSION = """
+    INSERT INTO "sessions" (key, value, bytes) VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes"""
+TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
+DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ?'
+MEASURE = f"""
+    SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(:owner) - 1), 0)
+    FROM "values" v WHERE {_OWN_KEYS}"""
+RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
+
+# Purging
+
+PAST_OWNERS = """
+    SELECT key FROM "sessions"
+    WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
+PAST_KEYS = 'SELECT key FROM "values" WHERE expires <= ? LIMIT ?'
+
+
+def charge(payload_bytes: int, file_bytes: int = 0) -> int:
+    """How many bytes a value counts as."""
+    return -(-payload_bytes // BLOCK) * BLOCK + file_bytes
