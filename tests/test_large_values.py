@@ -1,4 +1,4 @@
-"""Large values lie out of band, in files beside the database: equal, writable, whole or absent, and never left behind."""
+"""Large values lie in files beside the database: equal, writable, whole or absent, and never left behind."""
 
 from __future__ import annotations
 
