@@ -61,13 +61,15 @@ class Database:
             connection = pool.acquire()
             try:
                 connection.execute(sql, args)
-                return connection.changes()
+                changes = connection.changes()
             except apsw.Error as error:
                 raise pool.fault(error) from error
             finally:
                 pool.release(connection)
         finally:
             pool.writer.release()
+        pool.checkpoint_if_due()
+        return changes
 
     @contextmanager
     def transaction(self, wait: bool = True) -> Iterator[Transaction]:

@@ -12,20 +12,29 @@ means, for closing any other descriptor drops SQLite's POSIX locks.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import apsw
 
 from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 
+logger = logging.getLogger("flask_dash_store")
+
 Connect = Callable[[], apsw.Connection]
 
 MAX_IDLE = 16
+
+# A checkpoint waits for the disk, and copies each changed page once however often it has changed. While requests
+# write, one can end without having caught up with them; a WAL that has grown this much longer gets one for which
+# this process's writers wait.
+WAL_PAGES = 4096
+LONG_WAL_PAGES = 8 * WAL_PAGES
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -49,6 +58,8 @@ class Pool:
         self._idle: deque[apsw.Connection] = deque()
         self._open: set[apsw.Connection] = set()
         self._closed_because: str | None = None
+        self._wal_pages = 0
+        self._checkpointer = threading.Lock()
         _pools.add(self)
 
     def acquire(self) -> apsw.Connection:
@@ -65,7 +76,34 @@ class Pool:
         except apsw.Error as error:
             raise self.fault(error) from error
         self._open.add(connection)
+        connection.set_wal_hook(self._note_wal)
         return connection
+
+    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def checkpoint_if_due(self) -> None:
+        """Copy the WAL into the database when it has become long. SQLite by itself would do it in the writers' turn."""
+        if self._wal_pages < WAL_PAGES or not self._checkpointer.acquire(blocking=False):
+            return
+        try:
+            with self.writer if self._wal_pages > LONG_WAL_PAGES else nullcontext():
+                self._wal_pages = 0
+                self._checkpoint()
+        finally:
+            self._checkpointer.release()
+
+    def _checkpoint(self) -> None:
+        try:
+            connection = self.acquire()
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            finally:
+                self.release(connection)
+        except (apsw.Error, StorageError) as error:
+            # What was committed is in the WAL, and stays there until a checkpoint succeeds.
+            logger.warning("A checkpoint of the storage %s failed: %s", self.name, error)
 
     def release(self, connection: apsw.Connection) -> None:
         """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
@@ -101,6 +139,7 @@ class Pool:
         self._open = set()
         self._idle = deque()
         self.writer = threading.Lock()
+        self._checkpointer = threading.Lock()
 
     def fault(self, error: apsw.Error) -> StorageError:
         """The package's own exception for what SQLite said."""

@@ -60,6 +60,7 @@ EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
 MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
 DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
+DELETE_EXPIRED = 'DELETE FROM "values" WHERE key = ? AND expires <= ? RETURNING file'
 CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
 CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"
 
@@ -70,7 +71,7 @@ PUT_SESSION = """
     INSERT INTO "sessions" (key, value, bytes) VALUES (?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes"""
 TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
-DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ?'
+DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 MEASURE = f"""
     SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(:owner) - 1), 0)
     FROM "values" v WHERE {_OWN_KEYS}"""
@@ -79,7 +80,7 @@ RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
 # Purging
 
 PAST_OWNERS = """
-    SELECT key FROM "sessions"
+    SELECT key, value FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
 PAST_KEYS = 'SELECT key FROM "values" WHERE expires <= ? LIMIT ?'
 

@@ -20,7 +20,7 @@ from .base import KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
 from .database import Database
 from .files import TemporaryDirectory, prepare_private_file
-from .pool import MemoryPool, Pool
+from .pool import WAL_PAGES, MemoryPool, Pool
 from .tables import Table
 from .transaction import Row, Transaction
 
@@ -30,11 +30,11 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_TIMEOUT = 5.0
-VACUUM_PAGES = 256
+# A transaction that purges takes no longer than another one, so that no request waits for it noticeably.
+PURGED_TOGETHER = 4
+VACUUM_PAGES = 8
 # A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
 ORPHAN_AGE = 60 * 60.0
-# A checkpoint waits for the disk, and copies each changed page once however often it has changed.
-WAL_PAGES = 4096
 
 
 class _Session(NamedTuple):
@@ -87,7 +87,6 @@ class SqliteStorage(Storage):
             f"synchronous = {self._synchronous}",
             "secure_delete = ON",
             "trusted_schema = OFF",
-            f"wal_autocheckpoint = {WAL_PAGES}",
             f"journal_size_limit = {WAL_PAGES * 4096}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -343,32 +342,38 @@ class SqliteStorage(Storage):
             return moment.now
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        with self._database.transaction(wait) as transaction:
-            owners = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, limit))
-            for (owner,) in owners:
-                self._clear(transaction, owner)
-                transaction.execute(schema.DELETE_SESSION, (owner,))
-            self._purge_keys(transaction, now, limit)
-            transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        removed = 0
+        past = self._database.select(schema.PAST_OWNERS, (-ended_before, now, limit))
+        for few in _in_chunks(past):
+            with self._database.transaction(wait) as transaction:
+                removed += sum(self._purge_owner(transaction, owner, expiry) for owner, expiry in few)
+                transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        for few in _in_chunks(self._database.select(schema.PAST_KEYS, (now, limit))):
+            with self._database.transaction(wait) as transaction:
+                self._purge_keys(transaction, [place for (place,) in few], now)
         if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
-        return len(owners)
+        return removed
+
+    def _purge_owner(self, transaction: Transaction, owner: str, expiry: object) -> bool:
+        transaction.execute(schema.DELETE_SESSION, (owner, expiry))
+        if not transaction.changes:
+            return False  # It has been used again since it was looked for.
+        self._clear(transaction, owner)
+        return True
+
+    def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> None:
+        for place in places:
+            self._forget_files(transaction, transaction.execute(schema.DELETE_EXPIRED, (place, now)))
+        for owner in {place.partition("/")[0] for place in places}:
+            nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
+            transaction.execute(schema.RECOUNT, (nbytes, owner))
 
     def _purge_orphans(self, before: float) -> None:
         for file in self._buffers.written_before(before):
             if not self._database.select(schema.IS_NAMED, (file,)):
                 self._buffers.remove([file])
-
-    def _purge_keys(self, transaction: Transaction, now: float, limit: int) -> None:
-        places = [place for (place,) in transaction.execute(schema.PAST_KEYS, (now, limit))]
-        for place in places:
-            self._forget_files(transaction, transaction.execute(schema.DELETE, (place,)))
-        for owner in {place.partition("/")[0] for place in places}:
-            transaction.execute(
-                schema.RECOUNT,
-                (transaction.execute(schema.MEASURE, {"owner": owner})[0][0], owner),
-            )
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[None]:  # noqa: ARG002
@@ -380,6 +385,11 @@ class SqliteStorage(Storage):
         self._database.close()
         if self._temporary:
             self._temporary.remove()
+
+
+def _in_chunks(rows: list[Row]) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), PURGED_TOGETHER):
+        yield rows[start : start + PURGED_TOGETHER]
 
 
 def _is_ended(expiry: object) -> TypeGuard[float]:

@@ -98,6 +98,7 @@ class Transaction:
             self.pool.release(self._connection)
             self._writer.release()
         _call(self._if_committed)
+        self.pool.checkpoint_if_due()
 
     def _commit(self) -> None:
         try:
