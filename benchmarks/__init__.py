@@ -1,0 +1,1 @@
+"""What the package costs, beside what people use today: ``python -m benchmarks``."""

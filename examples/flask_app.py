@@ -1,0 +1,144 @@
+"""A plain Flask app: a counter, a note pad, and logging in and out.
+
+python examples/flask_app.py
+gunicorn --chdir examples --workers 2 --threads 4 flask_app:server
+"""
+
+import argparse
+
+from flask import Flask, abort, g, redirect, render_template_string, request, url_for
+from secret_key import kept_secret_key
+from werkzeug.wrappers import Response
+
+from flask_dash_store import SessionEnded, UserStoreMiddleware
+
+app = Flask(__name__, static_folder="assets")
+server = app  # the name that gunicorn finds in all the examples
+app.config.from_prefixed_env()  # FLASK_SECRET_KEY, FLASK_USER_STORE_URL and any other setting
+if not app.secret_key:
+    app.secret_key = kept_secret_key(app.instance_path)
+UserStoreMiddleware(app)
+
+# Jinja escapes whatever the visitor has typed.
+PAGE = """
+<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Counter and notes</title>
+  <link rel="icon" href="data:,">
+  <link rel="stylesheet" href="{{ url_for('static', filename='style.css') }}">
+</head>
+<body>
+<main>
+  <h1>Counter and notes</h1>
+  <p class="lead">Every visitor of this page has a store of their own, kept on the server.</p>
+
+  <section class="panel">
+    {% if name %}
+    <form class="row" method="post" action="{{ url_for('log_out') }}">
+      <p class="grow">You are logged in as <strong id="name">{{ name }}</strong>.</p>
+      <button>Log out</button>
+    </form>
+    <p class="hint">Logging out ends your session: the counter and the notes go with it.</p>
+    {% else %}
+    <form method="post" action="{{ url_for('log_in') }}">
+      <label for="login">Your name</label>
+      <div class="row">
+        <input id="login" name="name" placeholder="Any name will do" maxlength="50" autocomplete="off" required>
+        <button>Log in</button>
+      </div>
+    </form>
+    <p class="hint">You keep your counter and your notes when you log in.</p>
+    {% endif %}
+  </section>
+
+  <section class="panel">
+    <h2>Counter</h2>
+    <form class="row" method="post" action="{{ url_for('count') }}">
+      <output id="count" class="value grow">{{ count }}</output>
+      <button>Count</button>
+    </form>
+  </section>
+
+  <section class="panel">
+    <h2>Notes</h2>
+    <form method="post" action="{{ url_for('add_note') }}">
+      <label for="note">A new note</label>
+      <div class="row">
+        <input id="note" name="note" maxlength="200" autocomplete="off" required>
+        <button>Add</button>
+      </div>
+    </form>
+    <ul id="notes">
+      {% for note in notes %}
+      <li>{{ note }}</li>
+      {% else %}
+      <li class="hint">No notes yet.</li>
+      {% endfor %}
+    </ul>
+  </section>
+</main>
+</body>
+</html>
+"""
+
+
+@app.get("/")
+def index() -> str:
+    store = g.user_store
+    return render_template_string(
+        PAGE, name=store.get("name"), count=store.get("count", 0), notes=store.get("notes", [])
+    )
+
+
+# What changes anything is a POST: SameSite=Lax, the cookie's default, keeps the visitor's cookie out of what the forms
+# of other sites post. Here their posts are refused altogether, so that none can log the visitor in as somebody else.
+@app.before_request
+def refuse_other_sites() -> None:
+    if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        abort(403)
+
+
+@app.post("/count")
+def count() -> Response:
+    g.user_store.increment("count")
+    return back()
+
+
+@app.post("/notes")
+def add_note() -> Response:
+    with g.user_store.edit("notes", []) as notes:
+        notes.append(request.form["note"][:200])
+    return back()
+
+
+@app.post("/login")
+def log_in() -> Response:
+    # A real app checks a password here.
+    g.user_store.regenerate()  # Nobody who knew the session id before the login has the session after it.
+    g.user_store["name"] = request.form["name"][:50]
+    return back()
+
+
+@app.post("/logout")
+def log_out() -> Response:
+    g.user_store.destroy()
+    return back()
+
+
+@app.errorhandler(SessionEnded)
+def start_again(_ended: SessionEnded) -> Response:
+    """Another request, from a double click or a second tab, has just logged the visitor in or out."""
+    return back()
+
+
+def back() -> Response:
+    return redirect(url_for("index"), 303)  # so that a reload posts nothing a second time
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serve the example on 127.0.0.1.")
+    parser.add_argument("--port", type=int, default=8050)
+    app.run(host="127.0.0.1", port=parser.parse_args().port)

@@ -1,0 +1,51 @@
+"""A visitor who speaks plain HTTP and keeps the cookie, from any number of threads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+
+TIMEOUT = 30
+NOTHING = object()
+
+
+@dataclass
+class Answer:
+    status: int
+    set_cookie: str | None
+    body: dict[str, Any]
+
+
+class Visitor:
+    """``cookie`` is the value of the cookie ``user_store``, which the next request carries."""
+
+    def __init__(self, port: int, cookie: str | None = None) -> None:
+        self.port = port
+        self.cookie = cookie
+
+    def ask(self, method: str, path: str, value: Any = NOTHING) -> Answer:
+        """Send one request, on a connection of its own, so that any worker may take it."""
+        headers = {} if self.cookie is None else {"Cookie": f"user_store={self.cookie}"}
+        body = None
+        if value is not NOTHING:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(value)
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)) as connection:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            answer = Answer(response.status, response.getheader("Set-Cookie"), json.loads(response.read()))
+        if answer.set_cookie:
+            self.cookie = answer.set_cookie.partition(";")[0].removeprefix("user_store=")
+        return answer
+
+    def do(self, method: str, path: str, value: Any = NOTHING) -> dict[str, Any]:
+        """Send a request that must succeed, and return what it answers."""
+        answer = self.ask(method, path, value)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def values(self) -> Any:
+        return self.do("GET", "/")["values"]

@@ -1,0 +1,208 @@
+"""Nothing is lost and nothing is seen half, whatever threads, coroutines and processes do to one store at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+from threading import Event as ThreadEvent
+from threading import Thread
+from typing import Any
+
+import pytest
+from backends import Child
+from flask import Flask
+
+from flask_dash_store import UserStore, UserStoreMiddleware
+
+PROCESSES, THREADS, TIMES = 4, 8, 200
+
+Work = Callable[[UserStore, str], object]
+
+
+def open_store(path: Path, **options: Any) -> UserStore:
+    app = Flask(__name__)
+    app.secret_key = "k" * 32
+    return UserStoreMiddleware(app, url=f"sqlite:///{path}", **options).for_user("ann")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "values.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> UserStore:
+    return open_store(path)
+
+
+@pytest.fixture(params=[None, "file"])
+def any_store(request: pytest.FixtureRequest, path: Path) -> UserStore:
+    """A store in memory, and one in a file."""
+    return open_store(path if request.param else Path(":memory:"))
+
+
+def count(store: UserStore, name: str) -> None:
+    for _ in range(TIMES):
+        store.increment("n")
+
+
+def count_in_coroutine(store: UserStore, name: str) -> None:
+    async def counting() -> None:
+        for _ in range(TIMES // 4):
+            store.increment("n")
+            await asyncio.sleep(0)
+
+    async def counting_side_by_side() -> None:
+        await asyncio.gather(*(counting() for _ in range(4)))
+
+    asyncio.run(counting_side_by_side())
+
+
+def write_own_keys(store: UserStore, name: str) -> None:
+    for n in range(5):
+        store[f"{name} {n}"] = name
+
+
+def in_threads(work: Work, store: UserStore | Path, name: str, gate: Barrier) -> None:
+    """Work in many threads, in this process, at the same time as others do."""
+    if isinstance(store, Path):
+        store = open_store(store)
+    gate.wait(60)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(work, store, f"{name} {n}") for n in range(THREADS)]:
+            future.result(100)
+
+
+def in_processes(method: str, work: Work, store: UserStore, path: Path) -> None:
+    gate = get_context(method).Barrier(PROCESSES)
+    theirs = store if method == "fork" else path
+    children = [Child(method, in_threads, work, theirs, f"process {n}", gate) for n in range(PROCESSES)]
+    assert [child.outcome(timeout=110) for child in children] == [None] * PROCESSES
+
+
+@pytest.mark.parametrize("work", [count, count_in_coroutine])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_4_processes_with_8_threads_count_to_6400(store, path, method, work) -> None:
+    store["n"] = 0
+    in_processes(method, work, store, path)
+    assert store["n"] == PROCESSES * THREADS * TIMES == 6400
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_keys_that_are_written_in_parallel_all_survive(store, path, method) -> None:
+    store["before"] = 0
+    in_processes(method, write_own_keys, store, path)
+    names = [f"process {process} {thread}" for process in range(PROCESSES) for thread in range(THREADS)]
+    assert dict(store) == {"before": 0} | {f"{name} {n}": name for name in names for n in range(5)}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store, n: store.update(a=n, b=n, c=n),
+        lambda store, n: store.clear() if n % 2 else store.update(a=n, b=n, c=n),
+    ],
+)
+def test_changes_of_several_keys_are_never_seen_half(any_store, write) -> None:
+    store = any_store
+
+    def keep_writing(first: int) -> None:
+        for n in range(first, first + 100):
+            write(store, n)
+            with store.transaction():
+                for key in "abc":
+                    store[key] = n
+
+    def transacted() -> dict[str, int]:
+        with store.transaction():
+            return {key: store[key] for key in "abc" if key in store}
+
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(keep_writing, first) for first in (0, 1000, 2000)]
+        while not all(writer.done() for writer in writers):
+            for seen in (store.copy(), dict(list(store.items())), transacted()):
+                assert (len(seen), len(set(seen.values()))) in [(0, 0), (3, 1)]
+        assert [writer.result() for writer in writers] == [None] * 3
+
+
+def test_a_coroutine_is_not_in_the_transaction_of_another_one_of_its_thread(store) -> None:
+    async def change_and_fail(is_changed: asyncio.Event, is_seen: asyncio.Event) -> None:
+        with suppress(ZeroDivisionError), store.transaction():
+            store["key"] = "new"
+            is_changed.set()
+            await is_seen.wait()
+            raise ZeroDivisionError
+
+    async def side_by_side() -> Any:
+        is_changed, is_seen = asyncio.Event(), asyncio.Event()
+        changing = asyncio.create_task(change_and_fail(is_changed, is_seen))
+        await is_changed.wait()
+        seen = store["key"]
+        is_seen.set()
+        await changing
+        return seen
+
+    store["key"] = "old"
+    assert asyncio.run(asyncio.wait_for(side_by_side(), 60)) == "old"
+    assert store["key"] == "old"
+
+
+# Forks beside threads
+
+
+def write(store: UserStore, key: str) -> None:
+    store[key] = key
+
+
+def write_after(event: Event, store: UserStore, key: str) -> None:
+    assert event.wait(60)
+    store[key] = key
+
+
+def test_a_fork_while_another_thread_is_in_a_transaction_can_write_and_what_it_wrote_stays(path) -> None:
+    store, is_inside, is_closed = open_store(path, timeout=10), ThreadEvent(), get_context("fork").Event()
+
+    def transact() -> None:
+        with store.transaction():
+            for n in range(2000):
+                store["key"] = n
+                is_inside.set()
+
+    thread = Thread(target=transact)
+    thread.start()
+    assert is_inside.wait(60)
+    child = Child("fork", write_after, is_closed, store, "child")
+    thread.join()
+    store._storage.close()
+    is_closed.set()
+    assert child.outcome() is None
+    assert dict(open_store(path)) == {"key": 1999, "child": "child"}
+
+
+@pytest.fixture
+def busy_threads(store: UserStore) -> Iterator[None]:
+    """Threads that write and read without a pause."""
+    is_over = ThreadEvent()
+
+    def keep_busy(key: str) -> None:
+        while not is_over.is_set():
+            store[key] = key
+            assert store[key] == key
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(keep_busy, f"thread {n}") for n in range(3)]
+        yield
+        is_over.set()
+        assert [future.result() for future in futures] == [None] * 3
+
+
+def test_forks_beside_busy_threads_can_write_and_nothing_hangs(store, busy_threads) -> None:
+    keys = [f"child {n}" for n in range(20)]
+    for key in keys:
+        assert Child("fork", write, store, key).outcome(timeout=30) is None
+    assert set(keys) <= set(store)

@@ -1,0 +1,247 @@
+"""The cookie is the app's own and nobody else can make one: whatever else a browser sends is a new visitor."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from dash import Dash, html
+from flask import Flask, g, session
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from itsdangerous import TimestampSigner
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import create_environ, run_wsgi_app
+
+from flask_dash_store import UserStoreMiddleware
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OTHER_SECRET = "fedcba9876543210fedcba9876543210"
+
+
+def make_app(url: str = "sqlite://:memory:", **config: Any) -> Flask:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY=SECRET, USER_STORE_URL=url)
+    app.config.update(config)
+    app.add_url_rule("/", "read", lambda: g.user_store.get("name", "nobody"))
+    app.add_url_rule("/write", "write", lambda: g.user_store.update(name="Ada") or "written")
+    return app
+
+
+def installed(url: str = "sqlite://:memory:", options: dict[str, Any] | None = None, **config: Any) -> Flask:
+    app = make_app(url, **config)
+    UserStoreMiddleware(app, **(options or {}))
+    return app
+
+
+def get(app: Any, cookie: str | None = None, path: str = "/", **environ: Any) -> tuple[str, str, list[str]]:
+    """The status, the text and the Set-Cookie headers that a raw Cookie header brings."""
+    crumbs = {} if cookie is None else {"HTTP_COOKIE": cookie}
+    body, status, headers = run_wsgi_app(app, create_environ(path) | crumbs | environ, buffered=True)
+    return status, b"".join(body).decode(), headers.getlist("Set-Cookie")
+
+
+def issue(app: Any, path: str = "/write", **environ: Any) -> tuple[str, dict[str, str]]:
+    """A new visitor's cookie, and its attributes by their lower-case names; Expires only repeats Max-Age."""
+    _, _, [cookie] = get(app, None, path, **environ)
+    crumb, *attributes = cookie.split("; ")
+    pairs = [attribute.partition("=") for attribute in attributes if not attribute.startswith("Expires")]
+    assert len({name.lower() for name, _, _ in pairs}) == len(pairs)
+    return crumb, {name.lower(): value for name, _, value in pairs}
+
+
+# Attributes
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, {"path": "/", "samesite": "Lax"}),
+        ({"APPLICATION_ROOT": "/shop"}, {"path": "/shop"}),
+        ({"APPLICATION_ROOT": "/shop", "SESSION_COOKIE_PATH": "/s"}, {"path": "/s"}),
+        ({"SESSION_COOKIE_PATH": "/s", "USER_STORE_COOKIE_PATH": "/u"}, {"path": "/u"}),
+        ({"SESSION_COOKIE_DOMAIN": "example.com"}, {"domain": "example.com"}),
+        ({"SESSION_COOKIE_DOMAIN": "example.com", "USER_STORE_COOKIE_DOMAIN": "a.org"}, {"domain": "a.org"}),
+        ({"USER_STORE_COOKIE_SAMESITE": "Strict"}, {"samesite": "Strict"}),
+        ({"USER_STORE_COOKIE_SECURE": True}, {"secure": ""}),
+        ({"USER_STORE_COOKIE_SAMESITE": "None"}, {"samesite": "None", "secure": ""}),
+        ({"USER_STORE_COOKIE_PARTITIONED": True}, {"partitioned": "", "secure": ""}),
+        ({"USER_STORE_COOKIE_NAME": "__Secure-s"}, {"secure": ""}),
+        ({"USER_STORE_COOKIE_NAME": "__Host-s", "APPLICATION_ROOT": "/shop"}, {"secure": "", "path": "/"}),
+        ({"USER_STORE_COOKIE_NAME": "__Host-s", "SESSION_COOKIE_DOMAIN": "example.com"}, {"secure": "", "path": "/"}),
+        ({"USER_STORE_LIFETIME": 90}, {"max-age": "90"}),
+    ],
+)
+def test_the_cookie_has_the_attributes_that_are_set_and_no_other(
+    config: dict[str, Any], expected: dict[str, str]
+) -> None:
+    crumb, attributes = issue(installed(**config))
+    assert crumb.startswith(config.get("USER_STORE_COOKIE_NAME", "user_store") + "=")
+    always = {"httponly": "", "path": "/", "samesite": "Lax", "max-age": str(31 * 86400)}
+    assert attributes == always | expected
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({}, "/"),
+        ({"url_base_pathname": "/board/"}, "/board/"),
+        ({"requests_pathname_prefix": "/proxied/board/", "routes_pathname_prefix": "/board/"}, "/proxied/board/"),
+    ],
+)
+def test_the_cookie_of_a_dash_app_has_the_path_under_which_browsers_see_it(options: dict[str, str], path: str) -> None:
+    app = Dash("board", server=make_app(), **options)
+    app.layout = html.Div()
+    UserStoreMiddleware(app)
+    assert issue(app, options.get("routes_pathname_prefix", path))[1]["path"] == path
+
+
+@pytest.mark.parametrize(("secure", "is_secure"), [(None, {"http": False, "https": True}), (False, {}), (True, {})])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_secure_follows_the_scheme_of_the_request_unless_it_is_set(secure: Any, is_secure: Any, scheme: str) -> None:
+    app = installed(USER_STORE_COOKIE_SECURE=secure)
+    attributes = issue(app, **{"wsgi.url_scheme": scheme})[1]
+    assert ("secure" in attributes) is is_secure.get(scheme, secure)
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_behind_a_proxy_the_scheme_is_the_browsers_on_whichever_side_proxyfix_is(is_outside: bool) -> None:
+    app = make_app()
+    if not is_outside:
+        app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+    UserStoreMiddleware(app)
+    if is_outside:
+        app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+    assert "secure" in issue(app, HTTP_X_FORWARDED_PROTO="https")[1]
+    assert "secure" not in issue(app)[1]
+
+
+def test_a_session_id_is_256_random_bits_that_differ_each_time() -> None:
+    app = installed()
+    ids = [issue(app)[0].removeprefix("user_store=").partition(".")[0] for _ in range(300)]
+    bits = [int.from_bytes(base64.urlsafe_b64decode(text + "="), "big") for text in ids]
+    assert {len(base64.urlsafe_b64decode(text + "=")) for text in ids} == {32}
+    assert len(set(ids)) == 300
+    for bit in range(256):  # A bit that is fixed would have been the same 300 times.
+        assert 0 < sum(number >> bit & 1 for number in bits) < 300
+
+
+# Rotation of keys
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.sqlite"
+
+
+@pytest.mark.parametrize("old", [OTHER_SECRET, OTHER_SECRET.encode()])
+def test_an_old_key_is_read_while_it_is_a_fallback_and_its_data_too(url: str, old: Any) -> None:
+    cookie, _ = issue(installed(url, SECRET_KEY=old))
+    assert get(installed(url, SECRET_KEY_FALLBACKS=["another" * 5, old]), cookie) == ("200 OK", "Ada", [])
+    status, text, set_cookie = get(installed(url), cookie)
+    assert (status, text, len(set_cookie)) == ("200 OK", "nobody", 1)
+
+
+def test_the_current_key_signs(url: str) -> None:
+    cookie, _ = issue(installed(url, SECRET_KEY_FALLBACKS=[OTHER_SECRET]))
+    assert get(installed(url), cookie) == ("200 OK", "Ada", [])
+    assert get(installed(url, SECRET_KEY=OTHER_SECRET), cookie)[1] == "nobody"
+
+
+@pytest.mark.parametrize("fallbacks", [None, [], ()])
+def test_no_fallbacks_is_no_error(fallbacks: Any) -> None:
+    issue(installed(SECRET_KEY_FALLBACKS=fallbacks))
+
+
+# What is no cookie of ours
+
+JUNK = ["A", "=", ".", "-", " ", "\t", "\x00", '"', "\\", "%", ";", ",", "\xe9", "\xff", "\n", "user_store="]
+
+
+def mutations(crumb: str) -> Iterator[str]:
+    """Cookie headers that differ from an authentic one, in ways that matter and in ways that should not."""
+    name, _, value = crumb.partition("=")
+    for at, char in enumerate(value):
+        head, tail = value[:at], value[at + 1 :]
+        yield from (f"{name}={head}{chr(ord(char) ^ 1 << bit)}{tail}" for bit in range(8))
+        yield from (f"{name}={head}{junk}{char}{tail}" for junk in JUNK)
+        yield from (f"{name}={head}", f"{name}={char}{tail}x", f"{name}={head}{tail}", f"{name}={tail}")
+    session_id, issued, signature = value.split(".")
+    yield from (
+        f"{name}={'.'.join(parts)}"
+        for parts in [(session_id,), (session_id, signature), (issued, session_id, signature), (value, signature)]
+    )
+    yield from (f'{name}="{value}"', f"{name}='{value}'", f"{crumb}; {crumb}", f"{crumb}; {name}=", f"{name}=;{crumb}")
+    yield from (f"{name.upper()}={value}", f" x{crumb}", f"{name}-={value}", value, name, "", ";", "=", f"={value}")
+    yield from (f"{name}={value * 1000}", f"{name}=" + "\xff" * 100_000, f"{crumb}; " * 5000, f"{name}={'A' * 43}.")
+    for secret, salt in [(SECRET, "cookie-session"), (SECRET, "flask_dash_store"), (OTHER_SECRET, "x"), (SECRET, None)]:
+        signer = TimestampSigner(secret, **({} if salt is None else {"salt": salt}))
+        yield f"{name}={signer.sign(session_id).decode()}"
+
+
+def test_a_changed_repeated_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(
+    url: str, tmp_path: Path
+) -> None:
+    app = installed(url)
+    crumb, _ = issue(app)
+    headers = set(mutations(crumb)) - {crumb}
+    assert len(headers) > 2500
+    new = set()
+    for header in headers:
+        status, text, set_cookie = get(app, header)
+        assert (status, text, len(set_cookie)) == ("200 OK", "nobody", 1), header[:300]
+        new.add(set_cookie[0])
+    assert len(new) == len(headers)
+    assert get(app, crumb) == ("200 OK", "Ada", [])
+    assert apsw.Connection(f"{tmp_path}/store.sqlite").execute('SELECT COUNT(*) FROM "sessions"').get == 1
+
+
+def test_a_cookie_that_another_app_with_the_same_key_or_flask_itself_has_signed_is_a_new_visitor() -> None:
+    app = installed()
+    app.add_url_rule("/flask", "flask", lambda: session.update(name="x") or "")
+    session_cookie = next(cookie for cookie in get(app, path="/flask")[2] if cookie.startswith("session="))
+    value = session_cookie.partition("=")[2].partition(";")[0]
+    assert len(get(app, f"user_store={value}")[2]) == 1
+    crumb, _ = issue(installed(SECRET_KEY=OTHER_SECRET))
+    assert len(get(app, crumb)[2]) == 1
+
+
+def test_flask_takes_no_cookie_of_the_store_for_its_own() -> None:
+    app = installed()
+    app.add_url_rule("/flask", "flask", lambda: str(dict(session)))
+    value = issue(app)[0].partition("=")[2]
+    assert get(app, f"session={value}", "/flask")[1] == "{}"
+
+
+def test_among_other_cookies_the_visitors_is_found() -> None:
+    app = installed()
+    crumb, _ = issue(app)
+    for header in (
+        f"a=b; {crumb}; c=d",
+        f"a=b;{crumb};c",
+        f"xuser_store=1; {crumb}",
+        f'q="a\xe9"; {crumb}; ',
+        f"{crumb};",
+    ):
+        assert get(app, header.format(crumb)) == ("200 OK", "Ada", [])
+
+
+AUTHENTIC = installed()
+CRUMB, _ = issue(AUTHENTIC)
+LATIN = st.text(st.characters(max_codepoint=0xFF))
+PARTS = st.one_of(LATIN, LATIN.map("user_store={}".format), st.sampled_from([CRUMB, ";", "; ", '"', CRUMB[:60]]))
+
+
+@given(st.lists(PARTS, max_size=6).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_no_cookie_header_whatever_it_holds_is_an_error(header: str) -> None:
+    status, text, set_cookie = get(AUTHENTIC, header)
+    assert status == "200 OK"
+    assert (text, len(set_cookie)) in [("Ada", 0), ("nobody", 1)]
+    if text == "Ada":  # then it is there once, and whole
+        assert len(re.findall(rf"(?:^|;)[ \t]*{re.escape(CRUMB)}[ \t]*(?:;|$)", header)) == 1
