@@ -57,8 +57,8 @@ class Scale:
 def scale(numbers: list[float], length: float, is_logarithmic: bool) -> Scale:
     if not is_logarithmic:
         return Scale(0, max(numbers, default=0) or 1, length, is_logarithmic=False)
-    low = 10.0 ** math.floor(math.log10(min(numbers)))
-    high = 10.0 ** math.ceil(math.log10(max(numbers)))
+    low = 10.0 ** math.floor(math.log10(min(numbers, default=1)))
+    high = 10.0 ** math.ceil(math.log10(max(numbers, default=1)))
     return Scale(low, high if high > low else low * 10, length, is_logarithmic=True)
 
 

@@ -28,6 +28,8 @@ files are in the page cache."""
 COMPARED: tuple[type[Peer], ...] = (
     FlaskDashStore, PickleFile, RawApsw, StockSqlitedict, Diskcache, Serverside, Redis,
 )  # fmt: skip
+IN_QUICK: tuple[type[Peer], ...] = (FlaskDashStore, PickleFile, Diskcache, Redis)
+HELD_IN_QUICK: tuple[type[Peer], ...] = (FlaskDashStore, PickleFile)
 COLUMNS = 8
 WORKERS = 4
 REQUIRED_MB = 50
@@ -66,10 +68,10 @@ def measure(bench: Bench) -> Result:
             for kind in needed:
                 kinds.pop(kind, None)
                 bench.leave_out(f"DataFrames of {kind}", f"the Python module {module} is not installed")
-    compared = bench.runnable(COMPARED)
+    compared = bench.runnable(bench.choose(IN_QUICK, COMPARED))
     place = bench.place.inside("dataframes")
     rounds = {size: bench.choose(3, full) for size, full in ((1, 21), (10, 11), (50, 9), (200, 5))}
-    holding = [peer for peer in compared if not bench.is_quick or peer in (FlaskDashStore, PickleFile)]
+    holding = [peer for peer in compared if not bench.is_quick or peer in HELD_IN_QUICK]
     sizes = [(kind, size) for kind in kinds for size in kinds[kind]]
     held = [(kind, size) for kind, size in sizes if not bench.is_quick or (kind, size) == ("numbers", REQUIRED_MB)]
     bench.expect(sum(len(compared) * len(OPERATIONS) * rounds[size] for _, size in sizes) + len(holding) * len(held))
@@ -82,7 +84,7 @@ def measure(bench: Bench) -> Result:
         peer.close()
     memory = {key: outcome for peer in holding for key, outcome in _hold(bench, place, peer.name, held).items()}
     if bench.is_quick:
-        bench.leave_out("memory of the other peers", "left out by --quick")
+        bench.leave_out("the other peers, other sizes, and most of the memory", "left out by --quick")
 
     for kind in kinds:
         for operation, title in OPERATIONS.items():
@@ -155,7 +157,7 @@ def _hold(bench: Bench, place: Place, name: str, held: list[tuple[str, int]]) ->
                 before = _memory(crew.pids)
                 with _Peak(crew.pids) as peak:
                     crew.call("hold", kind, size)
-                found[name, kind, size] = [float(max(peak.bytes, _memory(crew.pids)) - before)]
+                found[name, kind, size] = [float(max(peak.bytes, _memory(crew.pids), before) - before)]
             except Exception as error:
                 found[name, kind, size] = f"failed: {type(error).__name__}: {error}"
             bench.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .apps import APPS, App, BareFlask, CookieSession, FlaskDashStoreApp, FlaskSessionRedis
+from .apps import APPS, App, BareFlask, FlaskDashStoreApp, FlaskSessionRedis
 from .bench import Bench
 from .browser import new_visitors
 from .load_generator import CONNECTIONS, requests_per_second, version
@@ -20,7 +20,7 @@ Requests per second through gunicorn, {WORKERS} workers of {THREADS} threads eac
 are kept alive, from as many visitors in turn. The load generator, {{generator}}, runs on the same cores, and gunicorn
 itself costs more than any store: the differences are smaller here than in process."""
 
-IN_QUICK: Sequence[type[App]] = (BareFlask, FlaskDashStoreApp, CookieSession, FlaskSessionRedis)
+IN_QUICK: Sequence[type[App]] = (BareFlask, FlaskDashStoreApp, FlaskSessionRedis)
 KINDS_IN_QUICK = ("untouched", "write")
 
 

@@ -18,7 +18,7 @@ def _values(headers: Headers, name: str) -> str:
 
 
 def _control(value: str) -> ResponseCacheControl:
-    return parse_cache_control_header(value, cls=ResponseCacheControl)
+    return parse_cache_control_header(value.lower(), cls=ResponseCacheControl)
 
 
 def may_be_shared(headers: Headers) -> bool:

@@ -54,10 +54,6 @@ class StoredMapping(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._owner[:10]}…>"
 
-    def is_kept_by(self, backend: Backend) -> bool:
-        """Whether it is one of this backend's stores."""
-        return self._backend is backend
-
     # Reading
 
     def __getitem__(self, key: str) -> Any:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from .codec import CODECS
@@ -23,7 +24,7 @@ from .settings import Settings
 from .storage import open_storage
 from .trace import Trace
 from .user_store import UserStore
-from .wsgi import ENVIRON_KEY, SessionMiddleware, current_store
+from .wsgi import ENVIRON_KEY, SessionMiddleware, current
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -135,6 +136,7 @@ class Installation:
             SessionCookie(attributes, settings.secrets, settings.lifetime_seconds, clock),
             self._backend,
             settings.lifetime_seconds,
+            partial(_attach_to_pushed_g, app),
             _within_request(settings),
         )
         app.wsgi_app = self.wsgi  # type: ignore[method-assign]
@@ -149,8 +151,8 @@ class Installation:
         def make_globals_with_store() -> Any:
             nonlocal is_first_request
             globals_ = make_globals()
-            store = current_store.get()
-            if store is not None and store.is_kept_by(self._backend):
+            middleware, store = current.get() or (None, None)
+            if middleware is self.wsgi:
                 globals_.user_store = store
                 if is_first_request:
                     is_first_request = False
@@ -180,6 +182,12 @@ def _server_and_path(app: object) -> tuple[Flask, str]:
     )
 
 
+def _attach_to_pushed_g(app: Flask, store: UserStore) -> None:
+    """Where an app context is pushed already, as in many tests, requests share its ``g``."""
+    if has_app_context() and current_app == app:
+        g.user_store = store
+
+
 def _within_request(settings: Settings) -> Callable[[], bool] | None:
     counts_as_use = settings.counts_as_use
     if counts_as_use is None:
@@ -187,7 +195,7 @@ def _within_request(settings: Settings) -> Callable[[], bool] | None:
     return lambda: not has_request_context() or bool(counts_as_use(request))
 
 
-def _current_store() -> UserStore:
+def _current() -> UserStore:
     store = request.environ.get(ENVIRON_KEY) if has_request_context() else None
     if store is None:
         raise OutsideRequest(
@@ -204,7 +212,7 @@ def is_available() -> bool:
     return has_request_context() and ENVIRON_KEY in request.environ
 
 
-user_store = cast(UserStore, LocalProxy(_current_store))
+user_store = cast(UserStore, LocalProxy(_current))
 """The present visitor's store, the same as ``g.user_store``, importable anywhere.
 
 :raises OutsideRequest: when it is used where there is no visitor

@@ -42,14 +42,15 @@ class Visit(Trace):
         self.arrived_at = arrived_at
 
 
-current_store: ContextVar[UserStore | None] = ContextVar("flask_dash_store.current_store", default=None)
-"""The store of the visitor whose request is being handled."""
+current: ContextVar[tuple[SessionMiddleware, UserStore] | None] = ContextVar("flask_dash_store.current", default=None)
+"""The store of the visitor whose request is being handled, and by which app's middleware."""
 
 
 class SessionMiddleware:
     """The WSGI middleware around one app.
 
     :param lifetime: seconds after which a session ends however busy it is
+    :param attach: told of the store before the app is called
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     """
 
@@ -59,6 +60,7 @@ class SessionMiddleware:
         cookie: SessionCookie,
         backend: Backend,
         lifetime: float,
+        attach: Callable[[UserStore], None],
         counts_as_use: Callable[[], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
@@ -66,6 +68,7 @@ class SessionMiddleware:
         self._backend = backend
         self._clock = backend.lifetime.clock
         self._lifetime = lifetime
+        self._attach = attach
         self._counts_as_use = counts_as_use
         self.housekeeping = Housekeeping(backend, lifetime)
 
@@ -80,11 +83,12 @@ class SessionMiddleware:
             headers = self._finish(visit, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-        token = current_store.set(store)
+        self._attach(store)
+        token = current.set((self, store))
         try:
             response = self._wsgi_app(environ, start_with_cookie)
         finally:
-            current_store.reset(token)
+            current.reset(token)
         return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due(now) else response
 
     # Cookie in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,29 @@ def test_g_and_the_proxy_give_the_visitors_store_wherever_a_request_runs_code(pa
         assert places.seen == {each: {session_id(client)} for each in EVERYWHERE | {place}}
 
 
-def test_requests_inside_one_app_context_have_each_its_own_visitor() -> None:
-    places = Places()
-    app = make_app(places)
-    with app.app_context():
+@pytest.mark.parametrize("is_pushed_first", [False, True])
+def test_requests_inside_one_app_context_have_each_its_own_visitor(is_pushed_first: bool) -> None:
+    app = make_server()
+    app.add_url_rule("/", "view", lambda: g.user_store.session_id)
+    with ExitStack() as stack:  # as after app.app_context().push() at the top of a module
+        if is_pushed_first:
+            stack.enter_context(app.app_context())
+        UserStoreMiddleware(app)
+        if not is_pushed_first:
+            stack.enter_context(app.app_context())
         for client in (app.test_client(), app.test_client()):
-            client.get("/view")
-            assert places.seen["view"] == {session_id(client)}
+            for _ in range(2):
+                assert client.get("/").text == session_id(client)
+
+
+def test_a_request_made_while_another_is_handled_has_its_own_visitor() -> None:
+    app = make_server()
+    UserStoreMiddleware(app)
+    inner = app.test_client()
+    app.add_url_rule("/inner", "inner", lambda: g.user_store.session_id)
+    app.add_url_rule("/", "view", lambda: inner.get("/inner").text + " " + g.user_store.session_id)
+    outer = app.test_client()
+    assert outer.get("/").text == f"{session_id(inner)} {session_id(outer)}"
 
 
 def test_a_direct_wsgi_call_which_is_what_app_run_makes_finds_the_store() -> None:

@@ -51,7 +51,7 @@ def test_a_measurement_on_its_own_keeps_what_the_document_has_of_the_others(tmp_
 
 
 @pytest.mark.parametrize("chart", ["bars", "lines"])
-@pytest.mark.parametrize("rows", [{"a": 1.0, "b": 3.0}, {"a": 0.01, "b": 1e6}, {"a": "failed", "b": 2.0}, {"a": 0.0}])
+@pytest.mark.parametrize("rows", [{"a": 1.0, "b": 3.0}, {"a": 0.01, "b": 1e6}, {"a": "failed", "b": 2.0}])
 def test_each_table_can_be_drawn(tmp_path, chart, rows):
     table = Table("1 < 2 & 3", "µs", ["100", "1,000"], chart=chart)
     for name, number in rows.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,9 +180,11 @@ def mutations(crumb: str) -> Iterator[str]:
     yield from (f'{name}="{value}"', f"{name}='{value}'", f"{crumb}; {crumb}", f"{crumb}; {name}=", f"{name}=;{crumb}")
     yield from (f"{name.upper()}={value}", f" x{crumb}", f"{name}-={value}", value, name, "", ";", "=", f"={value}")
     yield from (f"{name}={value * 1000}", f"{name}=" + "\xff" * 100_000, f"{crumb}; " * 5000, f"{name}={'A' * 43}.")
-    for secret, salt in [(SECRET, "cookie-session"), (SECRET, "flask_dash_store"), (OTHER_SECRET, "x"), (SECRET, None)]:
-        signer = TimestampSigner(secret, **({} if salt is None else {"salt": salt}))
-        yield f"{name}={signer.sign(session_id).decode()}"
+    for salt in ("cookie-session", "itsdangerous", "itsdangerous.Signer", "flask_dash_store", "user_store", ""):
+        for method in (hashlib.sha1, hashlib.sha256, hashlib.sha384, hashlib.sha512):
+            for key_derivation in ("django-concat", "concat", "hmac", "none"):
+                signer = TimestampSigner(SECRET, salt, digest_method=method, key_derivation=key_derivation)
+                yield f"{name}={signer.sign(session_id).decode()}"
 
 
 def test_a_changed_repeated_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(

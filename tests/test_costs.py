@@ -8,12 +8,12 @@ from typing import Any
 
 import apsw
 import pytest
+from conftest import HandClock
 from flask import Flask, g
 from flask.testing import FlaskClient
 
 from flask_dash_store import UserStoreMiddleware, cookie
 from flask_dash_store.storage.sqlite import SqliteStorage
-from tests.conftest import HandClock
 
 DAY = 24 * 60 * 60
 

@@ -13,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from conftest import HandClock
 from flask import Flask
 
 from flask_dash_store import (
@@ -25,7 +26,6 @@ from flask_dash_store import (
 )
 from flask_dash_store.codec import BODY_THRESHOLD
 from flask_dash_store.storage.sqlite import ORPHAN_AGE
-from tests.conftest import HandClock
 
 LARGE = 4 * BODY_THRESHOLD
 

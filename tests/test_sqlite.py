@@ -18,7 +18,7 @@ from backends import Child
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
 from flask_dash_store.lifetime import Moment
-from flask_dash_store.storage import sqlite
+from flask_dash_store.storage import schema
 from flask_dash_store.storage.sqlite import SqliteStorage
 
 NOW = Moment(1000, 2000, 0)
@@ -214,7 +214,7 @@ def test_an_unreadable_expiry_of_a_key_means_expired(storage, path, expiry) -> N
 
 
 @pytest.mark.parametrize(
-    ("query", "args"), [(sqlite.PAST_OWNERS, (1, 2, 3)), (sqlite.PAST_KEYS, (1, 2)), (sqlite.GET, ("a/k", "a"))]
+    ("query", "args"), [(schema.PAST_OWNERS, (1, 2, 3)), (schema.PAST_KEYS, (1, 2)), (schema.GET, ("a/k", "a"))]
 )
 def test_purging_and_reading_go_by_an_index(storage, query, args) -> None:
     plan = [row[3] for row in storage._database.select(f"EXPLAIN QUERY PLAN {query}", args)]

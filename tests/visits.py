@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Browser:
         """What ``use`` returns in the view that handles the request."""
         result: list[Any] = []
         environ |= {"HTTP_COOKIE": self.cookie, "test.use": use, "test.result": result}
-        _, status, headers = run_wsgi_app(self.site.app, create_environ(path, method=method) | environ, buffered=True)
+        # In a context of its own, as on a server, though it may come while another request is handled.
+        _, status, headers = Context().run(run_wsgi_app, self.site.app, create_environ(path, method=method) | environ)
         assert status == "200 OK"
         for cookie in headers.getlist("Set-Cookie"):
             self.cookie = cookie.partition(";")[0]

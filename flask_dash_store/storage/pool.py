@@ -1,8 +1,9 @@
 """Connections to one SQLite database, for any thread of any process.
 
-A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use or to close one that
-was inherited (https://www.sqlite.org/howtocorrupt.html, section 2.6). So idle connections are closed before a
-fork, and whatever a child still inherits is never touched again.
+A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use or to close one that was
+inherited (https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes to hold its
+parent's locks, so that it can neither write nor be sure of what it reads. So a fork waits until all connections have
+been given back and closed. A child that inherited one all the same may not use the storage.
 
 The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that
 checkpoint at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
@@ -13,8 +14,8 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -36,7 +37,7 @@ MAX_IDLE = 16
 WAL_PAGES = 4096
 LONG_WAL_PAGES = 8 * WAL_PAGES
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
@@ -57,10 +58,12 @@ class Pool:
         self._connect = connect
         self._idle: deque[apsw.Connection] = deque()
         self._open: set[apsw.Connection] = set()
+        self._opening = threading.Lock()
+        self._max_idle = MAX_IDLE
         self._closed_because: str | None = None
         self._wal_pages = 0
         self._checkpointer = threading.Lock()
-        _pools.add(self)
+        pools.add(self)
 
     def acquire(self) -> apsw.Connection:
         """A connection for the caller alone, who gives it back to :meth:`release`."""
@@ -70,12 +73,13 @@ class Pool:
             return self._new()
 
     def _new(self) -> apsw.Connection:
-        self.check_open()
-        try:
-            connection = self._connect()
-        except apsw.Error as error:
-            raise self.fault(error) from error
-        self._open.add(connection)
+        with self._opening:
+            self.check_open()
+            try:
+                connection = self._connect()
+            except apsw.Error as error:
+                raise self.fault(error) from error
+            self._open.add(connection)
         connection.set_wal_hook(self._note_wal)
         return connection
 
@@ -107,7 +111,7 @@ class Pool:
 
     def release(self, connection: apsw.Connection) -> None:
         """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
-        if self._closed_because or len(self._idle) >= MAX_IDLE or connection.in_transaction:
+        if self._closed_because or len(self._idle) >= self._max_idle or connection.in_transaction:
             self._discard(connection)
         else:
             self._idle.append(connection)
@@ -130,14 +134,35 @@ class Pool:
         self._closed_because = self._closed_because or "has been closed"
         self._close_idle()
 
-    def before_fork(self) -> None:
+    def before_fork(self, wait: bool) -> None:
+        """Close all connections, and open no more until the fork is done.
+
+        :param wait: whether to wait for those that are in use, for ``timeout`` seconds at most
+        """
+        deadline = time.monotonic() + (self.timeout if wait else 0)
+        self._opening.acquire()
+        self._max_idle = 0
         self._close_idle()
+        while self._open and time.monotonic() < deadline:
+            time.sleep(0.0005)
+            self._close_idle()
+
+    def after_fork_in_parent(self) -> None:
+        self._max_idle = MAX_IDLE
+        self._opening.release()
 
     def after_fork_in_child(self) -> None:
-        for connection in self._open:
-            _never_finalize(connection)
+        if self._open:
+            for connection in self._open:
+                _never_finalize(connection)
+            self._closed_because = (
+                "was in the middle of a transaction when this process was forked, so this process cannot use it; "
+                "start processes before a transaction begins, or after it ends"
+            )
         self._open = set()
         self._idle = deque()
+        self._max_idle = MAX_IDLE
+        self._opening = threading.Lock()
         self.writer = threading.Lock()
         self._checkpointer = threading.Lock()
 
@@ -177,8 +202,11 @@ class MemoryPool(Pool):
             self._closed_because = "has been closed"
             self._discard(self._connection)
 
-    def before_fork(self) -> None:
-        pass
+    def before_fork(self, wait: bool) -> None:
+        """The connection stays open, for it is the database."""
+
+    def after_fork_in_parent(self) -> None:
+        """There is nothing to open again."""
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
@@ -200,16 +228,3 @@ def _never_finalize(connection: apsw.Connection) -> None:
     # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index
     # that the parent is using. One more reference than Python knows of keeps it as it is.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-def _before_fork() -> None:
-    for pool in list(_pools):
-        pool.before_fork()
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool.after_fork_in_child()
-
-
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

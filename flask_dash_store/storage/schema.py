@@ -19,7 +19,7 @@ INDEXES = (
 # Bytes are counted in blocks, so that overwriting a value by one of about its size changes no count.
 BLOCK = 256
 
-_LIVE_KEY = "(v.expires IS NULL OR v.expires > :now)"
+_LIVE_KEY = "(v.expires IS NULL OR (v.expires > :now AND v.expires < ''))"  # What is no number is past.
 _OWN_KEYS = "v.key >= :owner || '/' AND v.key < :owner || '0'"
 _CHARGE = f"((length(value) + {BLOCK - 1}) / {BLOCK} * {BLOCK} + file_bytes)"
 
@@ -30,10 +30,10 @@ _EXPIRY = '(SELECT value FROM "sessions" WHERE key = ?)'
 GET = f'SELECT {_EXPIRY}, value, expires, file, boot FROM "values" WHERE key = ?'
 HAS = f'SELECT {_EXPIRY}, expires FROM "values" WHERE key = ?'
 KEYS = f"""
-    SELECT s.value, substr(v.key, length(:owner) + 2)
+    SELECT s.value, v.key
     FROM "sessions" s LEFT JOIN "values" v ON {_OWN_KEYS} AND {_LIVE_KEY}
     WHERE s.key = :owner ORDER BY v.rowid"""
-ITEMS = KEYS.replace("+ 2)", "+ 2), v.value, v.file, v.boot")
+ITEMS = KEYS.replace("v.key\n", "v.key, v.value, v.file, v.boot\n")
 COUNT = f"""
     SELECT s.value, (SELECT COUNT(*) FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
     FROM "sessions" s WHERE s.key = :owner"""
@@ -60,7 +60,7 @@ EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
 MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
 DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
-DELETE_EXPIRED = 'DELETE FROM "values" WHERE key = ? AND expires <= ? RETURNING file'
+DELETE_EXPIRED = "DELETE FROM \"values\" WHERE key = ? AND (expires <= ? OR expires >= '') RETURNING file"
 CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
 CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"
 
@@ -73,7 +73,7 @@ PUT_SESSION = """
 TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 MEASURE = f"""
-    SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(:owner) - 1), 0)
+    SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1), 0)
     FROM "values" v WHERE {_OWN_KEYS}"""
 RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
 
@@ -82,7 +82,7 @@ RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
 PAST_OWNERS = """
     SELECT key, value FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
-PAST_KEYS = 'SELECT key FROM "values" WHERE expires <= ? LIMIT ?'
+PAST_KEYS = "SELECT key FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
 
 def charge(payload_bytes: int, file_bytes: int = 0) -> int:

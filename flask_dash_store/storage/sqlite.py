@@ -121,7 +121,7 @@ class SqliteStorage(Storage):
             self._use(owner, moment)
             return None
         expiry, payload, key_expires, file, boot = row
-        if not self._is_alive(owner, expiry, moment) or (key_expires is not None and key_expires <= moment.now):
+        if not self._is_alive(owner, expiry, moment) or not _is_live_key(key_expires, moment):
             return None
         return (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
 
@@ -145,7 +145,7 @@ class SqliteStorage(Storage):
             self._use(owner, moment)
             return False
         expiry, key_expires = row
-        return self._is_alive(owner, expiry, moment) and (key_expires is None or key_expires > moment.now)
+        return self._is_alive(owner, expiry, moment) and _is_live_key(key_expires, moment)
 
     def _use(self, owner: str, moment: Moment) -> None:
         """What a read that found nothing of the owner's has to do all the same."""
@@ -154,17 +154,21 @@ class SqliteStorage(Storage):
             self._is_alive(owner, row[0], moment)
 
     def keys(self, owner: str, moment: Moment) -> list[str]:
-        return [key for _, key in self._own_rows(schema.KEYS, owner, moment) if key is not None]
+        return [key for key, *_ in self._own_values(schema.KEYS, owner, moment)]
 
     def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         found: list[tuple[str, Stored]] = []
-        for _, key, payload, file, boot in self._own_rows(schema.ITEMS, owner, moment):
-            if key is None:
-                break
+        for key, payload, file, boot in self._own_values(schema.ITEMS, owner, moment):
             value = (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
             if value is not None:
                 found.append((key, value))
         return found
+
+    def _own_values(self, sql: str, owner: str, moment: Moment) -> list[Row]:
+        """The rows of an owner's values, each with the key as the owner knows it."""
+        rows = self._own_rows(sql, owner, moment)
+        # SQLite's own functions end a text at a NUL, which a key may hold.
+        return [(place[len(owner) + 1 :], *rest) for _, place, *rest in rows if place is not None]
 
     def count(self, owner: str, moment: Moment) -> int:
         rows = self._own_rows(schema.COUNT, owner, moment)
@@ -298,7 +302,7 @@ class SqliteStorage(Storage):
     @staticmethod
     def _has_live(transaction: Transaction, place: str, moment: Moment) -> bool:
         rows = transaction.execute(schema.SIZE, (place,))
-        return bool(rows) and (rows[0][1] is None or rows[0][1] > moment.now)
+        return bool(rows) and _is_live_key(rows[0][1], moment)
 
     def _charge(self, transaction: Transaction, owner: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
@@ -322,10 +326,9 @@ class SqliteStorage(Storage):
 
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
         with self._writing(owner, moment) as (transaction, session):
-            for _, key, payload, *_ in self._own_rows(schema.ITEMS, owner, moment):
-                if key is not None:
-                    place = f"{owner}/{key}"
-                    transaction.execute(schema.MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
+            for key, payload, *_ in self._own_values(schema.ITEMS, owner, moment):
+                place = f"{owner}/{key}"
+                transaction.execute(schema.MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
             self._clear(transaction, owner)
             if session.expiry is not None:
                 nbytes = transaction.execute(schema.MEASURE, {"owner": new_owner})[0][0]
@@ -390,6 +393,11 @@ class SqliteStorage(Storage):
 def _in_chunks(rows: list[Row]) -> Iterator[list[Row]]:
     for start in range(0, len(rows), PURGED_TOGETHER):
         yield rows[start : start + PURGED_TOGETHER]
+
+
+def _is_live_key(expiry: object, moment: Moment) -> bool:
+    """Whether a key has no expiry of its own, or one that is yet to come; an unreadable one is past."""
+    return expiry is None or (isinstance(expiry, (float, int)) and expiry > moment.now)
 
 
 def _is_ended(expiry: object) -> TypeGuard[float]:

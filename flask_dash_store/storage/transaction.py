@@ -19,7 +19,7 @@ from typing import Any
 import apsw
 
 from ..errors import StorageError
-from .pool import Pool
+from .pool import Pool, pools
 
 Row = tuple[Any, ...]
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -166,3 +166,23 @@ def _call(functions: list[Callable[[], None]]) -> None:
 
 def _still_open() -> tuple[Transaction, ...]:
     return tuple(transaction for transaction in _begun.get() if transaction.is_open)
+
+
+def _before_fork() -> None:
+    # A fork inside a transaction of its own would wait for itself.
+    for pool in list(pools):
+        pool.before_fork(wait=current_transaction(pool) is None)
+
+
+def _after_fork_in_parent() -> None:
+    for pool in list(pools):
+        pool.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(pools):
+        pool.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

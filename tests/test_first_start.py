@@ -1,0 +1,30 @@
+"""Workers that start at once, where nothing was stored before, all find the storage ready."""
+
+from __future__ import annotations
+
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from backends import Child
+
+from flask_dash_store import DashDatabase
+
+WORKERS = 4
+STARTS = 40
+
+
+def start_and_write(folder: Path, worker: int, together: Barrier) -> None:
+    for start in range(STARTS):
+        together.wait(timeout=60)
+        with DashDatabase(folder / f"instance-{start}" / "store.sqlite") as database:
+            database.store_user_value("user", worker, start)
+
+
+def test_processes_that_open_a_new_database_at_once_all_write_to_it(tmp_path: Path) -> None:
+    together = get_context("spawn").Barrier(WORKERS)
+    workers = [Child("spawn", start_and_write, tmp_path, worker, together) for worker in range(WORKERS)]
+    assert [worker.outcome() for worker in workers] == [None] * WORKERS
+    for start in range(STARTS):
+        with DashDatabase(tmp_path / f"instance-{start}" / "store.sqlite") as database:
+            assert sorted(database.list_stored_user_keys("user")) == ["0", "1", "2", "3"]
