@@ -17,6 +17,7 @@ WIDTH = 860
 LABELS = 250
 ROW = 22
 TOP = 50
+TICK = 30
 # Beyond this ratio of the largest to the smallest, bars of the small ones could not be seen.
 LOGARITHMIC_FROM = 30
 
@@ -49,9 +50,10 @@ class Scale:
         return share * self.length
 
     def ticks(self) -> Iterator[float]:
-        """The powers of ten, at most about six of them."""
+        """The powers of ten, as many as have room."""
         exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
-        return (10.0**exponent for exponent in exponents[:: 1 + len(exponents) // 7])
+        room = max(1, int(self.length // TICK))
+        return (10.0**exponent for exponent in exponents[:: math.ceil(len(exponents) / room)])
 
 
 def scale(numbers: list[float], length: float, is_logarithmic: bool) -> Scale:
@@ -73,31 +75,35 @@ def _bars(table: Table) -> str:
         _text(8, TOP + ROW * (number + 0.68), name, bold=name == FlaskDashStore.name)
         for number, name in enumerate(table.rows)
     ]
+    across = _across(table, width - 62)
     for column, heading in enumerate(table.columns):
         parts.append(f'<g transform="translate({LABELS + column * width:.0f} {TOP})">')
         parts.append(_text(0, -10, heading, bold=True))
-        parts += _panel({name: outcomes[column] for name, outcomes in table.rows.items()}, width)
+        parts += _panel({name: outcomes[column] for name, outcomes in table.rows.items()}, across)
         parts.append("</g>")
     return _svg(f"{table.title} ({table.unit})", height, parts)
 
 
-def _panel(outcomes: dict[str, Outcome], width: float) -> Iterator[str]:
-    known = {name: spread(outcome) for name, outcome in outcomes.items() if not isinstance(outcome, str)}
-    medians = [each.median for each in known.values()]
-    is_logarithmic = bool(medians) and min(medians) > 0 and max(medians) / min(medians) > LOGARITHMIC_FROM
-    across = scale(medians, width - 62, is_logarithmic)
+def _across(table: Table, length: float) -> Scale:
+    """One scale for all panels, so that they can be compared too."""
+    known = [spread(each).median for outcomes in table.rows.values() for each in outcomes if not isinstance(each, str)]
+    differ_much = bool(known) and min(known) > 0 and max(known) / min(known) > LOGARITHMIC_FROM
+    return scale(known, length, differ_much)
+
+
+def _panel(outcomes: dict[str, Outcome], across: Scale) -> Iterator[str]:
     bottom = ROW * len(outcomes)
-    if is_logarithmic:
+    if across.is_logarithmic:
         for tick in across.ticks():
             yield _line(across(tick), 0, across(tick), bottom, FAINT)
-            yield _text(across(tick), bottom + 14, f"{tick:,g}", small=True, anchor="middle")
-    for number, name in enumerate(outcomes):
+            yield _text(across(tick), bottom + 14, _short(tick), small=True, anchor="middle")
+    for number, (name, outcome) in enumerate(outcomes.items()):
         middle = ROW * (number + 0.5)
-        if name in known:
-            yield from _mark(known[name], middle, across, OURS if name == FlaskDashStore.name else OTHERS)
+        if not isinstance(outcome, str):
+            yield from _mark(spread(outcome), middle, across, OURS if name == FlaskDashStore.name else OTHERS)
         else:
             yield _text(0, middle + 4, "–", small=True)
-    if not is_logarithmic:
+    if not across.is_logarithmic:
         yield _line(0, 0, 0, bottom, TEXT)
 
 
@@ -112,6 +118,13 @@ def _mark(each: Spread, middle: float, across: Scale, colour: str) -> Iterator[s
         yield f'<rect y="{middle - 7:.1f}" width="{end:.1f}" height="14" fill="{colour}"/>'
         yield _line(low, middle, high, middle, TEXT)
     yield _text(max(end, high) + 8, middle + 4, figure(each.median), small=True)
+
+
+def _short(tick: float) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if tick >= size:
+            return f"{tick / size:g}{letter}"
+    return f"{tick:g}"
 
 
 def _lines(table: Table) -> str:
@@ -131,7 +144,7 @@ def _lines(table: Table) -> str:
     parts = [f'<g transform="translate(60 {TOP})">']
     for tick in up.ticks():
         parts.append(_line(0, height - up(tick), width, height - up(tick), FAINT))
-        parts.append(_text(-8, height - up(tick) + 4, f"{tick:,g}", small=True, anchor="end"))
+        parts.append(_text(-8, height - up(tick) + 4, _short(tick), small=True, anchor="end"))
     for place, column in zip(places, table.columns, strict=True):
         parts.append(_text(across(place), height + 18, column, small=True, anchor="middle"))
     ends = {}

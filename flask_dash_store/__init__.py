@@ -10,6 +10,7 @@ from .errors import (
     NotASession,
     OutsideRequest,
     QuotaExceeded,
+    ResponseStarted,
     SessionEnded,
     StorageBusy,
     StorageClosed,
@@ -23,7 +24,8 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
-from .middleware import UserStoreMiddleware, is_available, user_store
+from .middleware import UserStoreMiddleware
+from .proxy import is_available, user_store
 from .user_store import UserStore
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "NotASession",
     "OutsideRequest",
     "QuotaExceeded",
+    "ResponseStarted",
     "SessionEnded",
     "StorageBusy",
     "StorageClosed",

@@ -57,7 +57,7 @@ class DashDatabase:
             PickleCodec(_secrets(secret_key)),
             Lifetime(None if ttl is None else seconds(ttl), clock),
         )
-        self._housekeeping = Housekeeping(self._backend, 0)
+        self._housekeeping = Housekeeping(self._backend, USER_PREFIX, 0)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__} at "{self._storage.filename}"'

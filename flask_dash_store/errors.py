@@ -28,6 +28,10 @@ class NotASession(UserStoreError, RuntimeError):
     """``regenerate`` or ``destroy`` was called on a store that belongs to a user id, not to a session."""
 
 
+class ResponseStarted(UserStoreError, RuntimeError):
+    """``regenerate`` was called when the response could no longer bring the browser its new session id."""
+
+
 class SessionEnded(UserStoreError):
     """The session was destroyed or regenerated, so nothing can be written to it any more.
 

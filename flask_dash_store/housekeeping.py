@@ -16,13 +16,16 @@ BATCH = 200
 class Housekeeping:
     """Purges a storage now and then, for an app that has no other process to do it.
 
+    :param prefix: what the names of the owners begin with whose expiry the backend's lifetime sets
     :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
         replayed
     """
 
-    def __init__(self, backend: Backend, keep_ended: float) -> None:
+    def __init__(self, backend: Backend, prefix: str, keep_ended: float) -> None:
         self._storage = backend.storage
+        self._lifetime = backend.lifetime
         self._clock = backend.lifetime.clock
+        self._prefix = prefix
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
 
@@ -31,10 +34,16 @@ class Housekeeping:
         return not now < self._next <= now + INTERVAL
 
     def run(self) -> None:
-        """Purge one batch. Where there may be more, it is due again at once."""
+        """Purge one batch. Where there may be more, it is due again at once.
+
+        After the clock was stepped back, expiries that it set before would keep sessions alive for as long as the step.
+        """
         now = self._clock()
+        was_stepped_back = self._next > now + INTERVAL
         self._next = now + INTERVAL
         try:
+            if was_stepped_back:
+                self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
             if self._purge(now, wait=False) == BATCH:
                 self._next = now
         except StorageBusy:
@@ -45,6 +54,7 @@ class Housekeeping:
     def run_to_the_end(self) -> int:
         """Purge all that has expired. Returns how many sessions, and users, were removed."""
         total = 0
+        self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
         while True:
             removed = self._purge(self._clock(), wait=True)
             total += removed

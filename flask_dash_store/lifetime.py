@@ -17,6 +17,8 @@ Clock = Callable[[], float]
 
 TOUCHES_PER_TTL = 20
 
+CENTURY = 100 * 365 * 24 * 60 * 60.0
+
 
 class Moment(NamedTuple):
     """A point in time, and what a use at that time does to the expiry of the owner who is used.
@@ -63,10 +65,10 @@ class Lifetime:
         )
 
 
-def seconds(duration: float | timedelta, what: str = "a TTL") -> float:
+def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = CENTURY) -> float:
     """Turn a duration, in seconds or as a timedelta, into seconds.
 
-    :raises InvalidTTL: when it is not a positive, finite duration
+    :raises InvalidTTL: when it is not a positive duration of at most ``longest`` seconds
     """
     if isinstance(duration, timedelta):
         value = duration.total_seconds()
@@ -74,6 +76,6 @@ def seconds(duration: float | timedelta, what: str = "a TTL") -> float:
         value = float(duration)
     else:
         raise InvalidTTL(f"{what} is a number of seconds or a timedelta, not {type(duration).__name__}.")
-    if not 0 < value < math.inf:
-        raise InvalidTTL(f"{what} must be longer than zero and finite, not {value:g} seconds.")
+    if not 0 < value <= longest:
+        raise InvalidTTL(f"{what} must be longer than zero and at most {longest:g} seconds, not {value:g}.")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from .codec import CODECS
 from .cookie import CookieAttributes
 from .errors import ConfigurationError, InvalidTTL, WeakSecretKey
 from .keys import DEFAULT_MAX_KEY_LENGTH
-from .lifetime import seconds
+from .lifetime import CENTURY, seconds
 from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, Synchronous
 
@@ -71,7 +72,7 @@ class Settings:
             size = getattr(self, name)
             self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
         self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
-        self._must("codec", self.codec in CODECS, f"one of {', '.join(CODECS)}")
+        self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
         self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
         _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds, self.secrets
@@ -86,7 +87,7 @@ class Settings:
 
     @property
     def timeout_seconds(self) -> float:
-        return self._seconds("timeout", self.timeout)
+        return self._seconds("timeout", self.timeout, DAY)
 
     @property
     def lifetime_seconds(self) -> float:
@@ -94,9 +95,9 @@ class Settings:
         return self._seconds("lifetime", timedelta(days=31) if lifetime is None else lifetime)
 
     @staticmethod
-    def _seconds(name: str, duration: float | timedelta) -> float:
+    def _seconds(name: str, duration: float | timedelta, longest: float = CENTURY) -> float:
         try:
-            return seconds(duration, _named(name))
+            return seconds(duration, _named(name), longest)
         except InvalidTTL as error:
             raise ConfigurationError(str(error)) from None
 
@@ -119,13 +120,13 @@ class Settings:
             raise ConfigurationError("SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes.")
         return [key.encode() if isinstance(key, str) else key for key in keys]
 
-    def warn_of_weak_secret(self) -> None:
+    def warn_of_weak_secret(self, stacklevel: int) -> None:
         if len(self.secrets[0]) < MIN_SECRET_BYTES:
             warnings.warn(
                 f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every "
                 f"session and value forged. Make one with {HOW_TO_MAKE_ONE}",
                 WeakSecretKey,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
     def cookie_attributes(self, default_path: str) -> CookieAttributes:
@@ -138,6 +139,11 @@ class Settings:
         self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
         self._must("cookie_partitioned", self.cookie_partitioned in (True, False), "True or False")
         self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
+        path, domain = self.cookie_path, self.cookie_domain
+        self._must(
+            "cookie_path", path is None or (isinstance(path, str) and path.startswith("/")), "a path from '/' on"
+        )
+        self._must("cookie_domain", domain is None or _is_domain(domain), "a domain name")
         host_prefix = name.lower().startswith(("__host-", "__host-http-"))
         needs_secure = (
             name.lower().startswith(("__host-", "__secure-", "__http-"))
@@ -147,12 +153,12 @@ class Settings:
         if needs_secure:
             self._must("cookie_secure", self.cookie_secure is not False, f"True: browsers demand it of {name!r}")
         if host_prefix:
-            self._must("cookie_domain", self.cookie_domain is None, f"None: {name!r} belongs to one host")
-            self._must("cookie_path", self.cookie_path in (None, "/"), f"'/': browsers demand it of {name!r}")
+            self._must("cookie_domain", domain is None, f"None: {name!r} belongs to one host")
+            self._must("cookie_path", path in (None, "/"), f"'/': browsers demand it of {name!r}")
         return CookieAttributes(
             name=name,
-            path="/" if host_prefix else self.cookie_path or default_path,
-            domain=None if host_prefix else self.cookie_domain or self.config.get("SESSION_COOKIE_DOMAIN") or None,
+            path="/" if host_prefix else path or default_path,
+            domain=None if host_prefix else domain or self.config.get("SESSION_COOKIE_DOMAIN") or None,
             samesite=samesite,
             secure=True if needs_secure else self.cookie_secure,
             partitioned=self.cookie_partitioned,
@@ -166,6 +172,10 @@ def _named(name: str) -> str:
 def _suggestion(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {_named(close[0])}?" if close else f"; there are {', '.join(sorted(known))}."
+
+
+def _is_domain(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"\.?[\w-]+(\.[\w-]+)*", name) is not None
 
 
 def _is_token(name: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 
 class Trace:
-    """``session_id`` is the store's present session, None for a user's; ``is_new`` tells that it began with this
-    request; ``ended_at`` is when it was found to have ended.
+    """What a store was used for, and the session that it belongs to.
+
+    ``session_id`` is the present one, None for a user's store; ``is_new`` tells that it began with this request,
+    ``is_answered`` that the headers of the response were sent; ``ended_at`` is when it was found to have ended.
     """
 
     was_used = False
@@ -13,6 +15,7 @@ class Trace:
     was_destroyed = False
     ended_at: float | None = None
     is_new = False
+    is_answered = False
 
     def __init__(self, session_id: str | None = None) -> None:
         self.session_id = session_id

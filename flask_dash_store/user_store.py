@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from .errors import NotASession, TamperedValue
+from .errors import NotASession, ResponseStarted, TamperedValue
 from .lifetime import Moment
 from .mapping import Backend, StoredMapping
 from .owner import new_session_id, session_owner
@@ -69,8 +69,14 @@ class UserStore(StoredMapping):
 
         :raises SessionEnded: when the session has ended, perhaps by a request in parallel
         :raises NotASession: on the store of a user id
+        :raises ResponseStarted: when the response's headers have been sent, so that they cannot bring the new id
         """
         self._check_session("regenerate")
+        if self._trace.is_answered:
+            raise ResponseStarted(
+                "regenerate() came after the response's headers were sent, so the browser could not be told the new "
+                "id. Call it before the response begins to stream."
+            )
         old_owner, new_id = self._owner, new_session_id()
         new_owner = session_owner(new_id)
 
@@ -96,7 +102,8 @@ class UserStore(StoredMapping):
 
         def end(moment: Moment) -> float:
             ended_at = self._storage.end(self._owner, moment)
-            self._trace.was_destroyed = ended_at == moment.now  # and not by another request before
+            if ended_at == moment.now:  # and not by another request before
+                self._trace.was_destroyed = True
             return ended_at
 
         self._trace.ended_at = self._writing(end)
@@ -105,14 +112,14 @@ class UserStore(StoredMapping):
     def transaction(self) -> Iterator[Self]:
         trace = self._trace
         before = self._owner, self._ends_at
-        session_id, was_destroyed = trace.session_id, trace.was_destroyed
+        session_id, was_destroyed, ended_at = trace.session_id, trace.was_destroyed, trace.ended_at
         try:
             with super().transaction():
                 yield self
         except BaseException:
             # What is undone in the storage must not be told to the browser.
             self._owner, self._ends_at = before
-            trace.session_id, trace.was_destroyed = session_id, was_destroyed
+            trace.session_id, trace.was_destroyed, trace.ended_at = session_id, was_destroyed, ended_at
             raise
 
     transaction.__doc__ = StoredMapping.transaction.__doc__

@@ -14,7 +14,7 @@ from .cookie import Session, SessionCookie
 from .errors import StorageError
 from .housekeeping import Housekeeping
 from .mapping import Backend
-from .owner import new_session_id, session_owner
+from .owner import SESSION_PREFIX, new_session_id, session_owner
 from .trace import Trace
 from .user_store import UserStore
 
@@ -50,7 +50,8 @@ class SessionMiddleware:
     """The WSGI middleware around one app.
 
     :param lifetime: seconds after which a session ends however busy it is
-    :param attach: told of the store before the app is called
+    :param home: the path, as the app sees it, under which the browser sends the cookie
+    :param attach: told of the store before the app is called; returns that of the request it is called in, if any
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     """
 
@@ -60,7 +61,8 @@ class SessionMiddleware:
         cookie: SessionCookie,
         backend: Backend,
         lifetime: float,
-        attach: Callable[[UserStore], None],
+        home: str,
+        attach: Callable[[UserStore], UserStore | None],
         counts_as_use: Callable[[], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
@@ -68,9 +70,10 @@ class SessionMiddleware:
         self._backend = backend
         self._clock = backend.lifetime.clock
         self._lifetime = lifetime
+        self._home = home
         self._attach = attach
         self._counts_as_use = counts_as_use
-        self.housekeeping = Housekeeping(backend, lifetime)
+        self.housekeeping = Housekeeping(backend, SESSION_PREFIX, lifetime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
@@ -83,12 +86,14 @@ class SessionMiddleware:
             headers = self._finish(visit, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-        self._attach(store)
+        outer = self._attach(store)
         token = current.set((self, store))
         try:
             response = self._wsgi_app(environ, start_with_cookie)
         finally:
             current.reset(token)
+            if outer is not None:
+                self._attach(outer)
         return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due(now) else response
 
     # Cookie in
@@ -99,8 +104,12 @@ class SessionMiddleware:
             visit = self._new_visit(new_session_id(), None, now)
             visit.is_cookie_withheld = self._is_withheld(environ)
             return visit
-        if now - session.issued_at >= self._lifetime:
-            return self._new_visit(self._succeed(session, now), session.id, now)
+        age = now - session.issued_at
+        if age >= self._lifetime:
+            return self._succeed(session, now)
+        if age < -GRACE:
+            # The clock was stepped back. Without a cookie of today the session would live longer by that step.
+            return Visit(session._replace(issued_at=now), None, now)
         return Visit(session, session.id, now)
 
     def _new_visit(self, session_id: str, cookie_id: str | None, now: float) -> Visit:
@@ -108,8 +117,8 @@ class SessionMiddleware:
         visit.is_new = True
         return visit
 
-    def _succeed(self, session: Session, now: float) -> str:
-        """The id that follows one whose lifetime has ended: the same for all requests that come with it together.
+    def _succeed(self, session: Session, now: float) -> Visit:
+        """The visit of somebody whose session's lifetime has ended: the same new session for all who come together.
 
         The first one writes down when it came. Whoever comes with the old id later than GRACE is no parallel
         request of that browser, but may be somebody with a stolen cookie: he is a stranger.
@@ -118,11 +127,20 @@ class SessionMiddleware:
             ended_at = self._backend.storage.end(session.owner, self._backend.lifetime.moment())
         except StorageError as error:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
-            return new_session_id()
-        return self._cookie.successor(session.id, ended_at) if now - ended_at < GRACE else new_session_id()
+            return self._new_visit(new_session_id(), session.id, now)
+        if ended_at < session.issued_at + self._lifetime:
+            return Visit(session, session.id, now)  # It was destroyed or regenerated before, and has no successor.
+        is_parallel = now - ended_at < GRACE
+        successor = self._cookie.successor(session.id, ended_at) if is_parallel else new_session_id()
+        return self._new_visit(successor, session.id, now)
 
     def _is_withheld(self, environ: WSGIEnvironment) -> bool:
-        """Whether the browser may have a cookie that SameSite forbids it to send with this request."""
+        """Whether the browser may have a cookie that it does not send with this request.
+
+        SameSite forbids it where the request comes from another site, and so does its Path outside the app's home.
+        """
+        if not environ.get("PATH_INFO", "").startswith(self._home):
+            return True
         if environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
             return False
         samesite = self._cookie.attributes.samesite
@@ -131,6 +149,7 @@ class SessionMiddleware:
     # Cookie out
 
     def _finish(self, visit: Visit, headers: Headers, environ: WSGIEnvironment) -> Headers:
+        visit.is_answered = True
         new_id = self._id_to_send(visit)
         if new_id is None and not visit.was_used:
             return headers
@@ -159,9 +178,16 @@ class SessionMiddleware:
         if visit.was_destroyed:
             return new_session_id()
         if visit.ended_at is not None:
-            # Another request has ended the session. Its response, not this one, brings the browser's next cookie;
-            # but one that still comes with the dead id long after has missed it.
-            return new_session_id() if visit.arrived_at - visit.ended_at > GRACE else None
+            return new_session_id() if self._has_missed_its_cookie(visit, visit.ended_at) else None
         if visit.is_cookie_withheld and not visit.was_written:
             return None
         return visit.session_id if visit.session_id != visit.cookie_id else None
+
+    def _has_missed_its_cookie(self, visit: Visit, ended_at: float) -> bool:
+        """Whether a browser that holds the id of a session which another request has ended needs a new one.
+
+        The response of that other request brings it, and this one must not overwrite it. But a browser that still
+        comes with the dead id long after has missed it, and so has one whose session ended in the future, by a
+        clock that has been put right since.
+        """
+        return visit.arrived_at - ended_at > GRACE or self._clock() < ended_at - GRACE

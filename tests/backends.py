@@ -1,4 +1,4 @@
-"""The storages that tests/test_storage_contract.py holds to the contract, and how a test acts in another process.
+"""The storages that tests/test_storage_contract.py holds to the contract, what is stored there, and other processes.
 
 A new backend joins with one factory: it opens a storage whose values belong to ``folder`` alone, so that two calls
 with the same folder reach the same values if the backend is shared.
@@ -11,8 +11,11 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from flask_dash_store.body import ALIGNMENT, Body, Stored
+from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage import Storage
 from flask_dash_store.storage.sqlite import SqliteStorage
 
@@ -47,6 +50,36 @@ def sqlite_in_memory(folder: Path, **limits: Any) -> Storage:
 @backend(shared=False)
 def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
     return SqliteStorage(None, **limits)
+
+
+def small(payload: bytes) -> Stored:
+    return payload, None
+
+
+def large(payload: bytes) -> Stored:
+    """A value with a body, whose first part is the payload once more."""
+    return payload, Body(token_hex(16), [memoryview(payload), memoryview(bytes(1000))])
+
+
+def read(stored: Stored) -> bytes:
+    """The payload of what :func:`small` or :func:`large` made, if it is whole."""
+    payload, body = stored
+    if body is not None:
+        (whole,) = body.parts
+        assert bytes(whole) == payload.ljust(-(-len(payload) // ALIGNMENT) * ALIGNMENT, b"\0") + bytes(1000)
+    return payload
+
+
+def items(storage: Storage, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
+    return [(key, read(stored)) for key, stored in storage.items(owner, moment)]
+
+
+def size_of(storage: Storage, items: dict[str, Stored], moment: Moment) -> int:
+    """What an owner takes who has just stored these."""
+    storage.clear("somebody", moment)
+    for key, stored in items.items():
+        storage.set("somebody", key, stored, moment)
+    return storage.nbytes("somebody", moment)
 
 
 class Child:

@@ -140,6 +140,20 @@ def test_a_request_made_while_another_is_handled_has_its_own_visitor() -> None:
     assert outer.get("/").text == f"{session_id(inner)} {session_id(outer)}"
 
 
+def test_in_the_context_of_another_app_there_is_no_store_of_this_apps_visitor() -> None:
+    app, other = make_server(), make_server()
+    middleware = UserStoreMiddleware()
+    middleware.init_app(app)
+    middleware.init_app(other)
+
+    @app.get("/")
+    def view() -> str:
+        with other.app_context():
+            return str("user_store" in g)
+
+    assert app.test_client().get("/").text == "False"
+
+
 def test_a_direct_wsgi_call_which_is_what_app_run_makes_finds_the_store() -> None:
     places = Places()
     dash_app = Dash("board", server=make_app(places))

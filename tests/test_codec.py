@@ -62,49 +62,49 @@ def plant(store: UserStore, key: str, payload: Any) -> None:
 @given(value=st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists), key=st.text())
 def test_a_value_comes_back_as_it_was(value, key) -> None:
     codec = PickleCodec([SECRET])
-    payload = codec.encode("s.1", key, value)
-    assert codec.decode("s.1", key, payload) == value
+    payload, body = codec.encode("s.1", key, value)
+    assert codec.decode("s.1", key, payload, body) == value
     assert pickle.loads(payload) == value, "pickle stops before the MAC, so that stock sqlitedict reads it too"
 
 
 @CODECS
 def test_a_payload_with_any_byte_changed_cut_or_added_is_tampered_with(codec) -> None:
-    payload = codec.encode("s.1", "k", "value")
+    payload, _ = codec.encode("s.1", "k", "value")
     flipped = [payload[:n] + bytes([payload[n] ^ 1]) + payload[n + 1 :] for n in range(len(payload))]
     cut = [payload[:n] for n in range(len(payload))]
     for tampered in [*flipped, *cut, payload + b"\0", b"\0" + payload, payload[-MAC_BYTES:]]:
         with pytest.raises(TamperedValue, match="'k'"):
-            codec.decode("s.1", "k", tampered)
+            codec.decode("s.1", "k", tampered, None)
 
 
 @CODECS
 @pytest.mark.parametrize(("owner", "key"), [("s.2", "k"), ("s.1", "l"), ("s.1", ""), ("u.1", "k"), ("s.", "1/k")])
 def test_a_payload_moved_to_another_owner_or_key_is_tampered_with(codec, owner, key) -> None:
-    payload = codec.encode("s.1", "k", "value")
+    payload, _ = codec.encode("s.1", "k", "value")
     with pytest.raises(TamperedValue):
-        codec.decode(owner, key, payload)
+        codec.decode(owner, key, payload, None)
     with pytest.raises(TamperedValue):
         codec.reseal(owner, "s.3", key, payload)
 
 
 def test_the_border_between_key_and_value_cannot_be_moved() -> None:
     codec = JsonCodec([SECRET])
-    payload = codec.encode("s.1", "k", 11)
+    payload, _ = codec.encode("s.1", "k", 11)
     with pytest.raises(TamperedValue):
-        codec.decode("s.1", "k1", payload[1:])
+        codec.decode("s.1", "k1", payload[1:], None)
 
 
 @pytest.mark.parametrize(("writer", "reader"), [(PickleCodec, JsonCodec), (JsonCodec, PickleCodec)])
 def test_what_one_codec_wrote_the_other_refuses(writer, reader) -> None:
     with pytest.raises(TamperedValue, match="another codec"):
-        reader([SECRET]).decode("s.1", "k", writer([SECRET]).encode("s.1", "k", 1))
+        reader([SECRET]).decode("s.1", "k", *writer([SECRET]).encode("s.1", "k", 1))
 
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("seal", [b"", bytes(MAC_BYTES), None])
 def test_a_planted_pickle_never_runs(tmp_path, seal, read) -> None:
     store, touched = open_store(), tmp_path / "touched"
-    planted = PickleCodec([OLD_SECRET]).encode(store._owner, "k", Touch(touched))
+    planted, _ = PickleCodec([OLD_SECRET]).encode(store._owner, "k", Touch(touched))
     if seal is not None:
         planted = pickle.dumps(Touch(touched)) + seal
     store["k"] = 1
@@ -137,12 +137,12 @@ def test_the_first_secret_writes_and_each_of_them_reads(codec) -> None:
     kind = type(codec)
     old, both, new = kind([OLD_SECRET]), kind([SECRET, OLD_SECRET]), kind([SECRET])
     written_before, written_since = old.encode("s.1", "k", 1), both.encode("s.1", "k", 2)
-    assert [both.decode("s.1", "k", payload) for payload in (written_before, written_since)] == [1, 2]
-    assert new.decode("s.1", "k", written_since) == 2
-    assert new.decode("s.2", "k", both.reseal("s.1", "s.2", "k", written_before)) == 1
-    for reader, payload in [(old, written_since), (new, written_before)]:
+    assert [both.decode("s.1", "k", *stored) for stored in (written_before, written_since)] == [1, 2]
+    assert new.decode("s.1", "k", *written_since) == 2
+    assert new.decode("s.2", "k", both.reseal("s.1", "s.2", "k", written_before[0]), None) == 1
+    for reader, stored in [(old, written_since), (new, written_before)]:
         with pytest.raises(TamperedValue, match="SECRET_KEY_FALLBACKS"):
-            reader.decode("s.1", "k", payload)
+            reader.decode("s.1", "k", *stored)
 
 
 def test_secret_key_fallbacks_read_what_was_written_before(tmp_path) -> None:
@@ -156,11 +156,11 @@ def test_secret_key_fallbacks_read_what_was_written_before(tmp_path) -> None:
 
 def test_resealing_never_looks_at_the_value(tmp_path) -> None:
     codec, touched = PickleCodec([SECRET]), tmp_path / "touched"
-    payload = codec.encode("s.1", "k", Touch(touched))
+    payload, _ = codec.encode("s.1", "k", Touch(touched))
     resealed = codec.reseal("s.1", "s.2", "k", payload)
     assert not touched.exists()
     assert resealed[:-MAC_BYTES] == payload[:-MAC_BYTES]
-    codec.decode("s.2", "k", resealed)
+    codec.decode("s.2", "k", resealed, None)
     assert touched.exists()
 
 
@@ -220,7 +220,7 @@ def test_json_refuses_what_it_cannot_say_and_leaves_what_was_stored(no_pickle, v
 def test_json_refuses_a_pickled_row_without_unpickling_it(request, tmp_path) -> None:
     store, touched = open_store("json"), tmp_path / "touched"
     store["k"] = 1
-    pickled = PickleCodec([SECRET]).encode(store._owner, "k", Touch(touched))
+    pickled, _ = PickleCodec([SECRET]).encode(store._owner, "k", Touch(touched))
     plant(store, "k", pickled)
     request.getfixturevalue("no_pickle")
     with pytest.raises(TamperedValue):

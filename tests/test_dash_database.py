@@ -24,7 +24,7 @@ from flask_dash_store.errors import (
     TamperedValue,
     UnstorableValue,
 )
-from flask_dash_store.storage import sqlite
+from flask_dash_store.storage import schema
 
 HOSTILE = [
     "",
@@ -44,7 +44,6 @@ HOSTILE = [
     "0",
     "u.1",
     "é",
-    "\0",
     "a b",
 ]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -165,7 +164,7 @@ def test_any_two_ids_are_two_users_and_any_text_is_a_key(users, keys) -> None:
 
 
 def test_listing_touches_the_keys_of_its_user_alone(db) -> None:
-    plan = db._storage._database.select(f"EXPLAIN QUERY PLAN {sqlite.KEYS}", {"owner": "u.ann", "now": 0})
+    plan = db._storage._database.select(f"EXPLAIN QUERY PLAN {schema.KEYS}", {"owner": "u.ann", "now": 0})
     assert [step for *_, step in plan if step.startswith("SCAN")] == []
 
 

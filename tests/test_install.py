@@ -141,6 +141,17 @@ def test_a_misspelt_setting_is_told_the_one_that_was_meant() -> None:
         UserStoreMiddleware(make_app(USER_STORE_LIFTIME=1))
 
 
+@pytest.mark.parametrize("name", ["ttl", "lifetime", "timeout"])
+def test_a_duration_that_is_too_long_is_refused_before_it_can_fail_a_request(name: str) -> None:
+    app = make_app()
+    try:
+        UserStoreMiddleware(app, **{name: timedelta.max})
+    except ConfigurationError as error:
+        assert f"{name}=" in str(error)  # noqa: PT017
+    else:
+        assert counts(app) == ["1", "2"]
+
+
 DURATIONS = [0, -1, float("nan"), float("inf"), "1 day", True, timedelta(0)]
 SIZES = [0, -1, 1.5, "1 GiB", True]
 WRONG = {

@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from secrets import token_hex
 from threading import Barrier
 from typing import Any
 
 import pytest
-from backends import BACKENDS, SHARED, Child, Factory
+from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_of, small
 from conftest import HandClock
 
-from flask_dash_store.body import Body, Stored
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage import Storage
@@ -24,7 +22,7 @@ Now = Callable[..., Moment]
 
 START = HandClock().now
 TTL = 1000.0
-MAX_BYTES = 5000
+MAX_BYTES = 20_000
 
 # The methods, with what they are given between the owner and the moment.
 READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "items": (), "count": ()}
@@ -48,36 +46,6 @@ ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "its owner's time is over": (("set",), TTL),
 }
 OWNERS = ["a", "a0", "a.", "a-", "a!", "a%", "a_", "aa", "A", "b", "a%2F", "u.", "u..", "s.a"]
-
-
-def small(payload: bytes) -> Stored:
-    return payload, None
-
-
-def large(payload: bytes) -> Stored:
-    """A value with a body, whose first part is the payload once more."""
-    return payload, Body(token_hex(16), [memoryview(payload), memoryview(bytes(1000))])
-
-
-def read(stored: Stored) -> bytes:
-    """The payload of what :func:`small` or :func:`large` made, if it is whole."""
-    payload, body = stored
-    if body is not None:
-        (whole,) = body.parts
-        assert bytes(whole) == payload.ljust(64, b"\0") + bytes(1000)
-    return payload
-
-
-def items(storage: Storage, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
-    return [(key, read(stored)) for key, stored in storage.items(owner, moment)]
-
-
-def size_of(storage: Storage, items: dict[str, Stored], moment: Moment) -> int:
-    """What an owner takes who has just stored these."""
-    storage.clear("somebody", moment)
-    for key, stored in items.items():
-        storage.set("somebody", key, stored, moment)
-    return storage.nbytes("somebody", moment)
 
 
 def call(storage: Storage, name: str, moment: Moment, owner: str = "ann") -> Any:
@@ -231,11 +199,11 @@ def test_an_owner_may_take_all_of_the_quota_and_not_a_byte_more(factory, storage
 @pytest.mark.parametrize("key", ["stale", "new"])
 def test_expired_keys_take_nothing_of_the_quota(storage, clock, now, key) -> None:
     for stale in ["stale", "other"]:
-        storage.set("ann", stale, small(b"1" * 2000), now(), clock() + 1)
+        storage.set("ann", stale, small(b"1" * 9000), now(), clock() + 1)
     clock.step(1)
-    storage.set("ann", key, small(b"2" * 4000), now())
-    assert items(storage, "ann", now()) == [(key, b"2" * 4000)]
-    assert storage.nbytes("ann", now()) == size_of(storage, {key: small(b"2" * 4000)}, now())
+    storage.set("ann", key, small(b"2" * 18_000), now())
+    assert items(storage, "ann", now()) == [(key, b"2" * 18_000)]
+    assert storage.nbytes("ann", now()) == size_of(storage, {key: small(b"2" * 18_000)}, now())
 
 
 # Expiry
@@ -370,7 +338,7 @@ def test_purge_waits_for_other_writers_only_when_told_to(storage, clock, now, th
     with storage.transaction("bob"):
         storage.set("bob", "k", small(b""), now())
         purging = thread.submit(storage.purge, clock(), clock(), 10, wait)
-        assert wait or isinstance(purging.exception(timeout=30), StorageBusy)
+        assert wait or isinstance(purging.exception(timeout=10), StorageBusy)
     assert not wait or purging.result(timeout=30) == 1
 
 
@@ -449,8 +417,8 @@ def test_threads_lose_nothing_of_each_other_and_items_are_of_one_point_in_time(s
         futures = [pool.submit(add_ones, storage, now, f"t{n}", gate.wait) for n in range(8)]
         gate.wait()
         while not all(future.done() for future in futures):
-            items = dict(items(storage, "ann", now()))
-            assert not items or items.pop("n") == max(items.values(), key=int)
+            seen = dict(items(storage, "ann", now()))
+            assert not seen or seen.pop("n") == max(seen.values(), key=int)
         assert [future.result() for future in futures] == [None] * 8
     assert storage.get("ann", "n", now()) == small(b"200")
     assert sorted(storage.keys("ann", now())) == ["n", *(f"t{n}" for n in range(8))]

@@ -105,6 +105,13 @@ class Storage(ABC):
         """The owners whose names begin with the prefix and who have values, in the order of their names."""
 
     @abstractmethod
+    def limit_expiry(self, prefix: str, latest: float) -> None:
+        """Bring forward what lies after ``latest`` of the finite expiries of the owners whose names begin so.
+
+        Only a clock that has been stepped back leaves such expiries.
+        """
+
+    @abstractmethod
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         """Remove at most ``limit`` of the owners that have expired, and of those that ended before ``ended_before``.
 

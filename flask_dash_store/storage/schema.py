@@ -75,6 +75,9 @@ DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 MEASURE = f"""
     SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1), 0)
     FROM "values" v WHERE {_OWN_KEYS}"""
+LIMIT_EXPIRY = """
+    UPDATE "sessions" SET value = :latest
+    WHERE value > :latest AND value < 9e999 AND key >= :prefix AND key < :end"""
 RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
 
 # Purging

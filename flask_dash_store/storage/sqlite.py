@@ -207,8 +207,8 @@ class SqliteStorage(Storage):
         return row[1] if row and _is_in_future(row[0], moment) else 0
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        rows = self._database.select(schema.OWNERS, {"prefix": prefix, "end": end, "now": moment.now})
+        span = {"prefix": prefix, "end": _end_of(prefix)}
+        rows = self._database.select(schema.OWNERS, span | {"now": moment.now})
         return [owner for (owner,) in rows]
 
     # Writing
@@ -344,6 +344,10 @@ class SqliteStorage(Storage):
             transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
             return moment.now
 
+    def limit_expiry(self, prefix: str, latest: float) -> None:
+        span = {"prefix": prefix, "end": _end_of(prefix)}
+        self._database.change(schema.LIMIT_EXPIRY, span | {"latest": latest})
+
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         removed = 0
         past = self._database.select(schema.PAST_OWNERS, (-ended_before, now, limit))
@@ -388,6 +392,11 @@ class SqliteStorage(Storage):
         self._database.close()
         if self._temporary:
             self._temporary.remove()
+
+
+def _end_of(prefix: str) -> str:
+    """The first text after all that begin with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _in_chunks(rows: list[Row]) -> Iterator[list[Row]]:

@@ -1,0 +1,99 @@
+"""The middleware as it runs on one app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
+
+from .codec import CODECS
+from .cookie import SessionCookie
+from .dash_setup import hide_store_from_dash_setup
+from .lifetime import Clock, Lifetime, seconds
+from .mapping import Backend
+from .owner import new_session_id, session_owner, user_owner
+from .settings import Settings
+from .storage import open_storage
+from .trace import Trace
+from .user_store import UserStore
+from .wsgi import SessionMiddleware, current
+
+
+class Installation:
+    """What UserStoreMiddleware has made of one app.
+
+    :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
+    :param home: the path, as the app sees it, under which the browser sends that cookie
+    """
+
+    def __init__(self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock) -> None:
+        attributes = settings.cookie_attributes(cookie_path)
+        storage = open_storage(
+            settings.url,
+            folder=Path(app.instance_path),
+            max_bytes=settings.max_bytes,
+            timeout=settings.timeout_seconds,
+            synchronous=settings.synchronous,
+        )
+        self._app = app
+        self._backend = Backend(
+            storage,
+            CODECS[settings.codec](settings.secrets),
+            Lifetime(settings.ttl_seconds, clock),
+            settings.max_key_length,
+            settings.max_value_bytes,
+        )
+        self.wsgi = SessionMiddleware(
+            app.wsgi_app,
+            SessionCookie(attributes, settings.secrets, settings.lifetime_seconds, clock),
+            self._backend,
+            settings.lifetime_seconds,
+            home if attributes.path == cookie_path else "/",
+            self._attach,
+            _within_request(settings),
+        )
+        app.wsgi_app = self.wsgi  # type: ignore[method-assign]
+        self._make_globals = app.app_ctx_globals_class
+        app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
+        self._is_first_request = True
+
+    def _make_globals_with_store(self) -> Any:
+        """Make a ``g`` that holds the visitor's store from its first moment, before any signal or ``before_request``.
+
+        A receiver of Flask's ``request_started`` would do so too, and cost each request ten times as much.
+        """
+        globals_ = self._make_globals()
+        middleware, store = current.get() or (None, None)
+        if middleware is self.wsgi:
+            globals_.user_store = store
+        return globals_
+
+    def _attach(self, store: UserStore) -> UserStore | None:
+        """Prepare a request. Returns the store of the one that it is made in, if it is made in one."""
+        if self._is_first_request:
+            self._is_first_request = False
+            hide_store_from_dash_setup(self._app, lambda: self.open(new_session_id()))
+        if has_app_context() and current_app == self._app:
+            # An app context that is pushed already, as in many tests, is shared with the request, and so is its g.
+            outer: UserStore | None = g.get("user_store")
+            g.user_store = store
+            return outer
+        return None
+
+    def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
+        lifetime = Lifetime(None if ttl is None else seconds(ttl), self._backend.lifetime.clock)
+        return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
+
+    def open(self, session_id: str) -> UserStore:
+        return UserStore(self._backend, session_owner(session_id), Trace(session_id))
+
+
+def _within_request(settings: Settings) -> Callable[[], bool] | None:
+    counts_as_use = settings.counts_as_use
+    if counts_as_use is None:
+        return None
+    return lambda: not has_request_context() or bool(counts_as_use(request))
