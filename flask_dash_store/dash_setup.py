@@ -30,7 +30,7 @@ def hide_store_from_dash_setup(app: Flask, nobody: StoreFactory) -> None:
 
 
 def _is_dash_own(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__module__", None) == "dash.dash"
+    return getattr(function, "__module__", None) == "dash.dash" and not hasattr(function, "__wrapped__")
 
 
 def _hidden(function: Callable[..., Any], nobody: StoreFactory) -> Callable[..., Any]:

@@ -24,6 +24,10 @@ class OutsideRequest(UserStoreError, RuntimeError):
     """The visitor's store was asked for where there is no visitor."""
 
 
+class OutsideCookiePath(UserStoreError, RuntimeError):
+    """A view wrote to the store under a path to which the browser never sends the session's cookie."""
+
+
 class NotASession(UserStoreError, RuntimeError):
     """``regenerate`` or ``destroy`` was called on a store that belongs to a user id, not to a session."""
 

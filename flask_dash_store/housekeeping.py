@@ -28,6 +28,7 @@ class Housekeeping:
         self._prefix = prefix
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
+        self._was_stepped_back = False
 
     def is_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.
@@ -39,11 +40,12 @@ class Housekeeping:
         After the clock was stepped back, expiries that it set before would keep sessions alive for as long as the step.
         """
         now = self._clock()
-        was_stepped_back = self._next > now + INTERVAL
+        self._was_stepped_back |= self._next > now + INTERVAL
         self._next = now + INTERVAL
         try:
-            if was_stepped_back:
+            if self._was_stepped_back:
                 self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
+                self._was_stepped_back = False
             if self._purge(now, wait=False) == BATCH:
                 self._next = now
         except StorageBusy:

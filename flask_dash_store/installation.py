@@ -75,8 +75,8 @@ class Installation:
     def _attach(self, store: UserStore) -> UserStore | None:
         """Prepare a request. Returns the store of the one that it is made in, if it is made in one."""
         if self._is_first_request:
-            self._is_first_request = False
             hide_store_from_dash_setup(self._app, lambda: self.open(new_session_id()))
+            self._is_first_request = False
         if has_app_context() and current_app == self._app:
             # An app context that is pushed already, as in many tests, is shared with the request, and so is its g.
             outer: UserStore | None = g.get("user_store")
@@ -89,7 +89,8 @@ class Installation:
         return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
 
     def open(self, session_id: str) -> UserStore:
-        return UserStore(self._backend, session_owner(session_id), Trace(session_id))
+        # What a job does is no use by the visitor, so it keeps no session alive.
+        return UserStore(self._backend, session_owner(session_id), Trace(session_id), counts_as_use=lambda: False)
 
 
 def _within_request(settings: Settings) -> Callable[[], bool] | None:

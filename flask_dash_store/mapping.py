@@ -286,9 +286,8 @@ class StoredMapping(MutableMapping[str, Any]):
             return nothing
 
     def _writing(self, write: Callable[[Moment], T]) -> T:
-        self._trace.was_written = True
         try:
-            return write(self._moment())
+            return write(self._moment_to_write())
         except SessionEnded as ended:
             self._trace.ended_at = ended.ended_at
             raise
@@ -297,19 +296,21 @@ class StoredMapping(MutableMapping[str, Any]):
         self._trace.was_used = True
         return self._backend.lifetime.moment()
 
+    def _moment_to_write(self) -> Moment:
+        self._trace.was_written = True
+        return self._moment()
+
     def _keys(self) -> list[str]:
         return self._reading(lambda moment: self._storage.keys(self._owner, moment), [])
 
     def _write(self, key: str, value: Any, ttl: KeyExpiry) -> None:
         stored = self._encode(key, value)
-        trace = self._trace
-        trace.was_written = True
-        moment = self._moment()
+        moment = self._moment_to_write()
         try:
             expires = moment.now + ttl if isinstance(ttl, float) else ttl
             self._storage.set(self._owner, key, stored, moment, expires)
         except SessionEnded as ended:
-            trace.ended_at = ended.ended_at
+            self._trace.ended_at = ended.ended_at
             raise
 
     def _encode(self, key: str, value: Any) -> Stored:

@@ -78,6 +78,8 @@ class UserStoreMiddleware:
     def open(self, session_id: str) -> UserStore:
         """A session's store out of its request, by ``g.user_store.session_id``: for a thread, a task, a job.
 
+        What is done with it does not count as use: it moves no expiry.
+
         :raises InvalidKey: when the text is no session id
         """
         return self._installation().open(session_id)

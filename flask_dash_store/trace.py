@@ -7,7 +7,8 @@ class Trace:
     """What a store was used for, and the session that it belongs to.
 
     ``session_id`` is the present one, None for a user's store; ``is_new`` tells that it began with this request,
-    ``is_answered`` that the headers of the response were sent; ``ended_at`` is when it was found to have ended.
+    ``is_answered`` that the headers of the response were sent, ``is_out_of_reach`` that the browser never sends the
+    cookie to this path; ``ended_at`` is when it was found to have ended.
     """
 
     was_used = False
@@ -16,6 +17,7 @@ class Trace:
     ended_at: float | None = None
     is_new = False
     is_answered = False
+    is_out_of_reach = False
 
     def __init__(self, session_id: str | None = None) -> None:
         self.session_id = session_id

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from .errors import NotASession, ResponseStarted, TamperedValue
+from .errors import NotASession, OutsideCookiePath, ResponseStarted, TamperedValue
 from .lifetime import Moment
 from .mapping import Backend, StoredMapping
 from .owner import new_session_id, session_owner
@@ -132,3 +132,11 @@ class UserStore(StoredMapping):
         self._trace.was_used = True
         counts = self._counts_as_use is None or self._counts_as_use()
         return self._backend.lifetime.moment(self._ends_at, counts)
+
+    def _moment_to_write(self) -> Moment:
+        if self._trace.is_out_of_reach:
+            raise OutsideCookiePath(
+                "This view lies outside the path of the session's cookie, so the browser would never find again what "
+                "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
+            )
+        return super()._moment_to_write()

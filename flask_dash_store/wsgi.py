@@ -35,6 +35,7 @@ class Visit(Trace):
     """One request: the session id that its cookie holds, and what its response has to say of the store."""
 
     is_cookie_withheld = False
+    is_cookie_postdated = False
 
     def __init__(self, session: Session, cookie_id: str | None, arrived_at: float) -> None:
         self.session_id, self.owner, self.issued_at = session
@@ -103,13 +104,16 @@ class SessionMiddleware:
         if session is None:
             visit = self._new_visit(new_session_id(), None, now)
             visit.is_cookie_withheld = self._is_withheld(environ)
+            visit.is_out_of_reach = not environ.get("PATH_INFO", "").startswith(self._home)
             return visit
         age = now - session.issued_at
         if age >= self._lifetime:
             return self._succeed(session, now)
         if age < -GRACE:
             # The clock was stepped back. Without a cookie of today the session would live longer by that step.
-            return Visit(session._replace(issued_at=now), None, now)
+            visit = Visit(session._replace(issued_at=now), session.id, now)
+            visit.is_cookie_postdated = True
+            return visit
         return Visit(session, session.id, now)
 
     def _new_visit(self, session_id: str, cookie_id: str | None, now: float) -> Visit:
@@ -135,12 +139,7 @@ class SessionMiddleware:
         return self._new_visit(successor, session.id, now)
 
     def _is_withheld(self, environ: WSGIEnvironment) -> bool:
-        """Whether the browser may have a cookie that it does not send with this request.
-
-        SameSite forbids it where the request comes from another site, and so does its Path outside the app's home.
-        """
-        if not environ.get("PATH_INFO", "").startswith(self._home):
-            return True
+        """Whether the browser may have a cookie that SameSite forbids it to send with this request."""
         if environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
             return False
         samesite = self._cookie.attributes.samesite
@@ -175,12 +174,16 @@ class SessionMiddleware:
 
     def _id_to_send(self, visit: Visit) -> str | None:
         """The session id that the browser has to be told; None when it has the right one, or a newer one."""
+        if visit.is_out_of_reach:
+            return None
         if visit.was_destroyed:
-            return new_session_id()
+            return None if visit.is_cookie_withheld else new_session_id()
         if visit.ended_at is not None:
             return new_session_id() if self._has_missed_its_cookie(visit, visit.ended_at) else None
         if visit.is_cookie_withheld and not visit.was_written:
             return None
+        if visit.is_cookie_postdated and visit.was_used:
+            return visit.session_id
         return visit.session_id if visit.session_id != visit.cookie_id else None
 
     def _has_missed_its_cookie(self, visit: Visit, ended_at: float) -> bool:

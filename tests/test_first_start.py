@@ -10,15 +10,19 @@ from backends import Child
 
 from flask_dash_store import DashDatabase
 
-WORKERS = 4
-STARTS = 40
+WORKERS = 2  # as many as there are at least processors, or they do not really meet
+STARTS = 60
 
 
 def start_and_write(folder: Path, worker: int, together: Barrier) -> None:
-    for start in range(STARTS):
-        together.wait(timeout=60)
-        with DashDatabase(folder / f"instance-{start}" / "store.sqlite") as database:
-            database.store_user_value("user", worker, start)
+    try:
+        for start in range(STARTS):
+            together.wait(timeout=30)
+            with DashDatabase(folder / f"instance-{start}" / "store.sqlite") as database:
+                database.store_user_value("user", worker, start)
+    except BaseException:
+        together.abort()  # or the other one would wait
+        raise
 
 
 def test_processes_that_open_a_new_database_at_once_all_write_to_it(tmp_path: Path) -> None:
@@ -27,4 +31,4 @@ def test_processes_that_open_a_new_database_at_once_all_write_to_it(tmp_path: Pa
     assert [worker.outcome() for worker in workers] == [None] * WORKERS
     for start in range(STARTS):
         with DashDatabase(tmp_path / f"instance-{start}" / "store.sqlite") as database:
-            assert sorted(database.list_stored_user_keys("user")) == ["0", "1", "2", "3"]
+            assert sorted(database.list_stored_user_keys("user")) == ["0", "1"]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
-from flask import Flask, g
+from flask import Flask, g, stream_with_context
 
 from flask_dash_store import UserStore, UserStoreError, UserStoreMiddleware, errors, user_store
+from flask_dash_store.errors import ResponseStarted
 
 SECRET = "0123456789abcdef0123456789abcdef"
 VALUE = "hunter2-is-my-password"
@@ -40,21 +41,20 @@ class Site:
         self.client = self.app.test_client()
         assert self.visit(lambda site, store: store.update(secret=VALUE, list=[VALUE])) is None
 
-    def _view(self) -> str:
+    def _view(self) -> Any:
         self.secrets.add(g.user_store.session_id)
         try:
-            self.use(self, g.user_store)
+            return self.use(self, g.user_store) or "ok"
         except Exception as error:
             self.error = error
             raise
         finally:
             self.secrets.add(g.user_store.session_id)
-        return "ok"
 
     def visit(self, use: Use) -> Exception | None:
-        """The error that ``use`` raises in the view; Flask logs it, and answers 500."""
+        """The error that ``use`` raises in the view; Flask logs it, and answers 500. What it returns is the answer."""
         self.use, self.error = use, None
-        response = self.client.get("/")
+        response = self.client.get("/", buffered=True)
         assert response.status_code == (500 if self.error else 200)
         self.secrets.add(self.client.get_cookie("user_store").value.rpartition(".")[2])
         return self.error
@@ -141,8 +141,21 @@ def test_an_error_and_its_logged_traceback_tell_no_secret(
 def test_no_error_that_a_request_can_meet_is_forgotten_above() -> None:
     all_errors = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, UserStoreError)}
     of_the_file_alone = {errors.StorageFull, errors.StorageCorrupt, errors.StorageClosed}
-    without_a_visitor = {errors.ConfigurationError, errors.OutsideRequest, UserStoreError}
-    assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS}
+    without_a_visitor = {errors.ConfigurationError, errors.OutsideRequest, errors.OutsideCookiePath, UserStoreError}
+    assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS} | {ResponseStarted}
+
+
+def test_an_error_in_a_stream_tells_no_secret_either(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    @stream_with_context
+    def stream(site: Site, store: UserStore) -> Iterator[str]:
+        yield store["secret"]
+        store.regenerate()
+
+    with pytest.raises(ResponseStarted) as raised:
+        site.visit(stream)
+    assert site.secrets_in("".join(traceback.format_exception(raised.value))) == []
 
 
 def test_with_json_an_unstorable_value_tells_no_secret_either(tmp_path: Path) -> None:
@@ -159,7 +172,7 @@ def test_the_whole_life_of_a_session_is_logged_without_secrets(
     caplog.set_level(logging.DEBUG)
     site = Site(tmp_path, clock=clock, ttl=100, lifetime=1000)
     uses: list[Use] = [
-        lambda site, store: store.copy(),
+        lambda site, store: store.copy() and None,
         lambda site, store: store.regenerate(),
         lambda site, store: store.destroy(),
         write(VALUE),

@@ -302,9 +302,10 @@ def imports_of(file: Path) -> list[str]:
     for node in ast.parse(file.read_text()).body:  # Imports for type checkers alone are inside an `if`.
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = file.parents[node.level - 1]
-            module = folder.joinpath(*(node.module or "").split("."))
-            path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-            found.append(str(path.relative_to(PACKAGE)))
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                module = folder.joinpath(*name.split("."))
+                path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+                found.append(str(path.relative_to(PACKAGE)))
     return found
 
 

@@ -10,7 +10,7 @@ from dash import Dash, html
 from flask import Flask, g
 from visits import LIFETIME, SECRET, TTL, Browser, Site, Use, nothing, read, write
 
-from flask_dash_store import UserStore, UserStoreMiddleware
+from flask_dash_store import OutsideCookiePath, UserStore, UserStoreMiddleware
 
 GRACE = 60
 YEAR = 365 * 86400
@@ -140,6 +140,15 @@ def test_activity_does_not_extend_the_lifetime(site: Site, browser: Browser, clo
     assert (browser.id != old_id, browser.cookies_received) == (True, 2)
 
 
+def test_a_job_that_has_opened_the_session_does_not_extend_its_lifetime_either(
+    site: Site, browser: Browser, clock: Any
+) -> None:
+    for _ in range(int(LIFETIME / TTL * 2)):
+        clock.step(TTL / 2)
+        read(site.middleware.open(browser.id))
+    assert read(site.middleware.open(browser.id)) is None
+
+
 def test_parallel_requests_agree_on_the_successor_in_all_workers(
     site: Site, browser: Browser, clock: Any, tmp_path: Path
 ) -> None:
@@ -172,13 +181,14 @@ def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser
 
 
 def test_after_a_step_back_of_the_clock_who_is_active_stays_and_the_idle_expire(browser: Browser, clock: Any) -> None:
+    old_id = browser.id
     clock.step(-YEAR)
     for _ in range(3):
         assert browser.visit(read) == "Ada"
         clock.step(TTL - 1)
     clock.step(1)
     assert browser.visit(read) is None
-    assert browser.cookies_received == 1
+    assert browser.id == old_id
 
 
 def test_after_a_step_back_of_the_clock_a_session_that_nobody_uses_expires(
@@ -198,6 +208,17 @@ def test_after_a_step_back_of_the_clock_a_busy_session_still_ends(browser: Brows
     clock.step(-YEAR)
     age(browser, clock, 2 * LIFETIME)
     assert browser.id != old_id
+
+
+@pytest.mark.parametrize("use", [nothing, read])
+def test_after_a_step_back_of_the_clock_a_late_response_overwrites_no_newer_cookie(
+    browser: Browser, clock: Any, use: Use
+) -> None:
+    clock.step(-YEAR)
+    late = browser.in_flight()
+    browser.visit(UserStore.regenerate)
+    late.visit(use)
+    assert late.cookies_received == 0
 
 
 @pytest.mark.parametrize("expiry", [None, "soon", b"soon", "", 0])
@@ -246,3 +267,14 @@ def test_a_view_outside_the_cookies_path_does_not_replace_the_visitors_cookie() 
     server.add_url_rule("/board/n", "count", lambda: str(g.user_store.increment("n")))
     client = server.test_client()
     assert [client.get(path).text for path in ("/board/n", "/", "/board/n")] == ["1", "home", "2"]
+
+
+def test_a_view_outside_the_cookies_path_that_writes_is_told_so_instead_of_losing_it() -> None:
+    server = Flask("site")
+    server.config.update(SECRET_KEY=SECRET, USER_STORE_URL="sqlite://:memory:", TESTING=True)
+    app = Dash("board", server=server, url_base_pathname="/board/")
+    app.layout = html.Div()
+    UserStoreMiddleware(app)
+    server.add_url_rule("/", "home", lambda: str(g.user_store.increment("n")))
+    with pytest.raises(OutsideCookiePath, match="USER_STORE_COOKIE_PATH"):
+        server.test_client().get("/")

@@ -68,7 +68,9 @@ class Browser:
         result: list[Any] = []
         environ |= {"HTTP_COOKIE": self.cookie, "test.use": use, "test.result": result}
         # In a context of its own, as on a server, though it may come while another request is handled.
-        _, status, headers = Context().run(run_wsgi_app, self.site.app, create_environ(path, method=method) | environ, True)
+        _, status, headers = Context().run(
+            run_wsgi_app, self.site.app, create_environ(path, method=method) | environ, True
+        )
         assert status == "200 OK"
         for cookie in headers.getlist("Set-Cookie"):
             self.cookie = cookie.partition(";")[0]
