@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from .errors import StorageBusy, StorageError
 from .mapping import Backend
@@ -58,10 +59,13 @@ class Housekeeping:
         total = 0
         self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
         while True:
+            began = time.monotonic()
             removed = self._purge(self._clock(), wait=True)
             total += removed
             if removed < BATCH:
                 return total
+            # SQLite has no queue for writers: who waits looks again now and then, and must find the turn free.
+            time.sleep(time.monotonic() - began)
 
     def _purge(self, now: float, wait: bool) -> int:
         return self._storage.purge(now, now - self._keep_ended, BATCH, wait)

@@ -45,7 +45,7 @@ def test_a_measurement_on_its_own_keeps_what_the_document_has_of_the_others(tmp_
     render(["one", "other", "never measured"], tmp_path)
 
     document = (tmp_path / "benchmarks.md").read_text()
-    assert "| flask_dash_store | 2 (1.5–2.5) |" in document
+    assert "| flask_dash_store | 2 (1.5\u20132.5) |" in document
     assert "Title of other" in document
     assert "failed: OSError" in document
 

@@ -152,6 +152,23 @@ def test_a_coroutine_is_not_in_the_transaction_of_another_one_of_its_thread(stor
     assert store["key"] == "old"
 
 
+def test_a_task_that_was_started_in_a_transaction_can_write_after_its_end(store) -> None:
+    async def write_after(is_over: asyncio.Event) -> None:
+        await is_over.wait()
+        store["late"] = 2
+
+    async def side_by_side() -> None:
+        is_over = asyncio.Event()
+        with store.transaction():
+            task = asyncio.create_task(write_after(is_over))
+            store["early"] = 1
+        is_over.set()
+        await task
+
+    asyncio.run(asyncio.wait_for(side_by_side(), 60))
+    assert dict(store) == {"early": 1, "late": 2}
+
+
 # Forks beside threads
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +44,9 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def ask_both_workers(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> list[Answer]:
     """Send a request again and again, in parallel, until both workers have answered it."""
     answers: list[Answer] = []
+    deadline = time.monotonic() + PATIENCE
     with ThreadPoolExecutor(THREADS) as threads:
-        for _ in range(100):
+        while time.monotonic() < deadline:
             answers += threads.map(lambda _: visitor.ask(method, path, value), range(THREADS))
             if len({answer.body["worker"] for answer in answers}) == 2:
                 return answers

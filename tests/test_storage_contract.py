@@ -270,6 +270,22 @@ def test_expire_sets_when_a_key_is_gone_and_says_whether_there_is_one(storage, c
     assert storage.keys("ann", now()) == ["lifted"]
 
 
+@pytest.mark.parametrize("prefix", ["", "a"])
+def test_limit_expiry_brings_forward_what_lies_after_it_and_nothing_else(storage, clock, now, prefix) -> None:
+    storage.set("a.forever", "k", small(b""), Lifetime(None, clock).moment())
+    storage.set("a.early", "k", small(b""), now())
+    clock.step(TTL / 2)
+    for owner in ["a.late", "b.late", "a.ended"]:
+        storage.set(owner, "k", small(b""), now())
+    storage.end("a.ended", now())
+    storage.limit_expiry(prefix, START + TTL + 1)
+    late = clock() + TTL if prefix else START + TTL + 1
+    expected = {"a.forever": math.inf, "a.early": START + TTL, "a.late": START + TTL + 1, "b.late": late}
+    assert {owner: storage.expiry(owner, now()) for owner in expected} == expected
+    with pytest.raises(SessionEnded):
+        storage.get("a.ended", "k", now())
+
+
 # Ends
 
 
@@ -445,6 +461,8 @@ def test_a_closed_storage_says_so_and_can_be_closed_again(storage, now, name) ->
         call(storage, name, now())
     with pytest.raises(StorageClosed):
         storage.purge(START, START, 10)
+    with pytest.raises(StorageClosed):
+        storage.limit_expiry("a", START)
     with pytest.raises(StorageClosed), storage.transaction("ann"):
         pass
 

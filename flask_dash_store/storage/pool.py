@@ -105,6 +105,8 @@ class Pool:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             finally:
                 self.release(connection)
+        except apsw.BusyError:
+            pass  # Another process is doing it.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
             logger.warning("A checkpoint of the storage %s failed: %s", self.name, error)

@@ -75,12 +75,14 @@ class Transaction:
         return self
 
     def _begin(self, deadline: float) -> None:
+        connection = self._connection
         try:
-            self._connection.set_busy_timeout(max(0, int((deadline - time.monotonic()) * 1000)))
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.set_busy_timeout(int(self.pool.timeout * 1000))
+            connection.set_busy_timeout(max(0, int((deadline - time.monotonic()) * 1000)))
+            connection.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise self.pool.fault(error) from error
+        finally:
+            connection.set_busy_timeout(int(self.pool.timeout * 1000))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
