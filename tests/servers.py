@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from pathlib import Path
 START_TIMEOUT = 60
 STOP_TIMEOUT = 20
 WARM_WORKERS = Path(__file__).with_name("warm_workers.py")
+
+# Where there is setpriv (Linux), a server ends with the tests even when these are killed and can clean up nothing.
+END_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 class Port:
@@ -41,7 +45,12 @@ class Server:
         self.log_file = folder / f"server-{port}-{time.monotonic_ns()}.log"
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=_clean_environ() | environ, stdout=log, stderr=log, start_new_session=True
+                [*END_WITH_PARENT, *command],
+                cwd=folder,
+                env=_clean_environ() | environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def wait_until_it_answers(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 from backends import Child
 from flask import Flask
 
-from flask_dash_store import UserStore, UserStoreMiddleware
+from flask_dash_store import StorageBusy, UserStore, UserStoreMiddleware
 
 PROCESSES, THREADS, TIMES = 4, 8, 200
 
@@ -61,6 +61,10 @@ def count_in_coroutine(store: UserStore, name: str) -> None:
         await asyncio.gather(*(counting() for _ in range(4)))
 
     asyncio.run(counting_side_by_side())
+
+
+def write(store: UserStore, key: str) -> None:
+    store[key] = key
 
 
 def write_own_keys(store: UserStore, name: str) -> None:
@@ -152,15 +156,19 @@ def test_a_coroutine_is_not_in_the_transaction_of_another_one_of_its_thread(stor
     assert store["key"] == "old"
 
 
-def test_a_task_that_was_started_in_a_transaction_can_write_after_its_end(store) -> None:
-    async def write_after(is_over: asyncio.Event) -> None:
+def test_a_task_that_was_started_in_a_transaction_has_its_own_after_its_end(path) -> None:
+    store = open_store(path, timeout=0.05)
+
+    async def transact_after(is_over: asyncio.Event) -> None:
         await is_over.wait()
-        store["late"] = 2
+        with store.transaction(), ThreadPoolExecutor(1) as pool:
+            assert isinstance(pool.submit(write, store, "other").exception(60), StorageBusy)
+            store["late"] = 2
 
     async def side_by_side() -> None:
         is_over = asyncio.Event()
         with store.transaction():
-            task = asyncio.create_task(write_after(is_over))
+            task = asyncio.create_task(transact_after(is_over))
             store["early"] = 1
         is_over.set()
         await task
@@ -170,10 +178,6 @@ def test_a_task_that_was_started_in_a_transaction_can_write_after_its_end(store)
 
 
 # Forks beside threads
-
-
-def write(store: UserStore, key: str) -> None:
-    store[key] = key
 
 
 def write_after(event: Event, store: UserStore, key: str) -> None:

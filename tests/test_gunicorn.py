@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from threading import Event, Semaphore
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from http_visitor import NOTHING, Answer, Visitor
@@ -92,13 +92,15 @@ class Writers:
         for _ in range(writes):
             assert self._progress.acquire(timeout=PATIENCE), "the writers are stuck"
 
-    def stop(self) -> None:
-        self._stop.set()
-        self.wait_for_end()
-
     def wait_for_end(self) -> None:
         for end in self._ends:
             end.result(timeout=PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
         self._threads.shutdown()
 
 
@@ -160,10 +162,10 @@ def test_writes_are_in_the_session_before_its_end_and_refused_after_it(port: int
     visitor = Visitor(port)
     visitor.values()
     old = Visitor(port, visitor.cookie)
-    writers = Writers(port, visitor.cookie)
-    writers.wait_for(40)
-    visitor.do("POST", end)
-    writers.wait_for_end()
+    with Writers(port, visitor.cookie) as writers:
+        writers.wait_for(40)
+        visitor.do("POST", end)
+        writers.wait_for_end()
     assert visitor.values() == (writers.acknowledged if end == "/regenerate" else {})
     assert old.values() == {}
 
@@ -171,12 +173,11 @@ def test_writes_are_in_the_session_before_its_end_and_refused_after_it(port: int
 def test_a_worker_that_is_killed_loses_no_acknowledged_write(port: int) -> None:
     visitor = Visitor(port)
     visitor.values()
-    writers = Writers(port, visitor.cookie)
-    writers.wait_for(50)
-    [(killed, _)] = writers.workers.most_common(1)
-    os.kill(killed, signal.SIGKILL)
-    writers.wait_for(50)
-    writers.stop()
+    with Writers(port, visitor.cookie) as writers:
+        writers.wait_for(50)
+        [(killed, _)] = writers.workers.most_common(1)
+        os.kill(killed, signal.SIGKILL)
+        writers.wait_for(50)
     stored = visitor.values()
     assert {key: stored.get(key) for key in writers.acknowledged} == writers.acknowledged
     assert killed not in {answer.body["worker"] for answer in ask_both_workers(visitor, "GET", "/")}

@@ -39,6 +39,11 @@ ITEMS = KEYS.replace("v.key\n", "v.key, v.value, v.file, v.boot\n")
 COUNT = f"""
     SELECT s.value, (SELECT COUNT(*) FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
     FROM "sessions" s WHERE s.key = :owner"""
+NBYTES = f"""
+    SELECT s.value, (
+        SELECT SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1)
+        FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
+    FROM "sessions" s WHERE s.key = :owner"""
 OWNERS = f"""
     SELECT s.key FROM "sessions" s
     WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now

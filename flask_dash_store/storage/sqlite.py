@@ -199,12 +199,16 @@ class SqliteStorage(Storage):
             logger.warning("A session's expiry could not be moved: %s", error)
 
     def expiry(self, owner: str, moment: Moment) -> float | None:
-        row = self._database.select_one(schema.SESSION, (owner,))
-        return row[0] if row and _is_in_future(row[0], moment) else None
+        for expiry, nbytes in self._database.select(schema.NBYTES, {"owner": owner, "now": moment.now}):
+            if _is_in_future(expiry, moment) and nbytes:
+                return expiry
+        return None
 
     def nbytes(self, owner: str, moment: Moment) -> int:
-        row = self._database.select_one(schema.SESSION, (owner,))
-        return row[1] if row and _is_in_future(row[0], moment) else 0
+        for expiry, nbytes in self._database.select(schema.NBYTES, {"owner": owner, "now": moment.now}):
+            if _is_in_future(expiry, moment):
+                return nbytes or 0
+        return 0
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
         span = {"prefix": prefix, "end": _end_of(prefix)}
@@ -232,6 +236,7 @@ class SqliteStorage(Storage):
         if body is not None:
             self._buffers.write(body)
         with self._removing_unless_committed(file), self._writing(owner, moment) as (transaction, session):
+            session = self._drop_if_expired(transaction, key, place, session, moment)
             old = transaction.execute(schema.SIZE, (place,))
             if key_expires == "keep":
                 key_expires = old[0][1] if old else None
@@ -254,6 +259,17 @@ class SqliteStorage(Storage):
                 self._buffers.remove([file])
             raise
 
+    def _drop_if_expired(
+        self, transaction: Transaction, key: str, place: str, session: _Session, moment: Moment
+    ) -> _Session:
+        """Let a key that has expired be new again: it comes last, and nothing of the old one is kept or counted."""
+        for size, expires, file in transaction.execute(schema.SIZE, (place,)):
+            if not _is_live_key(expires, moment):
+                transaction.execute(schema.DELETE, (place,))
+                self._forget_files(transaction, [(file,)])
+                return session._replace(nbytes=session.nbytes - size - len(key.encode()))
+        return session
+
     def _forget_files(self, transaction: Transaction, rows: Iterable[Row]) -> None:
         files = [file for (file,) in rows if file is not None]
         if files:
@@ -262,11 +278,12 @@ class SqliteStorage(Storage):
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         place = f"{owner}/{key}"
         with self._writing(owner, moment) as (transaction, session):
-            if not self._has_live(transaction, place, moment):
-                return False
-            transaction.execute(schema.EXPIRE_KEY, (key_expires, place))
-            self._record_use(transaction, owner, session, session.nbytes, moment)
-            return True
+            was_live = self._has_live(transaction, place, moment)
+            if was_live:
+                transaction.execute(schema.EXPIRE_KEY, (key_expires, place))
+            if session.expiry is not None:
+                self._record_use(transaction, owner, session, session.nbytes, moment)
+            return was_live
 
     def delete(self, owner: str, key: str, moment: Moment) -> bool:
         place = f"{owner}/{key}"
@@ -275,8 +292,9 @@ class SqliteStorage(Storage):
             freed = sum(row[0] for row in transaction.execute(schema.SIZE, (place,)))
             deleted = transaction.execute(schema.DELETE, (place,))
             self._forget_files(transaction, deleted)
-            if deleted:
-                self._record_use(transaction, owner, session, session.nbytes - freed - len(key.encode()), moment)
+            if session.expiry is not None:
+                nbytes = session.nbytes - freed - len(key.encode()) if deleted else session.nbytes
+                self._record_use(transaction, owner, session, nbytes, moment)
             return was_live
 
     def clear(self, owner: str, moment: Moment) -> None:
@@ -396,7 +414,7 @@ class SqliteStorage(Storage):
 
 def _end_of(prefix: str) -> str:
     """The first text after all that begin with the prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
 
 
 def _in_chunks(rows: list[Row]) -> Iterator[list[Row]]:
