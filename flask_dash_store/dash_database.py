@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from .codec import PickleCodec
-from .errors import InvalidKey, InvalidKeyType
+from .errors import ConfigurationError, InvalidKey, InvalidKeyType
 from .housekeeping import Housekeeping
 from .keys import DEFAULT_MAX_KEY_LENGTH
 from .lifetime import Clock, Lifetime, seconds
@@ -35,6 +35,7 @@ class DashDatabase:
         write to the file can run code in this process. A sequence of keys rotates them: the first one writes, all
         of them read.
     :param clock: gives seconds since the epoch; for tests
+    :raises ConfigurationError: when ``secret_key`` is empty
     :raises StorageError: when the file cannot be opened
 
     User ids and key names are str or int; an int is the same as its decimal text. Each method raises
@@ -148,5 +149,7 @@ def _name(key_name: object) -> str:
 def _secrets(secret_key: str | bytes | Sequence[str | bytes] | None) -> list[bytes]:
     if secret_key is None:
         return []
-    keys = [secret_key] if isinstance(secret_key, (str, bytes)) else secret_key
+    keys = [secret_key] if isinstance(secret_key, (str, bytes)) else list(secret_key)
+    if not keys or not all(keys):
+        raise ConfigurationError("secret_key= is empty; None is the word for values that are not authenticated.")
     return [key.encode() if isinstance(key, str) else key for key in keys]

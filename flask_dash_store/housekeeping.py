@@ -29,43 +29,44 @@ class Housekeeping:
         self._prefix = prefix
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
-        self._was_stepped_back = False
 
     def is_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.
         return not now < self._next <= now + INTERVAL
 
     def run(self) -> None:
-        """Purge one batch. Where there may be more, it is due again at once.
-
-        After the clock was stepped back, expiries that it set before would keep sessions alive for as long as the step.
-        """
+        """Purge one batch. Where there may be more, it is due again at once."""
         now = self._clock()
-        self._was_stepped_back |= self._next > now + INTERVAL
-        self._next = now + INTERVAL
         try:
-            if self._was_stepped_back:
-                self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
-                self._was_stepped_back = False
-            if self._purge(now, wait=False) == BATCH:
+            self._mend_expiries(now)
+            self._next = now + INTERVAL
+            if BATCH in self._purge(now, wait=False):
                 self._next = now
         except StorageBusy:
             pass  # Somebody writes at this moment, and users come first. What has expired can wait.
         except StorageError as error:
+            self._next = now + INTERVAL
             logger.warning("What has expired could not be purged: %s", error)
 
     def run_to_the_end(self) -> int:
         """Purge all that has expired. Returns how many sessions, and users, were removed."""
         total = 0
-        self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
+        self._mend_expiries(self._clock())
         while True:
             began = time.monotonic()
-            removed = self._purge(self._clock(), wait=True)
-            total += removed
-            if removed < BATCH:
+            owners, keys = self._purge(self._clock(), wait=True)
+            total += owners
+            if BATCH not in (owners, keys):
                 return total
             # SQLite has no queue for writers: who waits looks again now and then, and must find the turn free.
             time.sleep(time.monotonic() - began)
 
-    def _purge(self, now: float, wait: bool) -> int:
-        return self._storage.purge(now, now - self._keep_ended, BATCH, wait)
+    def _mend_expiries(self, now: float) -> None:
+        """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""
+        if self._next > now + INTERVAL:
+            self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
+            self._next = now
+
+    def _purge(self, now: float, wait: bool) -> tuple[int, int]:
+        owners = self._storage.purge(now, now - self._keep_ended, BATCH, wait)
+        return owners, self._storage.purge_keys(now, BATCH, wait)

@@ -110,7 +110,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() | dict(other)
+        return self.copy() | (other.copy() if isinstance(other, StoredMapping) else dict(other))
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
@@ -199,7 +199,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set keys from a mapping or from pairs of key and value: all of them, or on an error none."""
         items: dict[str, Any] = {}
-        items.update(other, **more)
+        items.update(other.copy() if isinstance(other, StoredMapping) else other, **more)
         encoded = [(key, self._encode(key, value)) for key, value in items.items()]
         if encoded:
             with self.transaction():

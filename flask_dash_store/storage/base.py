@@ -115,7 +115,14 @@ class Storage(ABC):
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         """Remove at most ``limit`` of the owners that have expired, and of those that ended before ``ended_before``.
 
-        Expired keys of other owners go too, as many at most. Returns how many owners were removed.
+        Returns how many owners were removed. Files and the like that a crash has left behind may go too.
+
+        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
+        """
+
+    @abstractmethod
+    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
+        """Remove at most ``limit`` of the keys that have expired by themselves. Returns how many were removed.
 
         :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
         """

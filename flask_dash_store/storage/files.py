@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StorageError
@@ -26,7 +27,10 @@ def prepare_private_file(path: Path) -> Path:
     :raises StorageError: when it cannot be made, or is no regular file of this user
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # parents=True would give the directories between the mode that the umask leaves.
+        for directory in reversed([path.parent, *path.parent.parents]):
+            if not directory.exists():
+                directory.mkdir(mode=0o700, exist_ok=True)
         path = path.parent.resolve() / path.name
         _create(path)
         _check(path)
@@ -38,9 +42,9 @@ def prepare_private_file(path: Path) -> Path:
 def _create(path: Path) -> None:
     # The lock keeps another thread from opening the file with SQLite before this descriptor is closed, for closing
     # it would drop SQLite's locks.
-    with _creating:
-        if not os.path.lexists(path):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    # Another process may be the first meanwhile.
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _check(path: Path) -> None:

@@ -194,15 +194,21 @@ class MemoryPool(Pool):
         self.check_open()
         if not self._free.acquire(timeout=self.timeout):
             raise self.busy()
+        if self._closed_because:
+            self._free.release()
+            self.check_open()
         return self._connection
 
-    def release(self, connection: apsw.Connection) -> None:  # noqa: ARG002
+    def release(self, connection: apsw.Connection) -> None:
+        if self._closed_because:
+            self._discard(connection)
         self._free.release()
 
     def close(self) -> None:
         if not self._closed_because:
             self._closed_because = "has been closed"
-            self._discard(self._connection)
+            if self._free.acquire(blocking=False):
+                self.release(self._connection)
 
     def before_fork(self, wait: bool) -> None:
         """The connection stays open, for it is the database."""

@@ -37,6 +37,10 @@ VACUUM_PAGES = 8
 ORPHAN_AGE = 60 * 60.0
 
 
+class _Replaced(Exception):
+    """Another request has replaced the value whose body was to be read."""
+
+
 class _Session(NamedTuple):
     expiry: float | None  # None: the owner has no values, so a first one begins its time anew
     nbytes: int
@@ -123,9 +127,14 @@ class SqliteStorage(Storage):
         expiry, payload, key_expires, file, boot = row
         if not self._is_alive(owner, expiry, moment) or not _is_live_key(key_expires, moment):
             return None
-        return (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
+        if file is None:
+            return payload, None
+        try:
+            return self._with_body(owner, key, payload, file, boot)
+        except _Replaced:
+            return self.get(owner, key, moment)
 
-    def _with_body(self, owner: str, key: str, payload: bytes, file: str, boot: str, moment: Moment) -> Stored | None:
+    def _with_body(self, owner: str, key: str, payload: bytes, file: str, boot: str) -> Stored | None:
         is_same_boot = boot == self._boot
         body = self._buffers.read(file, may_be_torn=not is_same_boot)
         if body is not None:
@@ -137,7 +146,7 @@ class SqliteStorage(Storage):
             if is_same_boot:
                 raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
             return None  # A power loss has taken it, as it may take what was written last.
-        return self.get(owner, key, moment)  # Another request has replaced it meanwhile.
+        raise _Replaced
 
     def has(self, owner: str, key: str, moment: Moment) -> bool:
         row = self._database.select_one(schema.HAS, (owner, f"{owner}/{key}"))
@@ -157,9 +166,17 @@ class SqliteStorage(Storage):
         return [key for key, *_ in self._own_values(schema.KEYS, owner, moment)]
 
     def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
+        try:
+            return self._items(owner, moment)
+        except _Replaced:
+            # Bodies are read after the rows. So that all are of one point in time, nobody may write meanwhile.
+            with self._database.transaction():
+                return self._items(owner, moment)
+
+    def _items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         found: list[tuple[str, Stored]] = []
         for key, payload, file, boot in self._own_values(schema.ITEMS, owner, moment):
-            value = (payload, None) if file is None else self._with_body(owner, key, payload, file, boot, moment)
+            value = (payload, None) if file is None else self._with_body(owner, key, payload, file, boot)
             if value is not None:
                 found.append((key, value))
         return found
@@ -241,7 +258,7 @@ class SqliteStorage(Storage):
             if key_expires == "keep":
                 key_expires = old[0][1] if old else None
             growth = schema.charge(len(payload), file_bytes) - (old[0][0] if old else -len(key.encode()))
-            nbytes = self._charge(transaction, owner, session.nbytes, growth, moment)
+            nbytes = self._charge(transaction, owner, key, session.nbytes, growth, moment)
             transaction.execute(
                 schema.PUT, (place, payload, key_expires, file, file_bytes, self._boot if file else None)
             )
@@ -322,14 +339,15 @@ class SqliteStorage(Storage):
         rows = transaction.execute(schema.SIZE, (place,))
         return bool(rows) and _is_live_key(rows[0][1], moment)
 
-    def _charge(self, transaction: Transaction, owner: str, nbytes: int, growth: int, moment: Moment) -> int:
+    def _charge(self, transaction: Transaction, owner: str, key: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
             self._forget_files(transaction, transaction.execute(schema.CLEAR_EXPIRED, (owner, owner, moment.now)))
             nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
             if nbytes + growth > self._max_bytes:
                 raise QuotaExceeded(
-                    f"The values of one owner may take {self._max_bytes} bytes, {nbytes} are taken, and this write "
-                    f"needs {growth} more. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=)."
+                    f"The value for {key!r} needs {growth} bytes more. The values of one owner may take "
+                    f"{self._max_bytes} bytes, and {nbytes} are taken. Delete keys, or raise USER_STORE_MAX_BYTES "
+                    "(max_bytes=)."
                 )
         return nbytes + growth
 
@@ -368,18 +386,28 @@ class SqliteStorage(Storage):
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         removed = 0
-        past = self._database.select(schema.PAST_OWNERS, (-ended_before, now, limit))
-        for few in _in_chunks(past):
+        for few in self._past(schema.PAST_OWNERS, (-ended_before, now, limit), wait):
             with self._database.transaction(wait) as transaction:
                 removed += sum(self._purge_owner(transaction, owner, expiry) for owner, expiry in few)
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-        for few in _in_chunks(self._database.select(schema.PAST_KEYS, (now, limit))):
-            with self._database.transaction(wait) as transaction:
-                self._purge_keys(transaction, [place for (place,) in few], now)
         if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
         return removed
+
+    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
+        removed = 0
+        for few in self._past(schema.PAST_KEYS, (now, limit), wait):
+            with self._database.transaction(wait) as transaction:
+                removed += self._purge_keys(transaction, [place for (place,) in few], now)
+        return removed
+
+    def _past(self, sql: str, args: tuple[float, ...], wait: bool) -> Iterator[list[Row]]:
+        """What has to be purged, a few at a time."""
+        with self._database.transaction(wait) as transaction:
+            rows = transaction.execute(sql, args)
+        for start in range(0, len(rows), PURGED_TOGETHER):
+            yield rows[start : start + PURGED_TOGETHER]
 
     def _purge_owner(self, transaction: Transaction, owner: str, expiry: object) -> bool:
         transaction.execute(schema.DELETE_SESSION, (owner, expiry))
@@ -388,12 +416,16 @@ class SqliteStorage(Storage):
         self._clear(transaction, owner)
         return True
 
-    def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> None:
+    def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> int:
+        removed = 0
         for place in places:
-            self._forget_files(transaction, transaction.execute(schema.DELETE_EXPIRED, (place, now)))
+            deleted = transaction.execute(schema.DELETE_EXPIRED, (place, now))
+            self._forget_files(transaction, deleted)
+            removed += len(deleted)
         for owner in {place.partition("/")[0] for place in places}:
             nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
             transaction.execute(schema.RECOUNT, (nbytes, owner))
+        return removed
 
     def _purge_orphans(self, before: float) -> None:
         for file in self._buffers.written_before(before):
@@ -415,11 +447,6 @@ class SqliteStorage(Storage):
 def _end_of(prefix: str) -> str:
     """The first text after all that begin with the prefix."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
-
-
-def _in_chunks(rows: list[Row]) -> Iterator[list[Row]]:
-    for start in range(0, len(rows), PURGED_TOGETHER):
-        yield rows[start : start + PURGED_TOGETHER]
 
 
 def _is_live_key(expiry: object, moment: Moment) -> bool:

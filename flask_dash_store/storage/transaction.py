@@ -170,21 +170,31 @@ def _still_open() -> tuple[Transaction, ...]:
     return tuple(transaction for transaction in _begun.get() if transaction.is_open)
 
 
-def _before_fork() -> None:
-    # A fork inside a transaction of its own would wait for itself.
-    for pool in list(pools):
-        pool.before_fork(wait=current_transaction(pool) is None)
+class _Fork:
+    """Holds all pools still while the process forks."""
 
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._pools: list[Pool] = []
 
-def _after_fork_in_parent() -> None:
-    for pool in list(pools):
-        pool.after_fork_in_parent()
+    def before(self) -> None:
+        self._one_at_a_time.acquire()
+        self._pools = list(pools)
+        for pool in self._pools:
+            # A fork inside a transaction of its own would wait for itself.
+            pool.before_fork(wait=current_transaction(pool) is None)
 
+    def after_in_parent(self) -> None:
+        for pool in self._pools:
+            pool.after_fork_in_parent()
+        self._one_at_a_time.release()
 
-def _after_fork_in_child() -> None:
-    for pool in list(pools):
-        pool.after_fork_in_child()
+    def after_in_child(self) -> None:
+        for pool in self._pools:
+            pool.after_fork_in_child()
+        self._one_at_a_time = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    _fork = _Fork()
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)
