@@ -41,8 +41,7 @@ def prepare_private_file(path: Path) -> Path:
 
 def _create(path: Path) -> None:
     # The lock keeps another thread from opening the file with SQLite before this descriptor is closed, for closing
-    # it would drop SQLite's locks.
-    # Another process may be the first meanwhile.
+    # it would drop SQLite's locks. Another process may be first.
     with _creating, suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
@@ -55,8 +54,9 @@ def _check(path: Path) -> None:
         raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
     for suffix in SIDE_FILES:
         side = Path(f"{path}{suffix}")
-        if side.exists() and side.stat().st_mode & 0o077:
-            side.chmod(0o600)
+        with suppress(FileNotFoundError):
+            if side.stat().st_mode & 0o077:
+                side.chmod(0o600)
 
 
 class TemporaryDirectory:
