@@ -149,9 +149,9 @@ class SessionMiddleware:
 
     def _finish(self, visit: Visit, headers: Headers, environ: WSGIEnvironment) -> Headers:
         visit.is_answered = True
-        new_id = self._id_to_send(visit)
-        if new_id is None and not visit.was_used:
+        if not visit.was_used and visit.session_id == visit.cookie_id:
             return headers
+        new_id = self._id_to_send(visit)
         headers = list(headers)
         if new_id is not None and not self._is_cookie_barred(visit, headers):
             headers.append(("Set-Cookie", self._cookie.dump(new_id, environ["wsgi.url_scheme"])))
