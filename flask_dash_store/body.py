@@ -68,8 +68,10 @@ def detach(data: bytes, buffers: list[memoryview], threshold: int) -> tuple[byte
 
 def attach(sealed: bytes, body: Body | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
     """The data and the buffers that :func:`detach` parted; None when they do not belong together."""
+    if body is None or len(sealed) < _LENGTH.size + _HEAD.size:
+        return None
     (length,) = _LENGTH.unpack_from(sealed, len(sealed) - _LENGTH.size)
-    if body is None or length < _HEAD.size:
+    if not _HEAD.size <= length <= len(sealed) - _LENGTH.size or (length - _HEAD.size) % _PART.size:
         return None
     start = len(sealed) - _LENGTH.size - length
     name, digest = _HEAD.unpack_from(sealed, start)

@@ -53,9 +53,9 @@ class Seal:
 
         :raises TamperedValue: when no secret gives the MAC it carries
         """
-        if not self._hashes:
-            return payload
         if type(payload) is bytes:
+            if not self._hashes:
+                return payload
             data, mac = payload[:-MAC_BYTES], payload[-MAC_BYTES:]
             for keyed in self._hashes:
                 if hmac.compare_digest(_mac(keyed, owner, key, data), mac):

@@ -6,6 +6,7 @@ the user ids are, no user sees another's keys, and no call looks at another user
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -58,7 +59,7 @@ class DashDatabase:
             PickleCodec(_secrets(secret_key)),
             Lifetime(None if ttl is None else seconds(ttl), clock),
         )
-        self._housekeeping = Housekeeping(self._backend, USER_PREFIX, 0)
+        self._housekeeping = Housekeeping(self._backend, USER_PREFIX, math.inf)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__} at "{self._storage.filename}"'

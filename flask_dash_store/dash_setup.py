@@ -7,6 +7,7 @@ visitor's data to all. So while Dash prepares itself, the visitor is nobody.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -18,6 +19,8 @@ from .user_store import UserStore
 from .wsgi import ENVIRON_KEY
 
 StoreFactory = Callable[[], UserStore]
+
+_one_at_a_time = threading.RLock()
 
 
 def hide_store_from_dash_setup(app: Flask, nobody: StoreFactory) -> None:
@@ -38,14 +41,14 @@ def _hidden(function: Callable[..., Any], nobody: StoreFactory) -> Callable[...,
 
         @wraps(function)
         async def prepare_async() -> Any:
-            with _Nobody(nobody()):
+            with _one_at_a_time, _Nobody(nobody()):
                 return await function()
 
         return prepare_async
 
     @wraps(function)
     def prepare() -> Any:
-        with _Nobody(nobody()):
+        with _one_at_a_time, _Nobody(nobody()):
             return function()
 
     return prepare

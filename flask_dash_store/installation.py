@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,16 @@ class Installation:
             globals_.user_store = store
         return globals_
 
-    def _attach(self, store: UserStore) -> UserStore | None:
-        """Prepare a request. Returns the store of the one that it is made in, if it is made in one."""
+    def _attach(self, store: UserStore) -> Callable[[], None] | None:
+        """Prepare a request. Returns what has to be done after it, if anything."""
         if self._is_first_request:
             hide_store_from_dash_setup(self._app, lambda: self.open(new_session_id()))
             self._is_first_request = False
         if has_app_context() and current_app == self._app:
             # An app context that is pushed already, as in many tests, is shared with the request, and so is its g.
-            outer: UserStore | None = g.get("user_store")
+            outer = g.get("user_store")
             g.user_store = store
-            return outer
+            return partial(g.pop, "user_store", None) if outer is None else partial(setattr, g, "user_store", outer)
         return None
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:

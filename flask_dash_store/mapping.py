@@ -144,10 +144,11 @@ class StoredMapping(MutableMapping[str, Any]):
         :raises InvalidTTL: when ``ttl`` is not longer than zero
         """
         self._check_key(key)
-        duration = math.inf if ttl is None else seconds(ttl)
+        duration = None if ttl is None else seconds(ttl)
 
         def expire(moment: Moment) -> bool:
-            return self._storage.expire(self._owner, key, moment.now + duration, moment)
+            expires = None if duration is None else moment.now + duration
+            return self._storage.expire(self._owner, key, expires, moment)
 
         if not self._writing(expire):
             raise KeyError(key)
@@ -252,7 +253,7 @@ class StoredMapping(MutableMapping[str, Any]):
         """A block whose reads and writes are atomic together: nobody else writes to this store meanwhile.
 
         An exception that leaves the block undoes all of it. Blocks nest, and an inner one can fail by itself. Keep
-        it short, for other writers wait.
+        it short, for other writers wait, with SQLite those of all stores; so do not ``await`` in it.
 
         :raises StorageBusy: when others write for longer than USER_STORE_TIMEOUT
         """

@@ -105,7 +105,7 @@ class Settings:
     def secrets(self) -> list[bytes]:
         """SECRET_KEY, then SECRET_KEY_FALLBACKS.
 
-        :raises ConfigurationError: when there is no SECRET_KEY, or a key is neither str nor bytes
+        :raises ConfigurationError: when there is no SECRET_KEY, or a key cannot be one
         """
         current = self.config.get("SECRET_KEY")
         if not current:
@@ -115,9 +115,14 @@ class Settings:
                 "keep it out of the source code, and set app.secret_key before UserStoreMiddleware. For Dash, "
                 "the app is app.server."
             )
-        keys = [current, *(self.config.get("SECRET_KEY_FALLBACKS") or ())]
-        if not all(isinstance(key, (str, bytes)) for key in keys):
-            raise ConfigurationError("SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes.")
+        fallbacks = self.config.get("SECRET_KEY_FALLBACKS") or []
+        if not isinstance(fallbacks, (list, tuple)):
+            raise ConfigurationError(f"SECRET_KEY_FALLBACKS is a list of former keys, not {type(fallbacks).__name__}.")
+        keys = [current, *fallbacks]
+        if not all(isinstance(key, (str, bytes)) and key for key in keys):
+            raise ConfigurationError(
+                "SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes, and not empty."
+            )
         return [key.encode() if isinstance(key, str) else key for key in keys]
 
     def warn_of_weak_secret(self, stacklevel: int) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Self
+from collections.abc import Callable
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, TamperedValue
 from .lifetime import Moment
@@ -86,6 +84,7 @@ class UserStore(StoredMapping):
             except TamperedValue:
                 return payload  # It stays what it is, and costs its own key alone.
 
+        self._keep_if_undone()
         self._writing(lambda moment: self._storage.move(old_owner, new_owner, reseal, moment))
         self._owner, self._ends_at = new_owner, math.inf
         self._trace.session_id = new_id
@@ -106,23 +105,19 @@ class UserStore(StoredMapping):
                 self._trace.was_destroyed = True
             return ended_at
 
+        self._keep_if_undone()
         self._trace.ended_at = self._writing(end)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Self]:
-        trace = self._trace
-        before = self._owner, self._ends_at
+    def _keep_if_undone(self) -> None:
+        """What a transaction undoes in the storage must not be told to the browser."""
+        trace, owner, ends_at = self._trace, self._owner, self._ends_at
         session_id, was_destroyed, ended_at = trace.session_id, trace.was_destroyed, trace.ended_at
-        try:
-            with super().transaction():
-                yield self
-        except BaseException:
-            # What is undone in the storage must not be told to the browser.
-            self._owner, self._ends_at = before
-            trace.session_id, trace.was_destroyed, trace.ended_at = session_id, was_destroyed, ended_at
-            raise
 
-    transaction.__doc__ = StoredMapping.transaction.__doc__
+        def restore() -> None:
+            self._owner, self._ends_at = owner, ends_at
+            trace.session_id, trace.was_destroyed, trace.ended_at = session_id, was_destroyed, ended_at
+
+        self._storage.if_undone(restore)
 
     def _check_session(self, call: str) -> None:
         if self._trace.session_id is None:

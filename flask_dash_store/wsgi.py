@@ -11,7 +11,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
-from .errors import StorageError
+from .errors import SessionEnded, StorageError
 from .housekeeping import Housekeeping
 from .mapping import Backend
 from .owner import SESSION_PREFIX, new_session_id, session_owner
@@ -36,6 +36,7 @@ class Visit(Trace):
 
     is_cookie_withheld = False
     is_cookie_postdated = False
+    is_successor = False
 
     def __init__(self, session: Session, cookie_id: str | None, arrived_at: float) -> None:
         self.session_id, self.owner, self.issued_at = session
@@ -52,7 +53,7 @@ class SessionMiddleware:
 
     :param lifetime: seconds after which a session ends however busy it is
     :param home: the path, as the app sees it, under which the browser sends the cookie
-    :param attach: told of the store before the app is called; returns that of the request it is called in, if any
+    :param attach: told of the store before the app is called; returns what to do after, if anything
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     """
 
@@ -63,7 +64,7 @@ class SessionMiddleware:
         backend: Backend,
         lifetime: float,
         home: str,
-        attach: Callable[[UserStore], UserStore | None],
+        attach: Callable[[UserStore], Callable[[], None] | None],
         counts_as_use: Callable[[], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
@@ -87,14 +88,14 @@ class SessionMiddleware:
             headers = self._finish(visit, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-        outer = self._attach(store)
+        detach = self._attach(store)
         token = current.set((self, store))
         try:
             response = self._wsgi_app(environ, start_with_cookie)
         finally:
             current.reset(token)
-            if outer is not None:
-                self._attach(outer)
+            if detach is not None:
+                detach()
         return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due(now) else response
 
     # Cookie in
@@ -134,9 +135,11 @@ class SessionMiddleware:
             return self._new_visit(new_session_id(), session.id, now)
         if ended_at < session.issued_at + self._lifetime:
             return Visit(session, session.id, now)  # It was destroyed or regenerated before, and has no successor.
-        is_parallel = now - ended_at < GRACE
-        successor = self._cookie.successor(session.id, ended_at) if is_parallel else new_session_id()
-        return self._new_visit(successor, session.id, now)
+        if now - ended_at >= GRACE:
+            return self._new_visit(new_session_id(), session.id, now)
+        visit = self._new_visit(self._cookie.successor(session.id, ended_at), session.id, now)
+        visit.is_successor = True
+        return visit
 
     def _is_withheld(self, environ: WSGIEnvironment) -> bool:
         """Whether the browser may have a cookie that SameSite forbids it to send with this request."""
@@ -180,11 +183,21 @@ class SessionMiddleware:
             return None if visit.is_cookie_withheld else new_session_id()
         if visit.ended_at is not None:
             return new_session_id() if self._has_missed_its_cookie(visit, visit.ended_at) else None
+        if visit.is_successor and self._has_ended(visit):
+            return None
         if visit.is_cookie_withheld and not visit.was_written:
             return None
         if visit.is_cookie_postdated and visit.was_used:
             return visit.session_id
         return visit.session_id if visit.session_id != visit.cookie_id else None
+
+    def _has_ended(self, visit: Visit) -> bool:
+        """Whether a session that several requests share from its first moment was ended by another one of them."""
+        try:
+            self._backend.storage.expiry(visit.owner, self._backend.lifetime.moment())
+        except SessionEnded:
+            return visit.owner == session_owner(visit.session_id or "")
+        return False
 
     def _has_missed_its_cookie(self, visit: Visit, ended_at: float) -> bool:
         """Whether a browser that holds the id of a session which another request has ended needs a new one.

@@ -317,3 +317,9 @@ def test_in_the_context_of_each_app_for_user_is_that_apps_own() -> None:
     for app in apps:
         with app.app_context():
             assert middleware.for_user("ada")["app"] == app.name
+
+
+@pytest.mark.parametrize("fallbacks", ["old-key", b"old-key", [""], [b""], [5], {"old": "key"}])
+def test_fallbacks_that_would_let_anybody_sign_are_refused(fallbacks: Any) -> None:
+    with pytest.raises(ConfigurationError, match="SECRET_KEY_FALLBACKS"):
+        UserStoreMiddleware(make_app(SECRET_KEY_FALLBACKS=fallbacks))

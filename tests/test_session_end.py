@@ -266,3 +266,26 @@ def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_told(clock:
     browser.visit(write)
     assert site.app.test_client(use_cookies=False).get("/stream", headers={"Cookie": browser.cookie}).text
     assert browser.visit(read) == "Ada"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_that_another_stores_transaction_has_undone_is_not_told_to_the_browser_either(
+    site: Site, browser: Browser, end: Use
+) -> None:
+    def undo(store: UserStore) -> None:
+        with suppress(ZeroDivisionError), site.middleware.for_user("somebody").transaction():
+            end(store)
+            raise ZeroDivisionError
+
+    browser.visit(undo)
+    assert browser.cookies_received == 1
+    assert browser.visit(read) == "Ada"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_late_request_does_not_bring_back_a_successor_that_was_ended(browser: Browser, clock: Any, end: Use) -> None:
+    clock.step(LIFETIME)
+    late = browser.in_flight()
+    browser.visit(end)
+    late.visit(nothing)
+    assert late.cookies_received == 0

@@ -135,5 +135,9 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def if_undone(self, call: Callable[[], None]) -> None:
+        """Have something called if the transaction that the caller is in is undone. Outside of one, nothing is."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release what the storage holds. Any later call raises StorageClosed; a second close does nothing."""

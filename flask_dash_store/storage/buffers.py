@@ -78,6 +78,8 @@ class BufferFiles:
                 self._write(body)
             except FileNotFoundError:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
+                if self._sync:
+                    _sync(self._directory.parent)
                 self._write(body)
         except OSError as error:
             kind = StorageFull if error.errno in _NO_SPACE else StorageError
@@ -127,8 +129,8 @@ class BufferFiles:
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
-            # Those that cannot be removed now are orphans, which are removed later.
-            with suppress(OSError):
+            # What cannot be removed now is an orphan, which is removed later, or was never a file's name.
+            with suppress(OSError, StorageCorrupt):
                 os.unlink(self._path(name))
 
     def written_before(self, time: float) -> Iterator[str]:

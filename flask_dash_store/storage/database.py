@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import apsw
@@ -25,7 +25,7 @@ class Database:
         connection = self._pool.acquire()
         try:
             return connection.execute(sql, args).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
             self._pool.release(connection)
@@ -55,12 +55,15 @@ class Database:
             transaction.execute(sql, args)
             return transaction.changes
         pool = self._pool
-        if not pool.writer.acquire(timeout=pool.timeout):
-            raise pool.busy()
+        patience = pool.take_turn(pool.timeout)
         try:
             connection = pool.acquire()
             try:
-                connection.execute(sql, args)
+                if patience == pool.timeout:
+                    connection.execute(sql, args)
+                else:
+                    with pool.waiting(connection, patience):
+                        connection.execute(sql, args)
                 changes = connection.changes()
             except apsw.Error as error:
                 raise pool.fault(error) from error
@@ -70,6 +73,12 @@ class Database:
             pool.writer.release()
         pool.checkpoint_if_due()
         return changes
+
+    def if_undone(self, call: Callable[[], None]) -> None:
+        """Have something called if the transaction that the caller's context is in, if any, is undone."""
+        transaction = current_transaction(self._pool)
+        if transaction is not None:
+            transaction.then(if_undone=call)
 
     @contextmanager
     def transaction(self, wait: bool = True) -> Iterator[Transaction]:

@@ -18,8 +18,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import apsw
 
@@ -83,6 +83,32 @@ class Pool:
         connection.set_wal_hook(self._note_wal)
         return connection
 
+    def take_turn(self, patience: float) -> float:
+        """Become this process's writer, who releases :attr:`writer` in the end.
+
+        :param patience: seconds to wait for other threads
+        :returns: how many of them are left to wait for other processes
+        :raises StorageBusy: when it has taken longer
+        """
+        if self.writer.acquire(blocking=False):
+            return patience
+        began = time.monotonic()
+        if not self.writer.acquire(timeout=patience):
+            raise self.busy()
+        return max(0.0, patience - (time.monotonic() - began))
+
+    @contextmanager
+    def waiting(self, connection: apsw.Connection, patience: float) -> Iterator[None]:
+        """Have SQLite wait for other processes for so many seconds."""
+        if patience == self.timeout:
+            yield
+            return
+        connection.set_busy_timeout(int(patience * 1000))
+        try:
+            yield
+        finally:
+            connection.set_busy_timeout(int(self.timeout * 1000))
+
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
@@ -91,11 +117,13 @@ class Pool:
         """Copy the WAL into the database when it has become long. SQLite by itself would do it in the writers' turn."""
         if self._wal_pages < WAL_PAGES or not self._checkpointer.acquire(blocking=False):
             return
+        is_long = self._wal_pages > LONG_WAL_PAGES and self.writer.acquire(timeout=self.timeout)
         try:
-            with self.writer if self._wal_pages > LONG_WAL_PAGES else nullcontext():
-                self._wal_pages = 0
-                self._checkpoint()
+            self._wal_pages = 0
+            self._checkpoint()
         finally:
+            if is_long:
+                self.writer.release()
             self._checkpointer.release()
 
     def _checkpoint(self) -> None:
@@ -136,14 +164,17 @@ class Pool:
         self._closed_because = self._closed_because or "has been closed"
         self._close_idle()
 
-    def before_fork(self, wait: bool) -> None:
-        """Close all connections, and open no more until the fork is done.
+    def hold_for_fork(self) -> None:
+        """Open no more connections, and keep none, until the fork is done."""
+        self._opening.acquire()
+        self._max_idle = 0
+
+    def drain_for_fork(self, wait: bool) -> None:
+        """Close all connections.
 
         :param wait: whether to wait for those that are in use, for ``timeout`` seconds at most
         """
         deadline = time.monotonic() + (self.timeout if wait else 0)
-        self._opening.acquire()
-        self._max_idle = 0
         self._close_idle()
         while self._open and time.monotonic() < deadline:
             time.sleep(0.0005)
@@ -168,7 +199,7 @@ class Pool:
         self.writer = threading.Lock()
         self._checkpointer = threading.Lock()
 
-    def fault(self, error: apsw.Error) -> StorageError:
+    def fault(self, error: apsw.Error | UnicodeDecodeError) -> StorageError:
         """The package's own exception for what SQLite said."""
         if isinstance(error, (apsw.BusyError, apsw.LockedError)):
             return self.busy()
@@ -210,8 +241,11 @@ class MemoryPool(Pool):
             if self._free.acquire(blocking=False):
                 self.release(self._connection)
 
-    def before_fork(self, wait: bool) -> None:
+    def hold_for_fork(self) -> None:
         """The connection stays open, for it is the database."""
+
+    def drain_for_fork(self, wait: bool) -> None:
+        """There is nothing to close."""
 
     def after_fork_in_parent(self) -> None:
         """There is nothing to open again."""
@@ -225,10 +259,11 @@ class MemoryPool(Pool):
         )
 
 
-_FAULTS: dict[type[apsw.Error], type[StorageError]] = {
+_FAULTS: dict[type[Exception], type[StorageError]] = {
     apsw.FullError: StorageFull,
     apsw.CorruptError: StorageCorrupt,
     apsw.NotADBError: StorageCorrupt,
+    UnicodeDecodeError: StorageCorrupt,
 }
 
 

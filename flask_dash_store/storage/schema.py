@@ -23,27 +23,27 @@ BLOCK = 256
 
 _LIVE_KEY = "(v.expires IS NULL OR (v.expires > :now AND v.expires < ''))"  # What is no number is past.
 _OWN_KEYS = "v.key >= :owner || '/' AND v.key < :owner || '0'"
-_CHARGE = f"((length(value) + {BLOCK - 1}) / {BLOCK} * {BLOCK} + file_bytes)"
+_CHARGE = f"((COALESCE(length(value), 0) + {BLOCK - 1}) / {BLOCK} * {BLOCK} + file_bytes)"
 
 # Reading
 
 # As a subquery the expiry costs a tenth of what it costs in a join.
 _EXPIRY = '(SELECT value FROM "sessions" INDEXED BY "sessions_by_key" WHERE key = ?)'
 GET = f'SELECT {_EXPIRY}, value, expires, file, boot FROM "values" WHERE key = ?'
-HAS = f'SELECT {_EXPIRY}, expires FROM "values" WHERE key = ?'
-KEYS = f"""
-    SELECT s.value, v.key
+HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = ?'
+_OWN_VALUES = f"""
     FROM "sessions" s LEFT JOIN "values" v ON {_OWN_KEYS} AND {_LIVE_KEY}
     WHERE s.key = :owner ORDER BY v.rowid"""
-ITEMS = KEYS.replace("v.key\n", "v.key, v.value, v.file, v.boot\n")
-COUNT = f"""
-    SELECT s.value, (SELECT COUNT(*) FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
+KEYS = f"SELECT s.value, v.key, v.file, v.boot {_OWN_VALUES}"
+ITEMS = f"SELECT s.value, v.key, v.value, v.file, v.boot {_OWN_VALUES}"
+EXPIRY = f"""
+    SELECT s.value, EXISTS (SELECT 1 FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
     FROM "sessions" s WHERE s.key = :owner"""
+_CHARGES = f"COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1), 0)"
 NBYTES = f"""
-    SELECT s.value, (
-        SELECT SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1)
-        FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
+    SELECT s.value, (SELECT {_CHARGES} FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
     FROM "sessions" s WHERE s.key = :owner"""
+MEASURE = f'SELECT {_CHARGES} FROM "values" v WHERE {_OWN_KEYS}'
 OWNERS = f"""
     SELECT s.key FROM "sessions" s
     WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now
@@ -66,6 +66,7 @@ OVERWRITE = f"""
         SELECT 1 FROM "sessions" INDEXED BY "sessions_by_key" WHERE key = ? AND value > ? AND value BETWEEN ? AND ?)"""
 EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
+DELETE_TORN = 'DELETE FROM "values" WHERE file = ?'
 MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
 DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
 DELETE_EXPIRED = "DELETE FROM \"values\" WHERE key = ? AND (expires <= ? OR expires >= '') RETURNING file"
@@ -80,12 +81,9 @@ PUT_SESSION = """
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes"""
 TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
-MEASURE = f"""
-    SELECT COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1), 0)
-    FROM "values" v WHERE {_OWN_KEYS}"""
 LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
-    WHERE value > :latest AND value < 9e999 AND key >= :prefix AND key < :end"""
+    WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
 RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
 
 # Purging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeGuard
 
 import apsw
 
-from ..body import Stored
+from ..body import Body, Stored
 from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageCorrupt, StorageError
 from ..lifetime import Moment
 from . import schema
@@ -21,6 +21,7 @@ from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
 from .database import Database
 from .files import TemporaryDirectory, prepare_private_file
 from .pool import WAL_PAGES, MemoryPool, Pool
+from .purging import Purging, forget_files
 from .tables import Table
 from .transaction import Row, Transaction
 
@@ -30,11 +31,6 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_TIMEOUT = 5.0
-# A transaction that purges takes no longer than another one, so that no request waits for it noticeably.
-PURGED_TOGETHER = 4
-VACUUM_PAGES = 8
-# A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
-ORPHAN_AGE = 60 * 60.0
 
 
 class _Replaced(Exception):
@@ -69,7 +65,6 @@ class SqliteStorage(Storage):
         self._timeout = timeout
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
-        self._orphans_purged_at = 0.0
         self._buffers: Buffers
         if path == ":memory:":
             self.filename = ":memory:"
@@ -81,6 +76,7 @@ class SqliteStorage(Storage):
             self._database = Database(Pool(self._connect, self.filename, timeout))
             self._buffers = BufferFiles(Path(f"{self.filename}.buffers"), sync=synchronous == "FULL")
         self._prepare()
+        self._purging = Purging(self._database, self._buffers)
 
     def _connect(self) -> apsw.Connection:
         # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
@@ -130,21 +126,21 @@ class SqliteStorage(Storage):
         if file is None:
             return payload, None
         try:
-            return self._with_body(owner, key, payload, file, boot)
+            return self._with_body(key, payload, file, boot)
         except _Replaced:
             return self.get(owner, key, moment)
 
-    def _with_body(self, owner: str, key: str, payload: bytes, file: str, boot: str) -> Stored | None:
+    def _with_body(self, key: str, payload: bytes, file: str, boot: str | None) -> Stored | None:
         is_same_boot = boot == self._boot
         body = self._buffers.read(file, may_be_torn=not is_same_boot)
         if body is not None:
             if not is_same_boot:
                 self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
             return payload, body
-        row = self._database.select_one(schema.GET, (owner, f"{owner}/{key}"))
-        if row is not None and row[3] == file:
+        if self._database.select(schema.IS_NAMED, (file,)):
             if is_same_boot:
                 raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
+            self._best_effort(schema.DELETE_TORN, (file,))
             return None  # A power loss has taken it, as it may take what was written last.
         raise _Replaced
 
@@ -153,8 +149,18 @@ class SqliteStorage(Storage):
         if row is None:
             self._use(owner, moment)
             return False
-        expiry, key_expires = row
-        return self._is_alive(owner, expiry, moment) and _is_live_key(key_expires, moment)
+        expiry, key_expires, file, boot = row
+        is_live = self._is_alive(owner, expiry, moment) and _is_live_key(key_expires, moment)
+        return is_live and self._is_whole(key, file, boot)
+
+    def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
+        """Whether the body of a value, if it has one, has come through power losses."""
+        if file is None or boot == self._boot:
+            return True
+        try:
+            return self._with_body(key, b"", file, boot) is not None
+        except _Replaced:
+            return True
 
     def _use(self, owner: str, moment: Moment) -> None:
         """What a read that found nothing of the owner's has to do all the same."""
@@ -163,7 +169,8 @@ class SqliteStorage(Storage):
             self._is_alive(owner, row[0], moment)
 
     def keys(self, owner: str, moment: Moment) -> list[str]:
-        return [key for key, *_ in self._own_values(schema.KEYS, owner, moment)]
+        rows = self._own_values(schema.KEYS, owner, moment)
+        return [key for key, file, boot in rows if self._is_whole(key, file, boot)]
 
     def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         try:
@@ -176,7 +183,7 @@ class SqliteStorage(Storage):
     def _items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         found: list[tuple[str, Stored]] = []
         for key, payload, file, boot in self._own_values(schema.ITEMS, owner, moment):
-            value = (payload, None) if file is None else self._with_body(owner, key, payload, file, boot)
+            value = (payload, None) if file is None else self._with_body(key, payload, file, boot)
             if value is not None:
                 found.append((key, value))
         return found
@@ -188,8 +195,7 @@ class SqliteStorage(Storage):
         return [(place[len(owner) + 1 :], *rest) for _, place, *rest in rows if place is not None]
 
     def count(self, owner: str, moment: Moment) -> int:
-        rows = self._own_rows(schema.COUNT, owner, moment)
-        return rows[0][1] if rows else 0
+        return len(self.keys(owner, moment))
 
     def _own_rows(self, sql: str, owner: str, moment: Moment) -> list[Row]:
         rows = self._database.select(sql, {"owner": owner, "now": moment.now})
@@ -213,19 +219,15 @@ class SqliteStorage(Storage):
         except StorageBusy:
             pass  # Somebody writes at this moment, and a read waits for nobody.
         except StorageError as error:
-            logger.warning("A session's expiry could not be moved: %s", error)
+            logger.warning("A read could not write down that a value was used: %s", error)
 
     def expiry(self, owner: str, moment: Moment) -> float | None:
-        for expiry, nbytes in self._database.select(schema.NBYTES, {"owner": owner, "now": moment.now}):
-            if _is_in_future(expiry, moment) and nbytes:
-                return expiry
-        return None
+        row = self._database.select_one(schema.EXPIRY, {"owner": owner, "now": moment.now})
+        return row[0] if row and _is_in_future(row[0], moment) and row[1] else None
 
     def nbytes(self, owner: str, moment: Moment) -> int:
-        for expiry, nbytes in self._database.select(schema.NBYTES, {"owner": owner, "now": moment.now}):
-            if _is_in_future(expiry, moment):
-                return nbytes or 0
-        return 0
+        row = self._database.select_one(schema.NBYTES, {"owner": owner, "now": moment.now})
+        return row[1] if row and _is_in_future(row[0], moment) else 0
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
         span = {"prefix": prefix, "end": _end_of(prefix)}
@@ -250,47 +252,45 @@ class SqliteStorage(Storage):
         payload, body = value
         place = f"{owner}/{key}"
         file, file_bytes = (body.name, body.nbytes) if body else (None, 0)
-        if body is not None:
-            self._buffers.write(body)
-        with self._removing_unless_committed(file), self._writing(owner, moment) as (transaction, session):
-            session = self._drop_if_expired(transaction, key, place, session, moment)
-            old = transaction.execute(schema.SIZE, (place,))
-            if key_expires == "keep":
-                key_expires = old[0][1] if old else None
-            growth = schema.charge(len(payload), file_bytes) - (old[0][0] if old else -len(key.encode()))
-            nbytes = self._charge(transaction, owner, key, session.nbytes, growth, moment)
-            transaction.execute(
-                schema.PUT, (place, payload, key_expires, file, file_bytes, self._boot if file else None)
-            )
-            self._record_use(transaction, owner, session, nbytes, moment)
-            self._forget_files(transaction, (row[2:] for row in old))
+        boot = self._boot if body else None
+        with self._writing_body(body), self._writing(owner, moment) as (transaction, session):
             if file is not None:
                 transaction.then(if_undone=partial(self._buffers.remove, [file]))
+            kept, old_charge, nbytes = self._replaced(transaction, owner, key, session, moment)
+            if key_expires == "keep":
+                key_expires = kept
+            growth = schema.charge(len(payload), file_bytes) + len(key.encode()) - old_charge
+            nbytes = self._charge(transaction, owner, key, nbytes, growth, moment)
+            transaction.execute(schema.PUT, (place, payload, key_expires, file, file_bytes, boot))
+            self._record_use(transaction, owner, session, nbytes, moment)
 
     @contextmanager
-    def _removing_unless_committed(self, file: str | None) -> Iterator[None]:
+    def _writing_body(self, body: Body | None) -> Iterator[None]:
+        """Write a body before a transaction begins, and remove it if none does. Then it is the transaction's."""
+        if body is not None:
+            self._buffers.write(body)
         try:
             yield
-        except BaseException:
-            if file is not None:
-                self._buffers.remove([file])
+        except StorageBusy:
+            if body is not None:
+                self._buffers.remove([body.name])
             raise
 
-    def _drop_if_expired(
-        self, transaction: Transaction, key: str, place: str, session: _Session, moment: Moment
-    ) -> _Session:
-        """Let a key that has expired be new again: it comes last, and nothing of the old one is kept or counted."""
-        for size, expires, file in transaction.execute(schema.SIZE, (place,)):
-            if not _is_live_key(expires, moment):
-                transaction.execute(schema.DELETE, (place,))
-                self._forget_files(transaction, [(file,)])
-                return session._replace(nbytes=session.nbytes - size - len(key.encode()))
-        return session
+    def _replaced(
+        self, transaction: Transaction, owner: str, key: str, session: _Session, moment: Moment
+    ) -> tuple[float | None, int, int]:
+        """What is to be overwritten: when it expires, how many bytes it counts as, and the owner's values with it.
 
-    def _forget_files(self, transaction: Transaction, rows: Iterable[Row]) -> None:
-        files = [file for (file,) in rows if file is not None]
-        if files:
-            transaction.then(if_committed=partial(self._buffers.remove, files))
+        A key that has expired is deleted, so that what is stored there next is new, and comes last.
+        """
+        place = f"{owner}/{key}"
+        for charge, expires, file in transaction.execute(schema.SIZE, (place,)):
+            forget_files(transaction, self._buffers, [(file,)])
+            if _is_live_key(expires, moment):
+                return expires, charge + len(key.encode()), session.nbytes
+            transaction.execute(schema.DELETE, (place,))
+            return None, 0, transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
+        return None, 0, session.nbytes
 
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         place = f"{owner}/{key}"
@@ -308,7 +308,7 @@ class SqliteStorage(Storage):
             was_live = self._has_live(transaction, place, moment)
             freed = sum(row[0] for row in transaction.execute(schema.SIZE, (place,)))
             deleted = transaction.execute(schema.DELETE, (place,))
-            self._forget_files(transaction, deleted)
+            forget_files(transaction, self._buffers, deleted)
             if session.expiry is not None:
                 nbytes = session.nbytes - freed - len(key.encode()) if deleted else session.nbytes
                 self._record_use(transaction, owner, session, nbytes, moment)
@@ -326,13 +326,16 @@ class SqliteStorage(Storage):
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
             if rows and _is_in_future(rows[0][0], moment):
-                yield transaction, _Session(*rows[0])
+                expiry, nbytes = rows[0]
+                if not isinstance(nbytes, int):
+                    nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
+                yield transaction, _Session(expiry, nbytes)
             else:
                 self._clear(transaction, owner)
                 yield transaction, _Session(None, 0)
 
     def _clear(self, transaction: Transaction, owner: str) -> None:
-        self._forget_files(transaction, transaction.execute(schema.CLEAR, (owner, owner)))
+        forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
 
     @staticmethod
     def _has_live(transaction: Transaction, place: str, moment: Moment) -> bool:
@@ -341,7 +344,9 @@ class SqliteStorage(Storage):
 
     def _charge(self, transaction: Transaction, owner: str, key: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
-            self._forget_files(transaction, transaction.execute(schema.CLEAR_EXPIRED, (owner, owner, moment.now)))
+            forget_files(
+                transaction, self._buffers, transaction.execute(schema.CLEAR_EXPIRED, (owner, owner, moment.now))
+            )
             nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
             if nbytes + growth > self._max_bytes:
                 raise QuotaExceeded(
@@ -380,63 +385,28 @@ class SqliteStorage(Storage):
             transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
             return moment.now
 
+    # Purging
+
     def limit_expiry(self, prefix: str, latest: float) -> None:
         span = {"prefix": prefix, "end": _end_of(prefix)}
         self._database.change(schema.LIMIT_EXPIRY, span | {"latest": latest})
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        removed = 0
-        for few in self._past(schema.PAST_OWNERS, (-ended_before, now, limit), wait):
-            with self._database.transaction(wait) as transaction:
-                removed += sum(self._purge_owner(transaction, owner, expiry) for owner, expiry in few)
-                transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-        if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
-            self._orphans_purged_at = now
-            self._purge_orphans(now - ORPHAN_AGE)
-        return removed
+        return self._purging.owners(now, ended_before, limit, wait)
 
     def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        removed = 0
-        for few in self._past(schema.PAST_KEYS, (now, limit), wait):
-            with self._database.transaction(wait) as transaction:
-                removed += self._purge_keys(transaction, [place for (place,) in few], now)
-        return removed
+        return self._purging.keys(now, limit, wait)
 
-    def _past(self, sql: str, args: tuple[float, ...], wait: bool) -> Iterator[list[Row]]:
-        """What has to be purged, a few at a time."""
-        with self._database.transaction(wait) as transaction:
-            rows = transaction.execute(sql, args)
-        for start in range(0, len(rows), PURGED_TOGETHER):
-            yield rows[start : start + PURGED_TOGETHER]
-
-    def _purge_owner(self, transaction: Transaction, owner: str, expiry: object) -> bool:
-        transaction.execute(schema.DELETE_SESSION, (owner, expiry))
-        if not transaction.changes:
-            return False  # It has been used again since it was looked for.
-        self._clear(transaction, owner)
-        return True
-
-    def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> int:
-        removed = 0
-        for place in places:
-            deleted = transaction.execute(schema.DELETE_EXPIRED, (place, now))
-            self._forget_files(transaction, deleted)
-            removed += len(deleted)
-        for owner in {place.partition("/")[0] for place in places}:
-            nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
-            transaction.execute(schema.RECOUNT, (nbytes, owner))
-        return removed
-
-    def _purge_orphans(self, before: float) -> None:
-        for file in self._buffers.written_before(before):
-            if not self._database.select(schema.IS_NAMED, (file,)):
-                self._buffers.remove([file])
+    # Transactions, and the end
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[None]:  # noqa: ARG002
         # SQLite locks the database, so this keeps out the writers of all owners, not of this one alone.
         with self._database.transaction():
             yield
+
+    def if_undone(self, call: Callable[[], None]) -> None:
+        self._database.if_undone(call)
 
     def close(self) -> None:
         self._database.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -50,19 +49,17 @@ class Transaction:
         self.is_open = False
         self._patience = pool.timeout if wait else 0.0
         self._writer = pool.writer
-        self._one_statement = threading.RLock()
+        self._one_call = threading.RLock()
         self._savepoints = itertools.count()
         self._if_committed: list[Callable[[], None]] = []
         self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
-        deadline = time.monotonic() + self._patience
-        if not self._writer.acquire(timeout=self._patience):
-            raise self.pool.busy()
+        patience = self.pool.take_turn(self._patience)
         try:
             self._connection = self.pool.acquire()
             try:
-                self._begin(deadline)
+                self._begin(patience)
             except BaseException:
                 self.pool.release(self._connection)
                 raise
@@ -74,20 +71,18 @@ class Transaction:
         _begun.set((self, *_still_open()))
         return self
 
-    def _begin(self, deadline: float) -> None:
-        connection = self._connection
+    def _begin(self, patience: float) -> None:
         try:
-            connection.set_busy_timeout(max(0, int((deadline - time.monotonic()) * 1000)))
-            connection.execute("BEGIN IMMEDIATE")
+            with self.pool.waiting(self._connection, patience):
+                self._connection.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise self.pool.fault(error) from error
-        finally:
-            connection.set_busy_timeout(int(self.pool.timeout * 1000))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.is_open = False
+        with self._one_call:  # A task that this context has started may be amid one.
+            self.is_open = False
         _begun.set(_still_open())
         if self._process != os.getpid():
             return  # This is a fork from inside the block. The transaction and its connection are the parent's.
@@ -103,6 +98,9 @@ class Transaction:
         self.pool.checkpoint_if_due()
 
     def _commit(self) -> None:
+        if not self._connection.in_transaction:
+            self._roll_back()
+            raise self._undone()
         try:
             self._connection.execute("COMMIT")
         except apsw.Error as error:
@@ -131,11 +129,24 @@ class Transaction:
                 f"This process was forked inside a transaction on {self.pool.name}, which is its parent's. "
                 "Start processes before the block begins, or after it ends."
             )
-        with self._one_statement:
+        with self._one_call:
+            if not self.is_open:
+                raise StorageError(
+                    f"The transaction on {self.pool.name} that this task or thread was started in has ended. Wait for "
+                    "it inside the block."
+                )
+            if not self._connection.in_transaction:
+                raise self._undone()
             try:
                 return self._connection.execute(sql, args).fetchall()
-            except apsw.Error as error:
+            except (apsw.Error, UnicodeDecodeError) as error:
                 raise self.pool.fault(error) from error
+
+    def _undone(self) -> StorageError:
+        return StorageError(
+            f"The storage {self.pool.name} has undone the whole transaction when a call inside it failed (see that "
+            "error). Leave the block, and begin anew."
+        )
 
     @property
     def changes(self) -> int:
@@ -145,20 +156,21 @@ class Transaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
-        name = f"part_{next(self._savepoints)}"
-        committed, undone = len(self._if_committed), len(self._if_undone)
-        self.execute(f"SAVEPOINT {name}")
-        try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:
-                self.execute(f"ROLLBACK TO {name}")
-                self.execute(f"RELEASE {name}")
-                del self._if_committed[committed:]
-                _call(self._if_undone[undone:])
-                del self._if_undone[undone:]
-            raise
-        self.execute(f"RELEASE {name}")
+        with self._one_call:  # Parts of different threads must not overlap.
+            name = f"part_{next(self._savepoints)}"
+            committed, undone = len(self._if_committed), len(self._if_undone)
+            self.execute(f"SAVEPOINT {name}")
+            try:
+                yield
+            except BaseException:
+                if self.is_open and self._connection.in_transaction:
+                    self.execute(f"ROLLBACK TO {name}")
+                    self.execute(f"RELEASE {name}")
+                    del self._if_committed[committed:]
+                    _call(self._if_undone[undone:])
+                    del self._if_undone[undone:]
+                raise
+            self.execute(f"RELEASE {name}")
 
 
 def _call(functions: list[Callable[[], None]]) -> None:
@@ -175,22 +187,27 @@ class _Fork:
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
-        self._pools: list[Pool] = []
+        self._held: list[Pool] = []
 
     def before(self) -> None:
         self._one_at_a_time.acquire()
-        self._pools = list(pools)
-        for pool in self._pools:
+        self._held = []
+        for pool in list(pools):
+            pool.hold_for_fork()
+            self._held.append(pool)
+        for pool in self._held:
             # A fork inside a transaction of its own would wait for itself.
-            pool.before_fork(wait=current_transaction(pool) is None)
+            pool.drain_for_fork(wait=current_transaction(pool) is None)
 
     def after_in_parent(self) -> None:
-        for pool in self._pools:
-            pool.after_fork_in_parent()
-        self._one_at_a_time.release()
+        try:
+            for pool in self._held:
+                pool.after_fork_in_parent()
+        finally:
+            self._one_at_a_time.release()
 
     def after_in_child(self) -> None:
-        for pool in self._pools:
+        for pool in self._held:
             pool.after_fork_in_child()
         self._one_at_a_time = threading.Lock()
 

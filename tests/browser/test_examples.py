@@ -202,6 +202,7 @@ def test_parallel_callbacks_shows_all_eight_keys_after_each_click(serve: Serve, 
 
 
 def retrieve_and_expect(page: Page, text: str) -> None:
+    page.bring_to_front()  # a tab in the background draws seldom, and Playwright waits for it
     page.get_by_text("Retrieve the value", exact=True).click()
     page.get_by_role("button", name="Show me the value").click()
     expect(page.locator("#shown")).to_have_text(text)
