@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 import pytest
-from conftest import HandClock
+from clocks import HandClock
 from flask import Flask, g
 from flask.testing import FlaskClient
 

@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import HandClock
+from clocks import HandClock
 from flask import Flask
 
 from flask_dash_store import (

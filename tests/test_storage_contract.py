@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_of, small
-from conftest import HandClock
+from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError
 from flask_dash_store.lifetime import Lifetime, Moment
