@@ -90,8 +90,9 @@ class Installation:
         return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
 
     def open(self, session_id: str) -> UserStore:
-        # What a job does is no use by the visitor, so it keeps no session alive.
-        return UserStore(self._backend, session_owner(session_id), Trace(session_id), counts_as_use=lambda: False)
+        trace = Trace(session_id)
+        trace.counts_as_use = lambda: False  # What a job does is no use by the visitor, so it keeps no session alive.
+        return UserStore(self._backend, session_owner(session_id), trace)
 
 
 def _within_request(settings: Settings) -> Callable[[], bool] | None:

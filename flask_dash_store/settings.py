@@ -16,7 +16,8 @@ from .errors import ConfigurationError, InvalidTTL, WeakSecretKey
 from .keys import DEFAULT_MAX_KEY_LENGTH
 from .lifetime import CENTURY, seconds
 from .mapping import DEFAULT_MAX_VALUE_BYTES
-from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, Synchronous
+from .storage.connecting import Synchronous
+from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT
 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60

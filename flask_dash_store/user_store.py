@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, TamperedValue
 from .lifetime import Moment
-from .mapping import Backend, StoredMapping
+from .mapping import StoredMapping
 from .owner import new_session_id, session_owner
-from .trace import Trace
 
 
 class UserStore(StoredMapping):
@@ -31,18 +29,6 @@ class UserStore(StoredMapping):
 
     Stores are made by :class:`~flask_dash_store.UserStoreMiddleware`: ``g.user_store``, ``for_user`` and ``open``.
     """
-
-    def __init__(
-        self,
-        backend: Backend,
-        owner: str,
-        trace: Trace,
-        ends_at: float = math.inf,
-        counts_as_use: Callable[[], bool] | None = None,
-    ) -> None:
-        super().__init__(backend, owner, trace)
-        self._ends_at = ends_at
-        self._counts_as_use = counts_as_use
 
     @property
     def session_id(self) -> str | None:
@@ -86,8 +72,8 @@ class UserStore(StoredMapping):
 
         self._keep_if_undone()
         self._writing(lambda moment: self._storage.move(old_owner, new_owner, reseal, moment))
-        self._owner, self._ends_at = new_owner, math.inf
-        self._trace.session_id = new_id
+        self._owner = new_owner
+        self._trace.session_id, self._trace.ends_at = new_id, math.inf
 
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
@@ -110,12 +96,12 @@ class UserStore(StoredMapping):
 
     def _keep_if_undone(self) -> None:
         """What a transaction undoes in the storage must not be told to the browser."""
-        trace, owner, ends_at = self._trace, self._owner, self._ends_at
-        session_id, was_destroyed, ended_at = trace.session_id, trace.was_destroyed, trace.ended_at
+        trace, owner = self._trace, self._owner
+        before = trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at
 
         def restore() -> None:
-            self._owner, self._ends_at = owner, ends_at
-            trace.session_id, trace.was_destroyed, trace.ended_at = session_id, was_destroyed, ended_at
+            self._owner = owner
+            trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at = before
 
         self._storage.if_undone(restore)
 
@@ -124,9 +110,10 @@ class UserStore(StoredMapping):
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
 
     def _moment(self) -> Moment:
-        self._trace.was_used = True
-        counts = self._counts_as_use is None or self._counts_as_use()
-        return self._backend.lifetime.moment(self._ends_at, counts)
+        trace = self._trace
+        trace.was_used = True
+        counts = trace.counts_as_use is None or trace.counts_as_use()
+        return self._backend.lifetime.moment(trace.ends_at, counts)
 
     def _moment_to_write(self) -> Moment:
         if self._trace.is_out_of_reach:

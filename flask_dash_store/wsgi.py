@@ -38,10 +38,11 @@ class Visit(Trace):
     is_cookie_postdated = False
     is_successor = False
 
-    def __init__(self, session: Session, cookie_id: str | None, arrived_at: float) -> None:
-        self.session_id, self.owner, self.issued_at = session
+    def __init__(self, session: Session, cookie_id: str | None, arrived_at: float, ends_at: float) -> None:
+        self.session_id, self.owner, _ = session
         self.cookie_id = cookie_id
         self.arrived_at = arrived_at
+        self.ends_at = ends_at
 
 
 current: ContextVar[tuple[SessionMiddleware, UserStore] | None] = ContextVar("flask_dash_store.current", default=None)
@@ -80,9 +81,9 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
         visit = self._visit(environ, now)
-        environ[ENVIRON_KEY] = store = UserStore(
-            self._backend, visit.owner, visit, visit.issued_at + self._lifetime, self._counts_as_use
-        )
+        if self._counts_as_use is not None:
+            visit.counts_as_use = self._counts_as_use
+        environ[ENVIRON_KEY] = store = UserStore(self._backend, visit.owner, visit)
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
             headers = self._finish(visit, headers, environ)
@@ -107,18 +108,19 @@ class SessionMiddleware:
             visit.is_cookie_withheld = self._is_withheld(environ)
             visit.is_out_of_reach = not environ.get("PATH_INFO", "").startswith(self._home)
             return visit
-        age = now - session.issued_at
-        if age >= self._lifetime:
+        ends_at = session.issued_at + self._lifetime
+        if ends_at <= now:
             return self._succeed(session, now)
-        if age < -GRACE:
+        visit = Visit(session, session.id, now, ends_at)
+        if session.issued_at > now + GRACE:
             # The clock was stepped back. Without a cookie of today the session would live longer by that step.
-            visit = Visit(session._replace(issued_at=now), session.id, now)
+            visit.ends_at = now + self._lifetime
             visit.is_cookie_postdated = True
-            return visit
-        return Visit(session, session.id, now)
+        return visit
 
     def _new_visit(self, session_id: str, cookie_id: str | None, now: float) -> Visit:
-        visit = Visit(Session(session_id, session_owner(session_id), now), cookie_id, now)
+        session = Session(session_id, session_owner(session_id), now)
+        visit = Visit(session, cookie_id, now, now + self._lifetime)
         visit.is_new = True
         return visit
 
@@ -134,7 +136,7 @@ class SessionMiddleware:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
             return self._new_visit(new_session_id(), session.id, now)
         if ended_at < session.issued_at + self._lifetime:
-            return Visit(session, session.id, now)  # It was destroyed or regenerated before, and has no successor.
+            return Visit(session, session.id, now, now)  # It was destroyed or regenerated before, and has no successor.
         if now - ended_at >= GRACE:
             return self._new_visit(new_session_id(), session.id, now)
         visit = self._new_visit(self._cookie.successor(session.id, ended_at), session.id, now)

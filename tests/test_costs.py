@@ -13,7 +13,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from flask_dash_store import UserStoreMiddleware, cookie
-from flask_dash_store.storage.sqlite import SqliteStorage
+from flask_dash_store.storage import sqlite
 
 DAY = 24 * 60 * 60
 
@@ -22,10 +22,10 @@ DAY = 24 * 60 * 60
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The verbs of the statements that were run, in their order."""
     run: list[str] = []
-    connect = SqliteStorage._connect
+    connect = sqlite.connect
 
-    def connect_and_listen(self: SqliteStorage) -> apsw.Connection:
-        connection = connect(self)
+    def connect_and_listen(*args: Any) -> apsw.Connection:
+        connection = connect(*args)
 
         def note(_: Any, sql: str, __: Any) -> bool:
             run.append(sql.split()[0])
@@ -34,7 +34,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         connection.exec_trace = note
         return connection
 
-    monkeypatch.setattr(SqliteStorage, "_connect", connect_and_listen)
+    monkeypatch.setattr(sqlite, "connect", connect_and_listen)
     return run
 
 

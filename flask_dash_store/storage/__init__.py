@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from .base import Storage
-from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, SqliteStorage, Synchronous
+from .connecting import Synchronous
+from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, SqliteStorage
 
 __all__ = ["Storage", "open_storage"]
 

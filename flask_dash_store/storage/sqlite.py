@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeGuard
-
-import apsw
+from typing import NamedTuple
 
 from ..body import Body, Stored
-from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageCorrupt, StorageError
+from ..errors import QuotaExceeded, StorageBusy, StorageCorrupt, StorageError
 from ..lifetime import Moment
 from . import schema
 from .base import KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
+from .connecting import Synchronous, connect, use_wal
 from .database import Database
+from .expiry import is_ended, is_in_future, is_live_key
 from .files import TemporaryDirectory, prepare_private_file
-from .pool import WAL_PAGES, MemoryPool, Pool
+from .pool import Connect, MemoryPool, Pool
 from .purging import Purging, forget_files
 from .tables import Table
 from .transaction import Row, Transaction
 
 logger = logging.getLogger("flask_dash_store")
-
-Synchronous = Literal["NORMAL", "FULL"]
 
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_TIMEOUT = 5.0
@@ -61,57 +58,31 @@ class SqliteStorage(Storage):
         synchronous: Synchronous = "NORMAL",
     ) -> None:
         self._max_bytes = max_bytes
-        self._synchronous = synchronous
-        self._timeout = timeout
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._buffers: Buffers
         if path == ":memory:":
             self.filename = ":memory:"
-            self._database = Database(MemoryPool(self._connect, "in memory", timeout))
+            self._database = Database(MemoryPool(self._connector(timeout, synchronous), "in memory", timeout))
             self._buffers = BuffersInMemory()
         else:
             file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
             self.filename = str(prepare_private_file(file))
-            self._database = Database(Pool(self._connect, self.filename, timeout))
+            self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout))
             self._buffers = BufferFiles(Path(f"{self.filename}.buffers"), sync=synchronous == "FULL")
-        self._prepare()
+        use_wal(self._database, timeout)
+        self._make_tables()
         self._purging = Purging(self._database, self._buffers)
 
-    def _connect(self) -> apsw.Connection:
-        # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
-        connection = apsw.Connection(self.filename, flags=flags)
-        connection.set_busy_timeout(int(self._timeout * 1000))
-        for pragma in (
-            f"synchronous = {self._synchronous}",
-            "secure_delete = ON",
-            "trusted_schema = OFF",
-            f"journal_size_limit = {WAL_PAGES * 4096}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        return connection
+    def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
+        return lambda: connect(self.filename, timeout, synchronous)
 
-    def _prepare(self) -> None:
-        self._use_wal()
+    def _make_tables(self) -> None:
         with self._database.transaction() as transaction:
             self.values = Table(self._database, self.filename, "values", schema.VALUES_COLUMNS)
             self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
             for index in schema.INDEXES:
                 transaction.execute(index)
-
-    def _use_wal(self) -> None:
-        # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                self._database.select("PRAGMA auto_vacuum = INCREMENTAL")
-                self._database.select("PRAGMA journal_mode = WAL")
-                return
-            except StorageBusy:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     # Reading
 
@@ -121,7 +92,7 @@ class SqliteStorage(Storage):
             self._use(owner, moment)
             return None
         expiry, payload, key_expires, file, boot = row
-        if not self._is_alive(owner, expiry, moment) or not _is_live_key(key_expires, moment):
+        if not self._is_alive(owner, expiry, moment) or not is_live_key(key_expires, moment):
             return None
         if file is None:
             return payload, None
@@ -150,7 +121,7 @@ class SqliteStorage(Storage):
             self._use(owner, moment)
             return False
         expiry, key_expires, file, boot = row
-        is_live = self._is_alive(owner, expiry, moment) and _is_live_key(key_expires, moment)
+        is_live = self._is_alive(owner, expiry, moment) and is_live_key(key_expires, moment)
         return is_live and self._is_whole(key, file, boot)
 
     def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
@@ -202,7 +173,7 @@ class SqliteStorage(Storage):
         return rows if rows and self._is_alive(owner, rows[0][0], moment) else []
 
     def _is_alive(self, owner: str, expiry: object, moment: Moment) -> bool:
-        if not _is_in_future(expiry, moment):
+        if not is_in_future(expiry, moment):
             return False
         if moment.is_touch_due(expiry):
             self._touch(owner, moment)
@@ -223,11 +194,11 @@ class SqliteStorage(Storage):
 
     def expiry(self, owner: str, moment: Moment) -> float | None:
         row = self._database.select_one(schema.EXPIRY, {"owner": owner, "now": moment.now})
-        return row[0] if row and _is_in_future(row[0], moment) and row[1] else None
+        return row[0] if row and is_in_future(row[0], moment) and row[1] else None
 
     def nbytes(self, owner: str, moment: Moment) -> int:
         row = self._database.select_one(schema.NBYTES, {"owner": owner, "now": moment.now})
-        return row[1] if row and _is_in_future(row[0], moment) else 0
+        return row[1] if row and is_in_future(row[0], moment) else 0
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
         span = {"prefix": prefix, "end": _end_of(prefix)}
@@ -286,7 +257,7 @@ class SqliteStorage(Storage):
         place = f"{owner}/{key}"
         for charge, expires, file in transaction.execute(schema.SIZE, (place,)):
             forget_files(transaction, self._buffers, [(file,)])
-            if _is_live_key(expires, moment):
+            if is_live_key(expires, moment):
                 return expires, charge + len(key.encode()), session.nbytes
             transaction.execute(schema.DELETE, (place,))
             return None, 0, transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
@@ -325,7 +296,7 @@ class SqliteStorage(Storage):
         """A transaction on an owner, whose values are gone from it if they have expired."""
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
-            if rows and _is_in_future(rows[0][0], moment):
+            if rows and is_in_future(rows[0][0], moment):
                 expiry, nbytes = rows[0]
                 if not isinstance(nbytes, int):
                     nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
@@ -340,7 +311,7 @@ class SqliteStorage(Storage):
     @staticmethod
     def _has_live(transaction: Transaction, place: str, moment: Moment) -> bool:
         rows = transaction.execute(schema.SIZE, (place,))
-        return bool(rows) and _is_live_key(rows[0][1], moment)
+        return bool(rows) and is_live_key(rows[0][1], moment)
 
     def _charge(self, transaction: Transaction, owner: str, key: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
@@ -379,7 +350,7 @@ class SqliteStorage(Storage):
     def end(self, owner: str, moment: Moment) -> float:
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
-            if rows and _is_ended(rows[0][0]):
+            if rows and is_ended(rows[0][0]):
                 return -float(rows[0][0])
             self._clear(transaction, owner)
             transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
@@ -417,22 +388,3 @@ class SqliteStorage(Storage):
 def _end_of(prefix: str) -> str:
     """The first text after all that begin with the prefix."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
-
-
-def _is_live_key(expiry: object, moment: Moment) -> bool:
-    """Whether a key has no expiry of its own, or one that is yet to come; an unreadable one is past."""
-    return expiry is None or (isinstance(expiry, (float, int)) and expiry > moment.now)
-
-
-def _is_ended(expiry: object) -> TypeGuard[float]:
-    return isinstance(expiry, (float, int)) and expiry < 0
-
-
-def _is_in_future(expiry: object, moment: Moment) -> TypeGuard[float]:
-    """Whether a stored expiry is yet to come. A missing or unreadable one is not.
-
-    :raises SessionEnded: when it says that the owner was ended
-    """
-    if _is_ended(expiry):
-        raise SessionEnded(-expiry)
-    return isinstance(expiry, (float, int)) and expiry > moment.now

@@ -1,0 +1,50 @@
+"""How a connection is opened, and a new database made ready."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import apsw
+
+from ..errors import StorageBusy
+from .database import Database
+from .pool import WAL_PAGES
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+PAGE_BYTES = 4096
+
+
+def connect(filename: str, timeout: float, synchronous: Synchronous) -> apsw.Connection:
+    """A connection that waits for other writers, overwrites what is deleted, and trusts nothing in the file."""
+    # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
+    connection = apsw.Connection(filename, flags=flags)
+    connection.set_busy_timeout(int(timeout * 1000))
+    for pragma in (
+        f"synchronous = {synchronous}",
+        "secure_delete = ON",
+        "trusted_schema = OFF",
+        f"journal_size_limit = {WAL_PAGES * PAGE_BYTES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def use_wal(database: Database, timeout: float) -> None:
+    """Let readers and a writer work side by side, and freed pages go back to the file system.
+
+    :raises StorageBusy: when others keep the database locked for longer than ``timeout`` seconds
+    """
+    # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            database.select("PRAGMA auto_vacuum = INCREMENTAL")
+            database.select("PRAGMA journal_mode = WAL")
+            return
+        except StorageBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

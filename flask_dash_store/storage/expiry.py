@@ -1,0 +1,27 @@
+"""What a stored expiry says. Whatever is in the file, it is live, past, or the mark of an end."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from ..errors import SessionEnded
+from ..lifetime import Moment
+
+
+def is_live_key(expiry: object, moment: Moment) -> bool:
+    """Whether a key has no expiry of its own, or one that is yet to come; an unreadable one is past."""
+    return expiry is None or (isinstance(expiry, (float, int)) and expiry > moment.now)
+
+
+def is_ended(expiry: object) -> TypeGuard[float]:
+    return isinstance(expiry, (float, int)) and expiry < 0
+
+
+def is_in_future(expiry: object, moment: Moment) -> TypeGuard[float]:
+    """Whether a stored expiry is yet to come. A missing or unreadable one is not.
+
+    :raises SessionEnded: when it says that the owner was ended
+    """
+    if is_ended(expiry):
+        raise SessionEnded(-expiry)
+    return isinstance(expiry, (float, int)) and expiry > moment.now
