@@ -24,7 +24,7 @@ from .errors import TamperedValue, UnreadableValue, UnstorableValue
 MAC_BYTES = 32
 
 # Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
-# `python -m benchmarks --only threshold`.
+# `python -m benchmarks.threshold`.
 BODY_THRESHOLD = 128 * 1024
 
 
