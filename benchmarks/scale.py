@@ -37,7 +37,7 @@ Key = tuple[str, str, int]
 def measure(bench: Bench) -> Result:
     result = Result("scale", TITLE, ABOUT)
     sizes = bench.choose((100, 1000, 10_000), (FEWEST, 1000, 10_000, 100_000, MOST))
-    rounds = bench.choose(5, 15)
+    rounds = bench.choose(5, 9)
     compared = bench.runnable(COMPARED)
     purging = [peer for peer in compared if issubclass(peer, CanPurge)]
     bench.expect(len(sizes) * (len(compared) * (1 + 3 * rounds) + len(purging) * rounds))
