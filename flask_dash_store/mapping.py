@@ -105,12 +105,12 @@ class StoredMapping(MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == (other.copy() if isinstance(other, StoredMapping) else dict(other))
+        return self.copy() == dict(_at_one_time(other))
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() | (other.copy() if isinstance(other, StoredMapping) else dict(other))
+        return self.copy() | dict(_at_one_time(other))
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
@@ -200,7 +200,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set keys from a mapping or from pairs of key and value: all of them, or on an error none."""
         items: dict[str, Any] = {}
-        items.update(other.copy() if isinstance(other, StoredMapping) else other, **more)
+        items.update(_at_one_time(other), **more)
         encoded = [(key, self._encode(key, value)) for key, value in items.items()]
         if encoded:
             with self.transaction():
@@ -306,13 +306,12 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def _write(self, key: str, value: Any, ttl: KeyExpiry) -> None:
         stored = self._encode(key, value)
-        moment = self._moment_to_write()
-        try:
+
+        def write(moment: Moment) -> None:
             expires = moment.now + ttl if isinstance(ttl, float) else ttl
             self._storage.set(self._owner, key, stored, moment, expires)
-        except SessionEnded as ended:
-            self._trace.ended_at = ended.ended_at
-            raise
+
+        self._writing(write)
 
     def _encode(self, key: str, value: Any) -> Stored:
         self._check_key(key)
@@ -327,3 +326,8 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def _check_key(self, key: object) -> str:
         return check_key(key, self._backend.max_key_length)
+
+
+def _at_one_time(other: Any) -> Any:
+    """What ``dict`` takes, but of a store its values at one point in time, where ``dict`` would read key by key."""
+    return other.copy() if isinstance(other, StoredMapping) else other

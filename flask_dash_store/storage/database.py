@@ -40,7 +40,7 @@ class Database:
         try:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
             self._pool.release(connection)

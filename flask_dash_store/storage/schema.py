@@ -68,7 +68,7 @@ EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
 DELETE_TORN = 'DELETE FROM "values" WHERE file = ?'
 MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
-DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
+DELETE = 'DELETE FROM "values" WHERE key = ?'
 DELETE_EXPIRED = "DELETE FROM \"values\" WHERE key = ? AND (expires <= ? OR expires >= '') RETURNING file"
 CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
 CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"

@@ -266,7 +266,7 @@ class SqliteStorage(Storage):
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         place = f"{owner}/{key}"
         with self._writing(owner, moment) as (transaction, session):
-            was_live = self._has_live(transaction, place, moment)
+            was_live = any(is_live_key(expires, moment) for _, expires, _ in transaction.execute(schema.SIZE, (place,)))
             if was_live:
                 transaction.execute(schema.EXPIRE_KEY, (key_expires, place))
             if session.expiry is not None:
@@ -276,12 +276,13 @@ class SqliteStorage(Storage):
     def delete(self, owner: str, key: str, moment: Moment) -> bool:
         place = f"{owner}/{key}"
         with self._writing(owner, moment) as (transaction, session):
-            was_live = self._has_live(transaction, place, moment)
-            freed = sum(row[0] for row in transaction.execute(schema.SIZE, (place,)))
-            deleted = transaction.execute(schema.DELETE, (place,))
-            forget_files(transaction, self._buffers, deleted)
+            was_live, nbytes = False, session.nbytes
+            for charge, expires, file in transaction.execute(schema.SIZE, (place,)):
+                was_live = is_live_key(expires, moment)
+                nbytes -= charge + len(key.encode())
+                transaction.execute(schema.DELETE, (place,))
+                forget_files(transaction, self._buffers, [(file,)])
             if session.expiry is not None:
-                nbytes = session.nbytes - freed - len(key.encode()) if deleted else session.nbytes
                 self._record_use(transaction, owner, session, nbytes, moment)
             return was_live
 
@@ -307,11 +308,6 @@ class SqliteStorage(Storage):
 
     def _clear(self, transaction: Transaction, owner: str) -> None:
         forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
-
-    @staticmethod
-    def _has_live(transaction: Transaction, place: str, moment: Moment) -> bool:
-        rows = transaction.execute(schema.SIZE, (place,))
-        return bool(rows) and is_live_key(rows[0][1], moment)
 
     def _charge(self, transaction: Transaction, owner: str, key: str, nbytes: int, growth: int, moment: Moment) -> int:
         if growth > 0 and nbytes + growth > self._max_bytes:
