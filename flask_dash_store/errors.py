@@ -86,6 +86,10 @@ class QuotaExceeded(UserStoreError):
     """The owner's values together would be larger than they may be; nothing has changed."""
 
 
+class TooManyKeys(UserStoreError):
+    """The owner would have more keys than it may; nothing has changed."""
+
+
 class StorageError(UserStoreError):
     """The storage could not do what was asked of it; the message says what it answered."""
 
@@ -104,3 +108,11 @@ class StorageCorrupt(StorageError):
 
 class StorageClosed(StorageError):
     """The storage has been closed, or lived in the memory of the process this one was forked from."""
+
+
+class UnknownFormat(StorageError):
+    """The file was written by a newer version of this package, or by another program. It is left as it is."""
+
+
+class UnsuitableFilesystem(StorageError):
+    """The file lies on a file system without the locks and the shared memory that SQLite's WAL mode needs."""

@@ -37,6 +37,7 @@ class Installation:
             settings.url,
             folder=Path(app.instance_path),
             max_bytes=settings.max_bytes,
+            max_keys=settings.max_keys,
             timeout=settings.timeout_seconds,
             synchronous=settings.synchronous,
         )

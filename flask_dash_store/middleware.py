@@ -30,8 +30,8 @@ class UserStoreMiddleware:
     :param app: a Flask app, a Dash app, or None
     :param clock: gives seconds since the epoch; for tests
     :param options: settings, by the names of the config keys in lower case without ``USER_STORE_``: ``url``, ``ttl``,
-        ``lifetime``, ``max_bytes``, ``max_value_bytes``, ``max_key_length``, ``timeout``, ``codec``, ``synchronous``,
-        ``counts_as_use``, ``cookie_name``, ``cookie_path``, ``cookie_domain``, ``cookie_samesite``,
+        ``lifetime``, ``max_bytes``, ``max_value_bytes``, ``max_keys``, ``max_key_length``, ``timeout``, ``codec``,
+        ``synchronous``, ``counts_as_use``, ``cookie_name``, ``cookie_path``, ``cookie_domain``, ``cookie_samesite``,
         ``cookie_secure``, ``cookie_partitioned``. They win over the app's config.
     :raises ConfigurationError: as :meth:`init_app` does
     """

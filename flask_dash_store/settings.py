@@ -17,7 +17,7 @@ from .keys import DEFAULT_MAX_KEY_LENGTH
 from .lifetime import CENTURY, seconds
 from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .storage.connecting import Synchronous
-from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT
+from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60
@@ -38,6 +38,7 @@ class Settings:
     lifetime: float | timedelta | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
+    max_keys: int = DEFAULT_MAX_KEYS
     max_key_length: int = DEFAULT_MAX_KEY_LENGTH
     timeout: float | timedelta = DEFAULT_TIMEOUT
     codec: str = "pickle"
@@ -69,7 +70,7 @@ class Settings:
 
     def _check(self) -> None:
         self._must("url", isinstance(self.url, str), "a str")
-        for name in ("max_bytes", "max_value_bytes", "max_key_length"):
+        for name in ("max_bytes", "max_value_bytes", "max_keys", "max_key_length"):
             size = getattr(self, name)
             self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
         self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")

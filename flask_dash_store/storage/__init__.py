@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from .base import Storage
 from .connecting import Synchronous
-from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, SqliteStorage
+from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, SqliteStorage
 
 __all__ = ["Storage", "open_storage"]
 
@@ -20,6 +20,7 @@ def open_storage(
     *,
     folder: Path,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    max_keys: int = DEFAULT_MAX_KEYS,
     timeout: float = DEFAULT_TIMEOUT,
     synchronous: Synchronous = "NORMAL",
 ) -> Storage:
@@ -40,4 +41,4 @@ def open_storage(
     else:
         name = path.lstrip("/")
         location = str(folder / name if "/" not in name else Path("/") / name)
-    return SqliteStorage(location, max_bytes=max_bytes, timeout=timeout, synchronous=synchronous)
+    return SqliteStorage(location, max_bytes=max_bytes, max_keys=max_keys, timeout=timeout, synchronous=synchronous)

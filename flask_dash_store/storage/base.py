@@ -18,15 +18,28 @@ method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..body import Stored
 from ..lifetime import Moment
 
 Reseal = Callable[[str, bytes], bytes]
 KeyExpiry = float | None | Literal["keep"]
+
+
+class Dump(NamedTuple):
+    """All that a storage keeps of an owner, in a form that any storage takes.
+
+    Times are in seconds since the epoch. An owner that was ended has a time when it was, and no values; of the
+    others, ``expires`` is infinity for those who are kept until they are deleted. Values are in the order of their
+    keys, each with the time when its key is gone by itself, if it is.
+    """
+
+    expires: float
+    ended_at: float | None
+    values: list[tuple[str, Stored, float | None]]
 
 
 class Storage(ABC):
@@ -62,6 +75,7 @@ class Storage(ABC):
         :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry;
             None for never, ``"keep"`` for what it was
         :raises QuotaExceeded: when the owner's values together would be larger than they may be
+        :raises TooManyKeys: when the owner would have more keys than it may
         """
 
     @abstractmethod
@@ -133,6 +147,25 @@ class Storage(ABC):
 
         An exception that leaves the block undoes all of it. Blocks nest: an inner one can fail by itself.
         """
+
+    @abstractmethod
+    def everyone(self) -> Iterator[str]:
+        """The owners that it knows, expired and ended ones too, in any order.
+
+        Each that it knows from beginning to end is given once. One that comes or goes meanwhile may be given.
+        """
+
+    @abstractmethod
+    def dump(self, owner: str) -> Dump | None:
+        """All that is kept of the owner, at one point in time; None when nothing is. It is no use."""
+
+    @abstractmethod
+    def load(self, owner: str, dump: Dump) -> None:
+        """Put what was dumped in the place of all that is kept of the owner, whatever the owner's limits are."""
+
+    def problems(self) -> Iterator[str]:
+        """What is damaged, each as a sentence. It may take long, and others work meanwhile."""
+        return iter(())
 
     @abstractmethod
     def if_undone(self, call: Callable[[], None]) -> None:

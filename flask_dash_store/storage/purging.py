@@ -71,8 +71,8 @@ class Purging:
             forget_files(transaction, self._buffers, deleted)
             removed += len(deleted)
         for owner in {place.partition("/")[0] for place in places}:
-            nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
-            transaction.execute(schema.RECOUNT, (nbytes, owner))
+            nbytes, count = transaction.execute(schema.MEASURE, {"owner": owner})[0]
+            transaction.execute(schema.RECOUNT, (nbytes, count, owner))
         return removed
 
     def _vacuum(self, wait: bool) -> None:

@@ -2,14 +2,14 @@
 
 ``values`` keeps ``<owner>/<key>`` -> payload, when the key expires if it does by itself, and the name of the body's
 file if it has one. An owner's keys are a range of the primary key, and their order is the rowid's. ``sessions`` keeps
-``<owner>`` -> the owner's expiry, and how many bytes its values take.
+``<owner>`` -> the owner's expiry, and how many bytes and keys its values take.
 
 The expiry is in seconds since the epoch; that of an owner who was ended is the time of its end, negated. So the past
 and the long ended are one range of one index.
 """
 
 VALUES_COLUMNS = "expires REAL, file TEXT, file_bytes INTEGER NOT NULL DEFAULT 0, boot TEXT"
-SESSIONS_COLUMNS = "bytes INTEGER NOT NULL DEFAULT 0"
+SESSIONS_COLUMNS = "bytes INTEGER NOT NULL DEFAULT 0, keys INTEGER NOT NULL DEFAULT 0"
 INDEXES = (
     # Finds an owner's expiry without a look at the table, for each operation asks for it.
     'CREATE UNIQUE INDEX IF NOT EXISTS "sessions_by_key" ON "sessions" (key, value)',
@@ -43,12 +43,14 @@ _CHARGES = f"COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(
 NBYTES = f"""
     SELECT s.value, (SELECT {_CHARGES} FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
     FROM "sessions" s WHERE s.key = :owner"""
-MEASURE = f'SELECT {_CHARGES} FROM "values" v WHERE {_OWN_KEYS}'
+MEASURE = f'SELECT {_CHARGES}, COUNT(*) FROM "values" v WHERE {_OWN_KEYS}'
 OWNERS = f"""
     SELECT s.key FROM "sessions" s
     WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now
     AND EXISTS (SELECT 1 FROM "values" v WHERE v.key >= s.key || '/' AND v.key < s.key || '0' AND {_LIVE_KEY})
     ORDER BY s.key"""
+EVERYONE = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
+DUMP = f'SELECT v.key, v.value, v.expires, v.file, v.boot FROM "values" v WHERE {_OWN_KEYS} ORDER BY v.rowid'
 IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
@@ -75,16 +77,16 @@ CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0'
 
 # Sessions
 
-SESSION = 'SELECT value, bytes FROM "sessions" WHERE key = ?'
+SESSION = 'SELECT value, bytes, keys FROM "sessions" WHERE key = ?'
 PUT_SESSION = """
-    INSERT INTO "sessions" (key, value, bytes) VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes"""
+    INSERT INTO "sessions" (key, value, bytes, keys) VALUES (?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes, keys = excluded.keys"""
 TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
     WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
-RECOUNT = 'UPDATE "sessions" SET bytes = ? WHERE key = ?'
+RECOUNT = 'UPDATE "sessions" SET bytes = ?, keys = ? WHERE key = ?'
 
 # Purging
 

@@ -7,26 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ..body import Body, Stored
-from ..errors import QuotaExceeded, StorageBusy, StorageCorrupt, StorageError
+from ..errors import StorageBusy, StorageCorrupt, StorageError
 from ..lifetime import Moment
 from . import schema
-from .base import KeyExpiry, Reseal, Storage
+from .account import Account, Limits, clear, measure
+from .base import Dump, KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
 from .connecting import Synchronous, connect, use_wal
 from .database import Database
+from .dumping import Dumping
 from .expiry import is_ended, is_in_future, is_live_key
 from .files import TemporaryDirectory, prepare_private_file
 from .pool import Connect, MemoryPool, Pool
-from .purging import Purging, forget_files
+from .purging import Purging
 from .tables import Table
-from .transaction import Row, Transaction
+from .transaction import Row
 
 logger = logging.getLogger("flask_dash_store")
 
 DEFAULT_MAX_BYTES = 2**30
+DEFAULT_MAX_KEYS = 100_000
 DEFAULT_TIMEOUT = 5.0
 
 
@@ -34,16 +36,12 @@ class _Replaced(Exception):
     """Another request has replaced the value whose body was to be read."""
 
 
-class _Session(NamedTuple):
-    expiry: float | None  # None: the owner has no values, so a first one begins its time anew
-    nbytes: int
-
-
 class SqliteStorage(Storage):
     """Values in a SQLite file, in memory, or in a file that goes away with the process.
 
     :param path: the file, ``":memory:"``, or None for a temporary file
     :param max_bytes: how many bytes the keys and payloads of one owner may take
+    :param max_keys: how many keys one owner may have
     :param timeout: seconds that a call waits for other writers
     :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the
         last ones, and is always consistent (https://www.sqlite.org/pragma.html#pragma_synchronous)
@@ -54,10 +52,11 @@ class SqliteStorage(Storage):
         path: str | Path | None,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        max_keys: int = DEFAULT_MAX_KEYS,
         timeout: float = DEFAULT_TIMEOUT,
         synchronous: Synchronous = "NORMAL",
     ) -> None:
-        self._max_bytes = max_bytes
+        self._limits = Limits(max_bytes, max_keys)
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._buffers: Buffers
@@ -73,6 +72,7 @@ class SqliteStorage(Storage):
         use_wal(self._database, timeout)
         self._make_tables()
         self._purging = Purging(self._database, self._buffers)
+        self._dumping = Dumping(self._database, self._buffers, self._boot)
 
     def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
         return lambda: connect(self.filename, timeout, synchronous)
@@ -224,16 +224,14 @@ class SqliteStorage(Storage):
         place = f"{owner}/{key}"
         file, file_bytes = (body.name, body.nbytes) if body else (None, 0)
         boot = self._boot if body else None
-        with self._writing_body(body), self._writing(owner, moment) as (transaction, session):
+        with self._writing_body(body), self._writing(owner, moment) as account:
             if file is not None:
-                transaction.then(if_undone=partial(self._buffers.remove, [file]))
-            kept, old_charge, nbytes = self._replaced(transaction, owner, key, session, moment)
+                account.transaction.then(if_undone=partial(self._buffers.remove, [file]))
+            kept = account.make_room(key, schema.charge(len(payload), file_bytes))
             if key_expires == "keep":
                 key_expires = kept
-            growth = schema.charge(len(payload), file_bytes) + len(key.encode()) - old_charge
-            nbytes = self._charge(transaction, owner, key, nbytes, growth, moment)
-            transaction.execute(schema.PUT, (place, payload, key_expires, file, file_bytes, boot))
-            self._record_use(transaction, owner, session, nbytes, moment)
+            account.transaction.execute(schema.PUT, (place, payload, key_expires, file, file_bytes, boot))
+            account.record_use()
 
     @contextmanager
     def _writing_body(self, body: Body | None) -> Iterator[None]:
@@ -247,110 +245,65 @@ class SqliteStorage(Storage):
                 self._buffers.remove([body.name])
             raise
 
-    def _replaced(
-        self, transaction: Transaction, owner: str, key: str, session: _Session, moment: Moment
-    ) -> tuple[float | None, int, int]:
-        """What is to be overwritten: when it expires, how many bytes it counts as, and the owner's values with it.
-
-        A key that has expired is deleted, so that what is stored there next is new, and comes last.
-        """
-        place = f"{owner}/{key}"
-        for charge, expires, file in transaction.execute(schema.SIZE, (place,)):
-            forget_files(transaction, self._buffers, [(file,)])
-            if is_live_key(expires, moment):
-                return expires, charge + len(key.encode()), session.nbytes
-            transaction.execute(schema.DELETE, (place,))
-            return None, 0, transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
-        return None, 0, session.nbytes
-
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
-        place = f"{owner}/{key}"
-        with self._writing(owner, moment) as (transaction, session):
-            was_live = any(is_live_key(expires, moment) for _, expires, _ in transaction.execute(schema.SIZE, (place,)))
-            if was_live:
-                transaction.execute(schema.EXPIRE_KEY, (key_expires, place))
-            if session.expiry is not None:
-                self._record_use(transaction, owner, session, session.nbytes, moment)
-            return was_live
+        with self._writing(owner, moment) as account:
+            is_there = account.has(key)
+            if is_there:
+                account.transaction.execute(schema.EXPIRE_KEY, (key_expires, f"{owner}/{key}"))
+            if account.is_live:
+                account.record_use()
+            return is_there
 
     def delete(self, owner: str, key: str, moment: Moment) -> bool:
-        place = f"{owner}/{key}"
-        with self._writing(owner, moment) as (transaction, session):
-            was_live, nbytes = False, session.nbytes
-            for charge, expires, file in transaction.execute(schema.SIZE, (place,)):
-                was_live = is_live_key(expires, moment)
-                nbytes -= charge + len(key.encode())
-                transaction.execute(schema.DELETE, (place,))
-                forget_files(transaction, self._buffers, [(file,)])
-            if session.expiry is not None:
-                self._record_use(transaction, owner, session, nbytes, moment)
-            return was_live
+        with self._writing(owner, moment) as account:
+            was_there = account.delete(key)
+            if account.is_live:
+                account.record_use()
+            return was_there
 
     def clear(self, owner: str, moment: Moment) -> None:
-        with self._writing(owner, moment) as (transaction, session):
-            if session.expiry is not None:
-                self._clear(transaction, owner)
-                self._record_use(transaction, owner, session, 0, moment)
+        with self._writing(owner, moment) as account:
+            if account.is_live:
+                account.clear()
+                account.record_use()
 
     @contextmanager
-    def _writing(self, owner: str, moment: Moment) -> Iterator[tuple[Transaction, _Session]]:
-        """A transaction on an owner, whose values are gone from it if they have expired."""
+    def _writing(self, owner: str, moment: Moment) -> Iterator[Account]:
         with self._database.transaction() as transaction:
-            rows = transaction.execute(schema.SESSION, (owner,))
-            if rows and is_in_future(rows[0][0], moment):
-                expiry, nbytes = rows[0]
-                if not isinstance(nbytes, int):
-                    nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
-                yield transaction, _Session(expiry, nbytes)
-            else:
-                self._clear(transaction, owner)
-                yield transaction, _Session(None, 0)
-
-    def _clear(self, transaction: Transaction, owner: str) -> None:
-        forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
-
-    def _charge(self, transaction: Transaction, owner: str, key: str, nbytes: int, growth: int, moment: Moment) -> int:
-        if growth > 0 and nbytes + growth > self._max_bytes:
-            forget_files(
-                transaction, self._buffers, transaction.execute(schema.CLEAR_EXPIRED, (owner, owner, moment.now))
-            )
-            nbytes = transaction.execute(schema.MEASURE, {"owner": owner})[0][0]
-            if nbytes + growth > self._max_bytes:
-                raise QuotaExceeded(
-                    f"The value for {key!r} needs {growth} bytes more. The values of one owner may take "
-                    f"{self._max_bytes} bytes, and {nbytes} are taken. Delete keys, or raise USER_STORE_MAX_BYTES "
-                    "(max_bytes=)."
-                )
-        return nbytes + growth
-
-    @staticmethod
-    def _record_use(transaction: Transaction, owner: str, session: _Session, nbytes: int, moment: Moment) -> None:
-        if session.expiry is None or moment.is_touch_due(session.expiry):
-            transaction.execute(schema.PUT_SESSION, (owner, moment.expires, nbytes))
-        elif nbytes != session.nbytes:
-            transaction.execute(schema.PUT_SESSION, (owner, session.expiry, nbytes))
+            yield Account(transaction, self._buffers, self._limits, owner, moment)
 
     # Sessions as a whole
 
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
-        with self._writing(owner, moment) as (transaction, session):
+        with self._writing(owner, moment) as account:
+            transaction = account.transaction
             for key, payload, *_ in self._own_values(schema.ITEMS, owner, moment):
                 place = f"{owner}/{key}"
                 transaction.execute(schema.MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
-            self._clear(transaction, owner)
-            if session.expiry is not None:
-                nbytes = transaction.execute(schema.MEASURE, {"owner": new_owner})[0][0]
-                transaction.execute(schema.PUT_SESSION, (new_owner, moment.expires, nbytes))
-            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
+            account.clear()
+            if account.is_live:
+                transaction.execute(schema.PUT_SESSION, (new_owner, moment.expires, *measure(transaction, new_owner)))
+            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0, 0))
 
     def end(self, owner: str, moment: Moment) -> float:
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
             if rows and is_ended(rows[0][0]):
                 return -float(rows[0][0])
-            self._clear(transaction, owner)
-            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0))
+            clear(transaction, self._buffers, owner)
+            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0, 0))
             return moment.now
+
+    # Copying
+
+    def everyone(self) -> Iterator[str]:
+        return self._dumping.everyone()
+
+    def dump(self, owner: str) -> Dump | None:
+        return self._dumping.dump(owner)
+
+    def load(self, owner: str, dump: Dump) -> None:
+        self._dumping.load(owner, dump)
 
     # Purging
 
