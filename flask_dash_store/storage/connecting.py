@@ -7,8 +7,10 @@ from typing import Literal
 
 import apsw
 
-from ..errors import StorageBusy
+from ..errors import StorageBusy, UnsuitableFilesystem
 from .database import Database
+from .filesystem import advice
+from .format import check_format
 from .pool import WAL_PAGES
 
 Synchronous = Literal["NORMAL", "FULL"]
@@ -17,7 +19,10 @@ PAGE_BYTES = 4096
 
 
 def connect(filename: str, timeout: float, synchronous: Synchronous) -> apsw.Connection:
-    """A connection that waits for other writers, overwrites what is deleted, and trusts nothing in the file."""
+    """A connection that waits for other writers, overwrites what is deleted, and trusts nothing in the file.
+
+    :raises UnknownFormat: when the file was written by a newer version of this package, or by another program
+    """
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
     connection = apsw.Connection(filename, flags=flags)
@@ -26,15 +31,18 @@ def connect(filename: str, timeout: float, synchronous: Synchronous) -> apsw.Con
         f"synchronous = {synchronous}",
         "secure_delete = ON",
         "trusted_schema = OFF",
+        "cell_size_check = ON",
         f"journal_size_limit = {WAL_PAGES * PAGE_BYTES}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+    check_format(connection, filename)
     return connection
 
 
-def use_wal(database: Database, timeout: float) -> None:
+def use_wal(database: Database, filename: str, timeout: float) -> None:
     """Let readers and a writer work side by side, and freed pages go back to the file system.
 
+    :raises UnsuitableFilesystem: when that is not possible where the file lies
     :raises StorageBusy: when others keep the database locked for longer than ``timeout`` seconds
     """
     # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
@@ -42,9 +50,12 @@ def use_wal(database: Database, timeout: float) -> None:
     while True:
         try:
             database.select("PRAGMA auto_vacuum = INCREMENTAL")
-            database.select("PRAGMA journal_mode = WAL")
-            return
+            mode = database.select("PRAGMA journal_mode = WAL")
         except StorageBusy:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+            continue
+        if mode not in ([("wal",)], [("memory",)]):
+            raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
+        return

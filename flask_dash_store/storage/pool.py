@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 import apsw
 
 from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from .identity import FileIdentity
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -49,15 +50,18 @@ class Pool:
     :param connect: opens and prepares a connection
     :param name: what error messages call the database
     :param timeout: seconds that a caller waits for others
+    :param file: the database's file; None when it has none
     """
 
-    def __init__(self, connect: Connect, name: str, timeout: float) -> None:
+    def __init__(self, connect: Connect, name: str, timeout: float, file: FileIdentity | None = None) -> None:
         self.name = name
         self.timeout = timeout
         self.writer = threading.Lock()
         self._connect = connect
         self._idle: deque[apsw.Connection] = deque()
         self._open: set[apsw.Connection] = set()
+        self._file = file
+        self._to_former_file: set[apsw.Connection] = set()
         self._opening = threading.Lock()
         self._max_idle = MAX_IDLE
         self._closed_because: str | None = None
@@ -75,13 +79,35 @@ class Pool:
     def _new(self) -> apsw.Connection:
         with self._opening:
             self.check_open()
+            self._follow_file()
             try:
                 connection = self._connect()
             except apsw.Error as error:
                 raise self.fault(error) from error
             self._open.add(connection)
+            if self._file is not None:
+                self._file.note_wal()
         connection.set_wal_hook(self._note_wal)
         return connection
+
+    def _follow_file(self) -> None:
+        """Write to no file that has been deleted or replaced, for what is written there is lost.
+
+        :raises StorageError: when there is no file to go on with
+        """
+        if self._file is None or self._file.is_same():
+            return
+        self._to_former_file |= self._open
+        self._checkpoint_former_file()
+        self._close_idle()
+        if self._open:
+            raise StorageError(f"The storage file {self.name} was replaced while it was being read. Try again.")
+        self._file.follow()
+
+    def _checkpoint_former_file(self) -> None:
+        """Leave a file that was moved away complete, for its WAL does not go with it."""
+        with suppress(IndexError, apsw.Error):
+            self._idle[-1].wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def take_turn(self, patience: float) -> float:
         """Become this process's writer, who releases :attr:`writer` in the end.
@@ -89,13 +115,25 @@ class Pool:
         :param patience: seconds to wait for other threads
         :returns: how many of them are left to wait for other processes
         :raises StorageBusy: when it has taken longer
+        :raises StorageError: when the file has gone
         """
-        if self.writer.acquire(blocking=False):
-            return patience
-        began = time.monotonic()
-        if not self.writer.acquire(timeout=patience):
-            raise self.busy()
-        return max(0.0, patience - (time.monotonic() - began))
+        if not self.writer.acquire(blocking=False):
+            began = time.monotonic()
+            if not self.writer.acquire(timeout=patience):
+                raise self.busy()
+            patience = max(0.0, patience - (time.monotonic() - began))
+        if self._file is not None and not self._file.is_same():
+            self._leave_file()
+        return patience
+
+    def _leave_file(self) -> None:
+        try:
+            with self._opening:
+                self.check_open()
+                self._follow_file()
+        except BaseException:
+            self.writer.release()
+            raise
 
     @contextmanager
     def waiting(self, connection: apsw.Connection, patience: float) -> Iterator[None]:
@@ -141,13 +179,15 @@ class Pool:
 
     def release(self, connection: apsw.Connection) -> None:
         """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
-        if self._closed_because or len(self._idle) >= self._max_idle or connection.in_transaction:
+        is_of_use = not self._closed_because and len(self._idle) < self._max_idle and not connection.in_transaction
+        if not is_of_use or connection in self._to_former_file:
             self._discard(connection)
         else:
             self._idle.append(connection)
 
     def _discard(self, connection: apsw.Connection) -> None:
         self._open.discard(connection)
+        self._to_former_file.discard(connection)
         connection.close(True)
 
     def _close_idle(self) -> None:
@@ -193,6 +233,7 @@ class Pool:
                 "start processes before a transaction begins, or after it ends"
             )
         self._open = set()
+        self._to_former_file = set()
         self._idle = deque()
         self._max_idle = MAX_IDLE
         self._opening = threading.Lock()

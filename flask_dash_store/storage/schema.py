@@ -18,6 +18,12 @@ INDEXES = (
     'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
 )
 
+FROM_FORMAT_1 = (
+    'ALTER TABLE "sessions" ADD COLUMN keys INTEGER NOT NULL DEFAULT 0',
+    """UPDATE "sessions" SET keys = (SELECT COUNT(*) FROM "values" v
+        WHERE v.key >= sessions.key || '/' AND v.key < sessions.key || '0')""",
+)
+
 # Bytes are counted in blocks, so that overwriting a value by one of about its size changes no count.
 BLOCK = 256
 

@@ -20,6 +20,9 @@ from .database import Database
 from .dumping import Dumping
 from .expiry import is_ended, is_in_future, is_live_key
 from .files import TemporaryDirectory, prepare_private_file
+from .filesystem import check_filesystem
+from .format import upgrade
+from .identity import FileIdentity
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
 from .tables import Table
@@ -67,9 +70,11 @@ class SqliteStorage(Storage):
         else:
             file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
             self.filename = str(prepare_private_file(file))
-            self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout))
+            check_filesystem(self.filename)
+            identity = FileIdentity(self.filename)
+            self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, identity))
             self._buffers = BufferFiles(Path(f"{self.filename}.buffers"), sync=synchronous == "FULL")
-        use_wal(self._database, timeout)
+        use_wal(self._database, self.filename, timeout)
         self._make_tables()
         self._purging = Purging(self._database, self._buffers)
         self._dumping = Dumping(self._database, self._buffers, self._boot)
@@ -79,6 +84,7 @@ class SqliteStorage(Storage):
 
     def _make_tables(self) -> None:
         with self._database.transaction() as transaction:
+            upgrade(transaction, self.filename)
             self.values = Table(self._database, self.filename, "values", schema.VALUES_COLUMNS)
             self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
             for index in schema.INDEXES:

@@ -1,0 +1,56 @@
+"""Refusing file systems on which SQLite's WAL mode would lose data.
+
+WAL needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some
+not even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). Nothing
+fails there at first, so it has to be said before anything is stored.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import UnsuitableFilesystem
+
+_NETWORK = "afs afp beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
+_MOUNTED_BY_PROGRAMS = "fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs"
+UNSUITABLE = frozenset([*_NETWORK.split(" "), *_MOUNTED_BY_PROGRAMS.split(" ")])
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def check_filesystem(path: str) -> None:
+    """Look where a file lies.
+
+    :raises UnsuitableFilesystem: when it is a network file system. Where the system does not tell, none is suspected.
+    """
+    try:
+        mounts = _MOUNTS.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = filesystem_of(path, mounts)
+    if kind in UNSUITABLE:
+        raise UnsuitableFilesystem(advice(path, f"it is {kind}"))
+
+
+def advice(path: str, reason: str) -> str:
+    return (
+        f"The storage file {path} lies on a file system that SQLite's WAL mode cannot be used on: {reason}. Put it on "
+        "a local disk (USER_STORE_URL, url=); several hosts share a store by Redis or PostgreSQL."
+    )
+
+
+def filesystem_of(path: str, mounts: str) -> str | None:
+    """The type of the file system that an absolute path lies on; None when it is not known.
+
+    :param mounts: what Linux says of its mounts (proc(5), "/proc/pid/mountinfo")
+    """
+    kind, longest = None, -1
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields.split()[4])
+        is_below = path == point or path.startswith(point.rstrip("/") + "/")
+        if is_below and len(point) >= longest:  # Of two mounts on one point the later one covers the other.
+            kind, longest = source.split()[0], len(point)
+    return kind
