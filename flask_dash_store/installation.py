@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 
-from .codec import CODECS
+from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash_setup import hide_store_from_dash_setup
 from .lifetime import Clock, Lifetime, seconds
@@ -23,6 +23,8 @@ from .trace import Trace
 from .user_store import UserStore
 from .wsgi import SessionMiddleware, current
 
+EXTENSION = "user_store"
+
 
 class Installation:
     """What UserStoreMiddleware has made of one app.
@@ -33,7 +35,7 @@ class Installation:
 
     def __init__(self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock) -> None:
         attributes = settings.cookie_attributes(cookie_path)
-        storage = open_storage(
+        self.storage = open_storage(
             settings.url,
             folder=Path(app.instance_path),
             max_bytes=settings.max_bytes,
@@ -41,10 +43,11 @@ class Installation:
             timeout=settings.timeout_seconds,
             synchronous=settings.synchronous,
         )
+        self.codec: Codec = CODECS[settings.codec](settings.secrets)
         self._app = app
         self._backend = Backend(
-            storage,
-            CODECS[settings.codec](settings.secrets),
+            self.storage,
+            self.codec,
             Lifetime(settings.ttl_seconds, clock),
             settings.max_key_length,
             settings.max_value_bytes,

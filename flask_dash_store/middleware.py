@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, current_app, has_app_context
 
+from .cli import user_store
 from .errors import ConfigurationError
-from .installation import Installation
+from .installation import EXTENSION, Installation
 from .lifetime import Clock
 from .settings import Settings
 from .user_store import UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
-
-EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -62,6 +61,7 @@ class UserStoreMiddleware:
         settings.warn_of_weak_secret(stacklevel + 1)
         installation = Installation(server, settings, cookie_path, home, self._clock)
         server.extensions[EXTENSION] = installation
+        server.cli.add_command(user_store)
         self._installed.append(installation)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:

@@ -127,7 +127,7 @@ def test_files_and_new_directories_are_for_their_owner_alone_whatever_the_umask(
     made = sorted(path for path in tmp_path.rglob("*"))
     modes = {path.name: mode(path) for path in made}
     storage.close()
-    files = {"values.sqlite": 0o600, "values.sqlite-shm": 0o600, "values.sqlite-wal": 0o600}
+    files = {f"values.sqlite{suffix}": 0o600 for suffix in ("", "-shm", "-wal", "-reserve")}
     assert modes == files | {"new": 0o700, "newer": 0o700}
 
 

@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import re
+import shutil
 import struct
 import uuid
 import zlib
@@ -29,6 +30,7 @@ _MAGIC = b"flask_dash_store"
 _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -38,6 +40,21 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return str(uuid.uuid4())  # Unknown here, so that each process looks at the checksums for itself.
+
+
+def buffers_beside(database: str | Path) -> Path:
+    """The directory of the bodies whose rows are in a database file."""
+    return Path(f"{database}.buffers")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy one body, which is there, whole and synced, once its name is."""
+    temporary = target.with_name(target.name + _TEMPORARY)
+    with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
+        shutil.copyfileobj(original, copy, 2**20)
+        copy.flush()
+        os.fsync(copy.fileno())
+    os.rename(temporary, target)
 
 
 class Buffers(Protocol):
@@ -88,7 +105,7 @@ class BufferFiles:
     def _write(self, body: Body) -> None:
         path = self._path(body.name)
         temporary = path + _TEMPORARY
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        descriptor = os.open(temporary, _NEW, 0o600)
         try:
             with open(descriptor, "wb", buffering=0) as file:
                 for piece in _pieces(body):

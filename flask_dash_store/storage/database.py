@@ -95,5 +95,32 @@ class Database:
             with Transaction(self._pool, wait) as transaction:
                 yield transaction
 
+    @contextmanager
+    def snapshot(self, meanwhile: Callable[[], None]) -> Iterator[apsw.Connection]:
+        """A connection that sees what is stored now, whatever is written later.
+
+        :param meanwhile: called at that point in time, while nobody writes
+        """
+        connection = self._pool.acquire()
+        try:
+            with self.transaction():
+                connection.execute("BEGIN").fetchall()
+                connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()
+                meanwhile()
+            yield connection
+        finally:
+            self._pool.release(connection)
+
+    def is_in_transaction(self) -> bool:
+        """Whether the caller's context is in a transaction."""
+        return current_transaction(self._pool) is not None
+
+    def checkpoint(self, truncate: bool = False) -> None:
+        """Copy the WAL into the database, as far as readers let it, so that the next write begins it anew.
+
+        :param truncate: whether to wait for readers and writers, and leave the WAL empty
+        """
+        self._pool.checkpoint(truncate)
+
     def close(self) -> None:
         self._pool.close()

@@ -158,17 +158,19 @@ class Pool:
         is_long = self._wal_pages > LONG_WAL_PAGES and self.writer.acquire(timeout=self.timeout)
         try:
             self._wal_pages = 0
-            self._checkpoint()
+            self.checkpoint()
         finally:
             if is_long:
                 self.writer.release()
             self._checkpointer.release()
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self, truncate: bool = False) -> None:
+        """Copy the WAL into the database, as far as readers let it; or wait for them, and leave it empty."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
             connection = self.acquire()
             try:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connection.wal_checkpoint(mode=mode)
             finally:
                 self.release(connection)
         except apsw.BusyError:

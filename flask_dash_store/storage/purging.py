@@ -37,10 +37,13 @@ class Purging:
         for few in self._past(schema.PAST_OWNERS, (-max(ended_before, 0.0), now, limit), wait):
             with self._database.transaction(wait) as transaction:
                 removed += sum(self._purge_owner(transaction, owner, expiry) for owner, expiry in few)
+        self._empty_ended(limit, wait)
         self._vacuum(wait)
         if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
+        if wait and removed < limit:
+            self._database.checkpoint(truncate=True)  # What was deleted is still to be read in the WAL.
         return removed
 
     def keys(self, now: float, limit: int, wait: bool) -> int:
@@ -63,6 +66,12 @@ class Purging:
             return False  # It has been used again since it was looked for.
         forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
         return True
+
+    def _empty_ended(self, limit: int, wait: bool) -> None:
+        for (owner,) in self._database.select(schema.ENDED_WITH_VALUES, (limit,)):
+            with self._database.transaction(wait) as transaction:
+                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
+                transaction.execute(schema.RECOUNT, (0, 0, owner))
 
     def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> int:
         removed = 0

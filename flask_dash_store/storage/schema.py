@@ -14,6 +14,8 @@ INDEXES = (
     # Finds an owner's expiry without a look at the table, for each operation asks for it.
     'CREATE UNIQUE INDEX IF NOT EXISTS "sessions_by_key" ON "sessions" (key, value)',
     'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
+    # Those who ended on a full disk, where their values could not be deleted.
+    'CREATE INDEX IF NOT EXISTS "sessions_to_empty" ON "sessions" (key) WHERE value < 0 AND keys > 0',
     'CREATE INDEX IF NOT EXISTS "values_by_expiry" ON "values" (expires) WHERE expires IS NOT NULL',
     'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
 )
@@ -57,6 +59,7 @@ OWNERS = f"""
     ORDER BY s.key"""
 EVERYONE = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
 DUMP = f'SELECT v.key, v.value, v.expires, v.file, v.boot FROM "values" v WHERE {_OWN_KEYS} ORDER BY v.rowid'
+NAMED_FILES = 'SELECT file FROM "values" WHERE file IS NOT NULL'
 IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
@@ -94,11 +97,20 @@ LIMIT_EXPIRY = """
     WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
 RECOUNT = 'UPDATE "sessions" SET bytes = ?, keys = ? WHERE key = ?'
 
+# All of it, for backups
+
+ALL_VALUES = 'SELECT key, value, expires, file, file_bytes, boot FROM "values" ORDER BY rowid'
+ALL_BODIES = 'SELECT key, file FROM "values" WHERE file IS NOT NULL'
+ALL_SESSIONS = 'SELECT key, value FROM "sessions"'
+ALL_ENDED = 'SELECT key, value FROM "sessions" WHERE value < 0'
+DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
+
 # Purging
 
 PAST_OWNERS = """
     SELECT key, value FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
+ENDED_WITH_VALUES = 'SELECT key FROM "sessions" WHERE value < 0 AND keys > 0 LIMIT ?'
 PAST_KEYS = "SELECT key FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ..body import Body, Stored
-from ..errors import StorageBusy, StorageCorrupt, StorageError
+from ..errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
 from ..lifetime import Moment
 from . import schema
 from .account import Account, Limits, clear, measure
+from .backup import Backup
 from .base import Dump, KeyExpiry, Reseal, Storage
-from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
+from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id, buffers_beside
+from .checking import problems
 from .connecting import Synchronous, connect, use_wal
 from .database import Database
 from .dumping import Dumping
@@ -25,10 +28,13 @@ from .format import upgrade
 from .identity import FileIdentity
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
+from .reserve import Reserve
 from .tables import Table
 from .transaction import Row
 
 logger = logging.getLogger("flask_dash_store")
+
+T = TypeVar("T")
 
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_KEYS = 100_000
@@ -73,10 +79,12 @@ class SqliteStorage(Storage):
             check_filesystem(self.filename)
             identity = FileIdentity(self.filename)
             self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, identity))
-            self._buffers = BufferFiles(Path(f"{self.filename}.buffers"), sync=synchronous == "FULL")
+            self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
+        self._reserve = Reserve(f"{self.filename}-reserve") if path not in (None, ":memory:") else None
         use_wal(self._database, self.filename, timeout)
         self._make_tables()
         self._purging = Purging(self._database, self._buffers)
+        self._backup = Backup(self._database, self._buffers, self.filename)
         self._dumping = Dumping(self._database, self._buffers, self._boot)
 
     def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
@@ -261,6 +269,9 @@ class SqliteStorage(Storage):
             return is_there
 
     def delete(self, owner: str, key: str, moment: Moment) -> bool:
+        return self._freeing(lambda: self._delete(owner, key, moment))
+
+    def _delete(self, owner: str, key: str, moment: Moment) -> bool:
         with self._writing(owner, moment) as account:
             was_there = account.delete(key)
             if account.is_live:
@@ -268,6 +279,9 @@ class SqliteStorage(Storage):
             return was_there
 
     def clear(self, owner: str, moment: Moment) -> None:
+        self._freeing(lambda: self._clear(owner, moment))
+
+    def _clear(self, owner: str, moment: Moment) -> None:
         with self._writing(owner, moment) as account:
             if account.is_live:
                 account.clear()
@@ -292,13 +306,35 @@ class SqliteStorage(Storage):
             transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0, 0))
 
     def end(self, owner: str, moment: Moment) -> float:
+        try:
+            return self._end(owner, moment)
+        except StorageFull:
+            # The values of one that has ended are out of reach, so it is enough if a purge deletes them.
+            return self._freeing(lambda: self._end(owner, moment, delete_values=False))
+
+    def _end(self, owner: str, moment: Moment, delete_values: bool = True) -> float:
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
             if rows and is_ended(rows[0][0]):
                 return -float(rows[0][0])
-            clear(transaction, self._buffers, owner)
-            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0, 0))
+            if delete_values:
+                clear(transaction, self._buffers, owner)
+            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, *measure(transaction, owner)))
             return moment.now
+
+    def _freeing(self, work: Callable[[], T]) -> T:
+        """Do what frees space. It has the reserve when there is no other."""
+        try:
+            return work()
+        except StorageFull:
+            if self._reserve is None or self._database.is_in_transaction():
+                raise
+            with self._reserve.released():
+                try:
+                    return work()
+                except StorageFull:
+                    self._database.checkpoint()
+                    return work()
 
     # Copying
 
@@ -311,6 +347,23 @@ class SqliteStorage(Storage):
     def load(self, owner: str, dump: Dump) -> None:
         self._dumping.load(owner, dump)
 
+    def back_up(self, target: Path) -> None:
+        """Copy what is stored at one point in time into a new file, while others read and write.
+
+        :raises StorageError: when the file exists, or cannot be written
+        """
+        self._backup.write(target)
+
+    def restore(self, source: Path) -> None:
+        """Put what such a copy holds in the place of all that is stored. Who was logged out since stays logged out.
+
+        :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
+        """
+        self._backup.restore(source)
+
+    def problems(self) -> Iterator[str]:
+        return problems(self._database, self._buffers)
+
     # Purging
 
     def limit_expiry(self, prefix: str, latest: float) -> None:
@@ -318,10 +371,13 @@ class SqliteStorage(Storage):
         self._database.change(schema.LIMIT_EXPIRY, span | {"latest": latest})
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        return self._purging.owners(now, ended_before, limit, wait)
+        removed = self._freeing(lambda: self._purging.owners(now, ended_before, limit, wait))
+        if self._reserve is not None:
+            self._reserve.keep()
+        return removed
 
     def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        return self._purging.keys(now, limit, wait)
+        return self._freeing(lambda: self._purging.keys(now, limit, wait))
 
     # Transactions, and the end
 
