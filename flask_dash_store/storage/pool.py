@@ -119,7 +119,7 @@ class Pool:
         """
         if not self.writer.acquire(blocking=False):
             began = time.monotonic()
-            if not self.writer.acquire(timeout=patience):
+            if not _acquire(self.writer, patience):
                 raise self.busy()
             patience = max(0.0, patience - (time.monotonic() - began))
         if self._file is not None and not self._file.is_same():
@@ -266,7 +266,7 @@ class MemoryPool(Pool):
 
     def acquire(self) -> apsw.Connection:
         self.check_open()
-        if not self._free.acquire(timeout=self.timeout):
+        if not _acquire(self._free, self.timeout):
             raise self.busy()
         if self._closed_because:
             self._free.release()
@@ -308,6 +308,20 @@ _FAULTS: dict[type[Exception], type[StorageError]] = {
     apsw.NotADBError: StorageCorrupt,
     UnicodeDecodeError: StorageCorrupt,
 }
+
+
+def _acquire(lock: threading.Lock, patience: float) -> bool:
+    """Wait for a lock, for so many seconds. Returns whether it was had."""
+    if type(lock) is type(threading.Lock()):
+        return lock.acquire(timeout=patience)
+    # It was made before gevent replaced what threads are, as with `gunicorn --preload`. To wait for it would stop
+    # all greenlets of the process, and so the one that holds it.
+    deadline = time.monotonic() + patience
+    while not lock.acquire(blocking=False):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def _never_finalize(connection: apsw.Connection) -> None:
