@@ -231,15 +231,15 @@ def test_gunicorn_finds_the_app(load: Load, tmp_path: Path) -> None:
     shell(f"{command_with('gunicorn')} --check-config", tmp_path)
 
 
-def test_the_backup_is_whole_and_private(tmp_path: Path) -> None:
-    app = Flask("app", instance_path=str(tmp_path / "instance"))
-    app.secret_key = SECRET_KEY
-    UserStoreMiddleware(app).for_user("ann")["name"] = "Ann"  # still open, and not yet out of the WAL
-    shell(command_with(".backup"), tmp_path)
-    backup = tmp_path / "backup.sqlite"
-    assert backup.stat().st_mode & 0o777 == 0o600
-    copy = UserStoreMiddleware(app_with_file(backup)).for_user("ann")
-    assert copy == {"name": "Ann"}
+def test_the_backup_is_whole_and_private_and_can_be_restored(load: Load, tmp_path: Path) -> None:
+    browser = load("Use it").server.test_client()
+    browser.get("/")
+    call_back(browser, "greeting.children", name="Ann")  # still open, and not yet out of the WAL
+    shell(command_with("user-store backup"), tmp_path)
+    assert (tmp_path / "backup.sqlite").stat().st_mode & 0o777 == 0o600
+    call_back(browser, "greeting.children", name="Anna")
+    shell(f"{command_with('user-store restore')} --yes", tmp_path)
+    assert browser.get("/name").json == {"name": "Ann"}
 
 
 def app_with_file(file: Path) -> Flask:
