@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from .codec import Codec
-from .errors import StorageCorrupt, TamperedValue, UserStoreError
+from .codec import Codec, PickleCodec
+from .copying import copy
+from .errors import InvalidKey, StorageCorrupt, TamperedValue, UserStoreError
 from .installation import EXTENSION, Installation
-from .storage import Storage
+from .keys import check_key
+from .owner import user_owner
+from .storage import Storage, dash_database_file
 from .storage.sqlite import SqliteStorage
 
 
@@ -84,6 +87,60 @@ def restore(file: Path) -> None:
     """
     _sqlite_storage("restore").restore(file)
     click.echo(f"Restored from {file}.")
+
+
+@user_store.command("copy")
+@click.argument("from_url")
+@click.argument("to_url")
+@with_appcontext
+def copy_command(from_url: str, to_url: str) -> None:
+    """Copy all that the storage FROM_URL keeps into the storage TO_URL.
+
+    Both are what USER_STORE_URL can be. Each value is read again and compared; none is unpickled. What was
+    interrupted goes on where it stopped. To move an app while it runs, copy, then stop it, copy what has changed
+    since, and start it with the new URL.
+    """
+    installation = _installation()
+    with closing(installation.open_storage(from_url)) as source, closing(installation.open_storage(to_url)) as target:
+        owners = list(source.everyone())
+        with click.progressbar(copy(owners, source, target), len(owners), "Copying", show_pos=True) as progress:
+            copied = sum(progress)
+    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
+
+
+@user_store.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--user-ids", type=click.File(), help="A file with the user ids, one a line.")
+@with_appcontext
+def import_command(file: Path, user_ids: TextIO | None) -> None:
+    """Bring in the values of a FILE that the package dash_database wrote.
+
+    They become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or keys hold a "_" the
+    ids have to be named. The values are pickles that anybody who could write to the file may have made: trust it.
+    """
+    installation = _installation()
+    codec, storage = installation.codec, installation.storage
+    if not isinstance(codec, PickleCodec):
+        _fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")
+    imported, left = 0, 0
+    for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
+        try:
+            owner, key = user_owner(_known(row.user_id)), check_key(row.key)
+        except InvalidKey as error:
+            click.echo(f"Left out {row.name!r}: {error}")
+            left += 1
+            continue
+        storage.set(owner, key, codec.adopt(owner, key, row.pickled), installation.moment_of_users())
+        imported += 1
+    click.echo(f"Imported {imported} values.")
+    if left:
+        _fail(f"{left} were left out.")
+
+
+def _known(user_id: str | None) -> str:
+    if user_id is None:
+        raise InvalidKey("which part is the user id cannot be told; name the ids with --user-ids.")
+    return user_id
 
 
 def _problems(storage: Storage, codec: Codec) -> Iterator[str]:

@@ -117,6 +117,9 @@ class _SealedCodec:
                 f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: "
                 f"{type(error).__name__}. {self.takes}"
             ) from error
+        return self._close(owner, key, data, buffers)
+
+    def _close(self, owner: str, key: str, data: bytes, buffers: list[memoryview]) -> Stored:
         if buffers or len(data) >= BODY_THRESHOLD:
             data, body = detach(data, buffers, BODY_THRESHOLD)
             return self._seal.close(owner, key, data), body
@@ -157,6 +160,10 @@ class PickleCodec(_SealedCodec):
 
     purpose = b"pickle"
     takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
+
+    def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
+        """The payload and body of what was pickled elsewhere. It is not looked at, so its writer must be trusted."""
+        return self._close(owner, key, pickled, [])
 
     @staticmethod
     def _dumps(value: Any, buffers: list[memoryview]) -> bytes:

@@ -14,11 +14,11 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash_setup import hide_store_from_dash_setup
-from .lifetime import Clock, Lifetime, seconds
+from .lifetime import Clock, Lifetime, Moment, seconds
 from .mapping import Backend
 from .owner import new_session_id, session_owner, user_owner
 from .settings import Settings
-from .storage import open_storage
+from .storage import Storage, open_storage
 from .trace import Trace
 from .user_store import UserStore
 from .wsgi import SessionMiddleware, current
@@ -35,16 +35,10 @@ class Installation:
 
     def __init__(self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock) -> None:
         attributes = settings.cookie_attributes(cookie_path)
-        self.storage = open_storage(
-            settings.url,
-            folder=Path(app.instance_path),
-            max_bytes=settings.max_bytes,
-            max_keys=settings.max_keys,
-            timeout=settings.timeout_seconds,
-            synchronous=settings.synchronous,
-        )
-        self.codec: Codec = CODECS[settings.codec](settings.secrets)
         self._app = app
+        self._settings = settings
+        self.storage = self.open_storage(settings.url)
+        self.codec: Codec = CODECS[settings.codec](settings.secrets)
         self._backend = Backend(
             self.storage,
             self.codec,
@@ -65,6 +59,22 @@ class Installation:
         self._make_globals = app.app_ctx_globals_class
         app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
         self._is_first_request = True
+
+    def open_storage(self, url: str) -> Storage:
+        """The storage that a URL names, with this app's limits."""
+        settings = self._settings
+        return open_storage(
+            url,
+            folder=Path(self._app.instance_path),
+            max_bytes=settings.max_bytes,
+            max_keys=settings.max_keys,
+            timeout=settings.timeout_seconds,
+            synchronous=settings.synchronous,
+        )
+
+    def moment_of_users(self) -> Moment:
+        """The present moment, for a user whose values are kept until they are deleted."""
+        return Lifetime(None, self._backend.lifetime.clock).moment()
 
     def _make_globals_with_store(self) -> Any:
         """Make a ``g`` that holds the visitor's store from its first moment, before any signal or ``before_request``.

@@ -29,17 +29,21 @@ Reseal = Callable[[str, bytes], bytes]
 KeyExpiry = float | None | Literal["keep"]
 
 
+Value = tuple[str, Stored, float | None]
+"""A key, what is stored under it, and when it expires by itself, if it does."""
+
+
 class Dump(NamedTuple):
     """All that a storage keeps of an owner, in a form that any storage takes.
 
     Times are in seconds since the epoch. An owner that was ended has a time when it was, and no values; of the
     others, ``expires`` is infinity for those who are kept until they are deleted. Values are in the order of their
-    keys, each with the time when its key is gone by itself, if it is.
+    keys.
     """
 
     expires: float
     ended_at: float | None
-    values: list[tuple[str, Stored, float | None]]
+    values: list[Value]
 
 
 class Storage(ABC):

@@ -8,7 +8,7 @@ from functools import partial
 from ..body import Stored
 from . import schema
 from .account import measure
-from .base import Dump
+from .base import Dump, Value
 from .buffers import Buffers
 from .database import Database
 from .expiry import is_ended
@@ -43,7 +43,7 @@ class Dumping:
             values = [value for row in rows if (value := self._dump_value(owner, row)) is not None]
             return Dump(float(expiry) if isinstance(expiry, (float, int)) else 0.0, None, values)
 
-    def _dump_value(self, owner: str, row: Row) -> tuple[str, Stored, float | None] | None:
+    def _dump_value(self, owner: str, row: Row) -> Value | None:
         place, payload, key_expires, file, boot = row
         key = place[len(owner) + 1 :]
         if file is None:

@@ -1,0 +1,43 @@
+"""All that one storage keeps into another, as it is: values stay sealed, and expiries where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .errors import StorageError
+from .storage import Storage
+from .storage.base import Dump, Value
+
+
+def copy(owners: Iterable[str], source: Storage, target: Storage) -> Iterator[bool]:
+    """Copy owners one after the other, and read each again to see that it has arrived.
+
+    An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
+    second run brings what has changed since the first.
+
+    :returns: for each owner, once it is done, whether there was anything to copy
+    :raises StorageError: when a storage fails, or what was written does not read as it was written
+    """
+    for owner in owners:
+        kept = source.dump(owner)
+        is_due = kept is not None and not _is_same(target.dump(owner), kept)
+        if kept is not None and is_due:
+            target.load(owner, kept)
+            if not _is_same(target.dump(owner), kept):
+                raise StorageError(f"The copy of {owner[:10]}… does not read as it was written. Copy it again.")
+        yield is_due
+
+
+def _is_same(one: Dump | None, other: Dump) -> bool:
+    if one is None or (one.expires, one.ended_at) != (other.expires, other.ended_at):
+        return False
+    return len(one.values) == len(other.values) and all(map(_is_same_value, one.values, other.values))
+
+
+def _is_same_value(one: Value, other: Value) -> bool:
+    (key, (payload, body), expires), (other_key, (other_payload, other_body), other_expires) = one, other
+    if (key, payload, expires) != (other_key, other_payload, other_expires):
+        return False
+    if body is None or other_body is None:
+        return body is other_body
+    return body.name == other_body.name and list(body.parts) == list(other_body.parts)
