@@ -23,17 +23,30 @@ def _control(value: str) -> ResponseCacheControl:
 
 def may_be_shared(headers: Headers) -> bool:
     """Whether a shared cache may give this response to somebody else without asking."""
-    control = _control(_values(headers, "cache-control"))
+    # What is addressed to a CDN overrides, for that CDN, what all caches are told (RFC 9213).
+    targeted = [_control(value) for header, value in headers if _is_targeted(header.lower())]
+    if any(_allows_sharing(control) for control in targeted):
+        return True
+    allowed = _allows_sharing(_control(_values(headers, "cache-control")))
+    if allowed is not None:
+        return allowed
+    expires = parse_date(_values(headers, "expires"))
+    return expires is not None and expires.timestamp() > time.time()
+
+
+def _is_targeted(header: str) -> bool:
+    return header.endswith("-cache-control") or header == "surrogate-control"
+
+
+def _allows_sharing(control: ResponseCacheControl) -> bool | None:
+    """What the directives say; None when they say nothing of it."""
     if control.private or control.no_store:
         return False
     if control.public or (control.s_maxage or 0) > 0:
         return True
     if control.no_cache:
         return False
-    if control.max_age is not None:
-        return control.max_age > 0
-    expires = parse_date(_values(headers, "expires"))
-    return expires is not None and expires.timestamp() > time.time()
+    return None if control.max_age is None else control.max_age > 0
 
 
 def keep_private(headers: Headers) -> None:
