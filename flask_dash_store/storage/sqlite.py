@@ -12,7 +12,7 @@ from ..body import Body, Stored
 from ..errors import StorageBusy, StorageCorrupt, StorageError
 from ..lifetime import Moment
 from . import schema
-from .account import Account, Limits, clear, measure
+from .account import Account, clear, measure
 from .base import Dump, KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id
 from .connecting import Synchronous, connect, use_wal
@@ -20,6 +20,7 @@ from .database import Database
 from .dumping import Dumping
 from .expiry import is_ended, is_in_future, is_live_key
 from .files import TemporaryDirectory, prepare_private_file
+from .limits import Limits
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
 from .tables import Table
