@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from servers_redis import shared_url
+from servers_redis import shared_cluster, shared_server
 
 from flask_dash_store.body import ALIGNMENT, Body, Stored
 from flask_dash_store.lifetime import Moment
@@ -58,8 +58,17 @@ def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
 
 @backend(shared=True)
 def redis(folder: Path, **limits: Any) -> Storage:
+    return _on_redis(shared_server(), folder, **limits)
+
+
+@backend(shared=True)
+def redis_cluster(folder: Path, **limits: Any) -> Storage:
+    return _on_redis(shared_cluster(), folder, **limits)
+
+
+def _on_redis(url: str, folder: Path, **limits: Any) -> Storage:
     generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": 1e6}
-    return RedisStorage(shared_url(), **generous | limits, prefix=f"{sha256(bytes(folder)).hexdigest()}:")
+    return RedisStorage(url, **generous | limits, prefix=f"{sha256(bytes(folder)).hexdigest()}:")
 
 
 def small(payload: bytes) -> Stored:

@@ -60,6 +60,13 @@ local function get(field)
     return call('HGET', main, field)
 end
 
+local function get_all(...)
+    if not top then return unpack(call('HMGET', main, ...)) end
+    local values = {{}}
+    for i, field in ipairs({{...}}) do values[i] = get(field) end
+    return unpack(values)
+end
+
 local function put(...)
     if not top then return call('HSET', main, ...) end
     local pairs_ = {{...}}
@@ -166,11 +173,11 @@ _WRITES = _FIELDS + _HOLDER + "if token == '' and holder then return {'BUSY'} en
 
 _ACCOUNT = """
 local grain = number(ARGV[6])
-local stored = get('expires')
+local stored, bytes, keys, next_place = get_all('expires', 'bytes', 'keys', 'next')
 local expiry = number(stored)
 if expiry and expiry < 0 then return {'ENDED', stored} end
 local was_live = expiry ~= nil and expiry > now
-local bytes, keys, next_place = 0, 0, 1
+bytes, keys, next_place = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_place or '')
 
 local function measure()
     local stale = {}
@@ -186,14 +193,12 @@ local function measure()
     return stale
 end
 
-if was_live then
-    bytes, keys, next_place = tonumber(get('bytes') or ''), tonumber(get('keys') or ''), tonumber(get('next') or '')
-    if not (bytes and keys and next_place) then
-        next_place = next_place or 1
-        measure()
-    end
-else
+if not was_live then
+    bytes, keys, next_place = 0, 0, 1
     erase_all()
+elseif not (bytes and keys and next_place) then
+    next_place = next_place or 1
+    measure()
 end
 
 local function forget(key)
