@@ -17,7 +17,7 @@ from .keys import DEFAULT_MAX_KEY_LENGTH
 from .lifetime import CENTURY, seconds
 from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .storage.connecting import Synchronous
-from .storage.sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
+from .storage.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60

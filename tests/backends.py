@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from servers_redis import shared_cluster, shared_server
+
 from flask_dash_store.body import ALIGNMENT, Body, Stored
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage import Storage
+from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.sqlite import SqliteStorage
 
 Factory = Callable[..., Storage]
@@ -50,6 +54,21 @@ def sqlite_in_memory(folder: Path, **limits: Any) -> Storage:
 @backend(shared=False)
 def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
     return SqliteStorage(None, **limits)
+
+
+@backend(shared=True)
+def redis(folder: Path, **limits: Any) -> Storage:
+    return _on_redis(shared_server(), folder, **limits)
+
+
+@backend(shared=True)
+def redis_cluster(folder: Path, **limits: Any) -> Storage:
+    return _on_redis(shared_cluster(), folder, **limits)
+
+
+def _on_redis(url: str, folder: Path, **limits: Any) -> Storage:
+    generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": 1e6}
+    return RedisStorage(url, **generous | limits, prefix=f"{sha256(bytes(folder)).hexdigest()}:")
 
 
 def small(payload: bytes) -> Stored:

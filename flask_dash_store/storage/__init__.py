@@ -7,7 +7,8 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from .base import Storage
 from .connecting import Synchronous
-from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, SqliteStorage
+from .limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
+from .sqlite import SqliteStorage
 
 __all__ = ["Storage", "open_storage"]
 

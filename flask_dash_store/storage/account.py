@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..errors import QuotaExceeded, TooManyKeys
 from ..lifetime import Moment
 from . import schema
 from .buffers import Buffers
 from .expiry import is_in_future, is_live_key
+from .limits import Limits
 from .purging import forget_files
 from .transaction import Transaction
-
-
-class Limits(NamedTuple):
-    """What the values of one owner may take: bytes, with those of their keys, and keys."""
-
-    max_bytes: int
-    max_keys: int
 
 
 class Account:
@@ -81,15 +73,8 @@ class Account:
 
     def _refusal(self, key: str, nbytes: int, keys: int) -> QuotaExceeded | TooManyKeys:
         if keys and self._keys + keys > self._limits.max_keys:
-            return TooManyKeys(
-                f"{key!r} would be one key more than the {self._limits.max_keys} that one owner may have. Delete keys, "
-                "keep many small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=)."
-            )
-        return QuotaExceeded(
-            f"The value for {key!r} needs {nbytes} bytes more. The values of one owner may take "
-            f"{self._limits.max_bytes} bytes, and {self._nbytes} are taken. Delete keys, or raise "
-            "USER_STORE_MAX_BYTES (max_bytes=)."
-        )
+            return self._limits.too_many_keys(key)
+        return self._limits.quota_exceeded(key, nbytes, self._nbytes)
 
     def delete(self, key: str) -> bool:
         """Delete a key. Returns whether it was there, and had not expired."""

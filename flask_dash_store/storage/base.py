@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from ..body import Stored
 from ..lifetime import Moment
@@ -48,6 +48,9 @@ class Dump(NamedTuple):
 
 class Storage(ABC):
     """A backend: values by (owner, key), with each owner's expiry."""
+
+    purges_itself: ClassVar[bool] = False
+    """Whether what has expired, and what is known of the ended, goes without :meth:`purge` and :meth:`purge_keys`."""
 
     @abstractmethod
     def get(self, owner: str, key: str, moment: Moment) -> Stored | None:

@@ -13,7 +13,7 @@ from ..body import Body, Stored
 from ..errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
 from ..lifetime import Moment
 from . import schema
-from .account import Account, Limits, clear, measure
+from .account import Account, clear, measure
 from .backup import Backup
 from .base import Dump, KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id, buffers_beside
@@ -26,6 +26,7 @@ from .files import TemporaryDirectory, prepare_private_file
 from .filesystem import check_filesystem
 from .format import upgrade
 from .identity import FileIdentity
+from .limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
 from .reserve import Reserve
@@ -35,10 +36,6 @@ from .transaction import Row
 logger = logging.getLogger("flask_dash_store")
 
 T = TypeVar("T")
-
-DEFAULT_MAX_BYTES = 2**30
-DEFAULT_MAX_KEYS = 100_000
-DEFAULT_TIMEOUT = 5.0
 
 
 class _Replaced(Exception):

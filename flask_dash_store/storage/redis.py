@@ -1,0 +1,351 @@
+"""The storage on a Redis or Valkey server, for an app on several machines.
+
+Each operation on a key is one round trip: a read is one HMGET, a write is one script (``redis_scripts.py``), and
+what a block does is committed by one script (``redis_transaction.py``).
+
+Who is live is decided by the time that the caller says, as in every storage. The server's own expiry then removes
+from its memory what nobody can see any more. It is given durations, not times, so the server's clock is not asked.
+
+What the server promises is what is kept: with ``appendonly yes`` a write that was acknowledged survives the server's
+process, and a power loss except for the last second or two (``appendfsync always``: all of it); without, it is lost
+with the process unless a snapshot has it. A replica lags behind its master, so a failover may lose the last writes.
+Set ``maxmemory-policy noeviction``, or a full server deletes what users have stored.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from ..body import Stored
+from ..errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
+from ..lifetime import Moment
+from . import redis_scripts as scripts
+from .base import Dump, KeyExpiry, Reseal, Storage
+from .expiry import is_ended, is_in_future, is_live_key
+from .limits import Limits
+from .redis_record import (
+    Header,
+    all_headers,
+    batches,
+    expiry_argument,
+    headers_in_order,
+    parse_expiry,
+    parse_header,
+    stored_value,
+    value_arguments,
+)
+from .redis_scripts import Script
+from .redis_server import Server, logger
+from .redis_transaction import SHORTEST_LEASE, Leases, Patience, Transaction
+from .redis_url import DEFAULT_PREFIX, parse
+
+# Redis takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
+MAX_PART_BYTES = 512 * 2**20
+# A server is given a second at least, however little a call waits for other writers.
+SHORTEST_PATIENCE = 1.0
+_BATCH, _BATCH_BYTES = 200, 32 * 2**20
+
+
+class RedisStorage(Storage):
+    """Values in a hash for each owner, on a server, or on the servers of a cluster.
+
+    :param url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``, or the same
+        with ``valkey`` for ``redis``; ``?prefix=`` in it overrides ``prefix``
+    :param max_bytes: how many bytes the keys and values of one owner may take
+    :param max_keys: how many keys one owner may have
+    :param timeout: seconds that a call waits for other writers; the server has as long to answer, and a second at least
+    :param keep_ended: seconds for which it must be known that an owner was ended
+    :param prefix: what all keys on the server begin with, so that several apps can share it
+    :param lease: seconds for which a transaction keeps others out that is not heard of: since its last call. None for
+        10, or twice the timeout if that is longer
+    :raises ConfigurationError: when the URL is none of these, or redis-py is not installed
+    :raises StorageError: when the server lets nobody in with these credentials. One that cannot be reached is no
+        error here, but in each call until it can be.
+    """
+
+    purges_itself: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        max_keys: int,
+        timeout: float,
+        keep_ended: float,
+        prefix: str = DEFAULT_PREFIX,
+        lease: float | None = None,
+    ) -> None:
+        target = parse(url, prefix, max(timeout, SHORTEST_PATIENCE))
+        lease = max(SHORTEST_LEASE, 2 * timeout) if lease is None else lease
+        self._limits = Limits(max_bytes, max_keys)
+        self._timeout = timeout
+        self._server = Server(target, timeout)
+        self._leases = Leases(self._server, target.prefix, timeout, lease, keep_ended)
+        self._server.check()
+
+    # How a call comes to the server
+
+    def _ask(self, script: Script, owner: str, now: float, *args: Any, writes: bool) -> list[Any]:
+        """Run a script for an owner, in the transaction that the caller is in, if that is the owner's too."""
+        transaction = self._leases.current()
+        if transaction is not None and transaction.has(owner):
+            with transaction.call(owner, now, writes) as (token, keys):
+                answer = self._server.run(script, keys, [*self._leases.arguments(token, now), *args], not writes)
+                return transaction.check(answer)
+        return self._server.run(  # type: ignore[no-any-return]
+            script, self._leases.keys(owner), [*self._leases.arguments("", now), *args], not writes
+        )
+
+    def _write(self, script: Script, owner: str, now: float, *args: Any, wait: bool = True) -> list[Any]:
+        patience = Patience(self._server, self._timeout if wait else 0)
+        while True:
+            status, *answer = self._ask(script, owner, now, *args, writes=True)
+            if status == b"ENDED":
+                raise SessionEnded(-float(answer[0]))
+            if status != b"BUSY":
+                return [status, *answer]
+            patience.wait()
+
+    def _use(self, script: Script, owner: str, moment: Moment, *args: Any) -> list[Any]:
+        return self._write(script, owner, moment.now, repr(moment.expires), repr(moment.grain), *args)
+
+    def _read(self, script: Script, owner: str, now: float, *args: Any) -> list[Any]:
+        return self._ask(script, owner, now, *args, writes=False)[1:]
+
+    def _is_in_block(self, owner: str) -> bool:
+        transaction = self._leases.current()
+        return transaction is not None and transaction.has(owner)
+
+    def _fields(self, owner: str, now: float, *fields: bytes) -> list[Any]:
+        if self._is_in_block(owner):
+            return self._read(scripts.FIELDS, owner, now, *fields)
+        main, _ = self._leases.keys(owner)
+        return self._server.execute("HMGET", main, *fields, repeatable=True)  # type: ignore[no-any-return]
+
+    def _all_fields(self, owner: str, now: float) -> dict[bytes, bytes]:
+        if self._is_in_block(owner):
+            flat = self._read(scripts.ALL, owner, now)
+            return dict(zip(flat[::2], flat[1::2], strict=True))
+        main, _ = self._leases.keys(owner)
+        return self._server.execute("HGETALL", main, repeatable=True)  # type: ignore[no-any-return]
+
+    # Reading
+
+    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
+        name = key.encode()
+        expires, header, payload, body = self._fields(
+            owner, moment.now, b"expires", b"i:" + name, b"v:" + name, b"b:" + name
+        )
+        known = self._live_header(owner, expires, header, moment)
+        return None if known is None else stored_value(key, known, payload, body)
+
+    def has(self, owner: str, key: str, moment: Moment) -> bool:
+        expires, header = self._fields(owner, moment.now, b"expires", b"i:" + key.encode())
+        return self._live_header(owner, expires, header, moment) is not None
+
+    def _live_header(self, owner: str, expires: bytes | None, text: bytes | None, moment: Moment) -> Header | None:
+        header = parse_header(text)
+        is_alive = self._is_alive(owner, expires, moment)
+        return header if is_alive and header and is_live_key(header.expires, moment) else None
+
+    def _is_alive(self, owner: str, expires: bytes | None, moment: Moment) -> bool:
+        expiry = parse_expiry(expires)
+        if not is_in_future(expiry, moment):
+            return False
+        if moment.is_touch_due(expiry):
+            self._touch(owner, moment)
+        return True
+
+    def _touch(self, owner: str, moment: Moment) -> None:
+        """It stays due, so a later read does what this one cannot."""
+        args = repr(moment.expires), repr(moment.grain)
+        try:
+            self._write(scripts.TOUCH, owner, moment.now, *args, wait=False)
+        except StorageBusy:
+            pass  # Somebody writes at this moment, and a read waits for nobody.
+        except StorageError as error:
+            logger.warning("A read could not write down that a value was used: %s", error)
+
+    def keys(self, owner: str, moment: Moment) -> list[str]:
+        expires, headers = self._index(owner, moment)
+        return [key for key, _ in headers] if self._is_alive(owner, expires, moment) else []
+
+    def count(self, owner: str, moment: Moment) -> int:
+        return len(self.keys(owner, moment))
+
+    def _index(self, owner: str, moment: Moment) -> tuple[bytes | None, list[tuple[str, Header]]]:
+        """The owner's expiry, and the headers of its keys that have not expired by themselves."""
+        expires, *headers = self._read(scripts.INDEX, owner, moment.now)
+        return expires, [pair for pair in headers_in_order(headers) if is_live_key(pair[1].expires, moment)]
+
+    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
+        return [(key, value) for key, value, _ in self._live_values(owner, moment)]
+
+    def _live_values(self, owner: str, moment: Moment) -> list[tuple[str, Stored, float | None]]:
+        fields = self._all_fields(owner, moment.now)
+        if not self._is_alive(owner, fields.get(b"expires"), moment):
+            return []
+        return [value for value in _values(fields) if is_live_key(value[2], moment)]
+
+    def expiry(self, owner: str, moment: Moment) -> float | None:
+        expires, headers = self._index(owner, moment)
+        expiry = parse_expiry(expires)
+        return expiry if is_in_future(expiry, moment) and headers else None
+
+    def nbytes(self, owner: str, moment: Moment) -> int:
+        expires, headers = self._index(owner, moment)
+        is_alive = is_in_future(parse_expiry(expires), moment)
+        return sum(header.nbytes for _, header in headers) if is_alive else 0
+
+    # Writing
+
+    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+        parts = value_arguments(value)
+        for part in (parts[0], parts[2]):
+            if len(part) > MAX_PART_BYTES:
+                raise ValueTooLarge(
+                    f"The value for {key!r} takes {len(part)} bytes in one part, and a Redis server takes "
+                    f"{MAX_PART_BYTES} (its setting proto-max-bulk-len). Store it in parts."
+                )
+        args = (*self._limits, key, expiry_argument(key_expires), *parts)
+        status, *answer = self._use(scripts.SET, owner, moment, *args)
+        if status == b"KEYS":
+            raise self._limits.too_many_keys(key)
+        if status == b"BYTES":
+            raise self._limits.quota_exceeded(key, *answer)
+
+    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
+        return bool(self._use(scripts.EXPIRE, owner, moment, key, expiry_argument(key_expires))[1])
+
+    def delete(self, owner: str, key: str, moment: Moment) -> bool:
+        return bool(self._use(scripts.DELETE, owner, moment, key)[1])
+
+    def clear(self, owner: str, moment: Moment) -> None:
+        self._use(scripts.CLEAR, owner, moment)
+
+    # Sessions as a whole
+
+    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+        with self._transaction(owner) as transaction:
+            fields = self._all_fields(owner, moment.now)
+            if is_in_future(parse_expiry(fields.get(b"expires")), moment):
+                values = [
+                    (key, (reseal(key, payload), body), expires)
+                    for key, (payload, body), expires in _values(fields)
+                    if is_live_key(expires, moment)
+                ]
+                transaction.join(new_owner)
+                self._fill(new_owner, moment.expires, values, moment.now)
+            self.end(owner, moment)
+
+    def _fill(self, owner: str, expires: float, values: list[tuple[str, Stored, float | None]], now: float) -> None:
+        """Put values in the place of all that is kept of an owner, in a transaction that it has joined."""
+        mode = "anew"
+        for batch in batches(values, _BATCH, _BATCH_BYTES):
+            self._write(scripts.FILL, owner, now, mode, repr(expires), *batch)
+            mode = "more"
+
+    def end(self, owner: str, moment: Moment) -> float:
+        return -float(self._write(scripts.END, owner, moment.now)[1])
+
+    # Copying
+
+    def everyone(self) -> Iterator[str]:
+        for owners in self._scan(""):
+            yield from owners
+
+    def dump(self, owner: str) -> Dump | None:
+        fields = self._all_fields(owner, 0.0)
+        if not fields:
+            return None
+        expiry = parse_expiry(fields.get(b"expires")) or 0.0
+        if is_ended(expiry):
+            return Dump(-expiry, -expiry, [])
+        return Dump(expiry, None, _values(fields))
+
+    def load(self, owner: str, dump: Dump) -> None:
+        with self._transaction(owner):
+            self._fill(owner, dump.expires if dump.ended_at is None else -dump.ended_at, dump.values, time.time())
+
+    # Purging
+
+    def owners(self, prefix: str, moment: Moment) -> list[str]:
+        return sorted(
+            owner
+            for owner, expiry in self._expiries(prefix)
+            if expiry is not None and expiry > moment.now and self._index(owner, moment)[1]
+        )
+
+    def limit_expiry(self, prefix: str, latest: float) -> None:
+        for owner, expiry in self._expiries(prefix):
+            if expiry is not None and latest < expiry < float("inf"):
+                self._write(scripts.LIMIT_EXPIRY, owner, latest, repr(latest))
+
+    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
+        removed = 0
+        for owner, expiry in self._expiries(""):
+            if removed < limit and (expiry is None or -ended_before < expiry <= now):
+                removed += self._write(scripts.PURGE, owner, now, repr(ended_before), wait=wait)[1]
+        return removed
+
+    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
+        removed = 0
+        for owner, _ in self._expiries(""):
+            if removed < limit:
+                removed += self._write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait)[1]
+        return removed
+
+    def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
+        """The owners whose names begin so, with their expiries."""
+        for owners in self._scan(prefix):
+            commands = [("HGET", self._leases.keys(owner)[0], "expires") for owner in owners]
+            yield from zip(owners, map(parse_expiry, self._server.execute_each(commands)), strict=True)
+
+    def _scan(self, prefix: str) -> Iterator[list[str]]:
+        """The owners whose names begin so, each once."""
+        start = f"{self._leases.prefix}{{"
+        seen: set[str] = set()
+        for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*}"):
+            found = {key[len(start) : -1] for key in keys} - seen
+            seen |= found
+            yield list(found)
+
+    # Transactions, and the end
+
+    @contextmanager
+    def transaction(self, owner: str) -> Iterator[None]:
+        with self._transaction(owner):
+            yield
+
+    @contextmanager
+    def _transaction(self, owner: str) -> Iterator[Transaction]:
+        transaction = self._leases.current()
+        if transaction is None:
+            with Transaction(self._leases, owner) as transaction:
+                yield transaction
+        else:
+            with transaction.part(owner):
+                yield transaction
+
+    def if_undone(self, call: Callable[[], None]) -> None:
+        transaction = self._leases.current()
+        if transaction is not None:
+            transaction.if_undone(call)
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def _values(fields: dict[bytes, bytes]) -> list[tuple[str, Stored, float | None]]:
+    """An owner's values in the order of their keys, each with the time when its key is gone by itself."""
+    return [(key, _value(key, header, fields), header.expires) for key, header in all_headers(fields)]
+
+
+def _value(key: str, header: Header, fields: dict[bytes, bytes]) -> Stored:
+    name = key.encode()
+    return stored_value(key, header, fields.get(b"v:" + name), fields.get(b"b:" + name))

@@ -1,0 +1,193 @@
+"""Calls of a Redis or Valkey server, each of which ends within a bounded time, with an answer or the package's error.
+
+redis-py repeats nothing here, for it cannot know what may be done twice. What only reads is asked once more when the
+connection broke, and so is what the server has refused because it has become a replica; then a new connection finds
+the new master. A write whose answer was lost is not repeated: whether it was done is not known, and its caller is
+told so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from .redis_scripts import Script
+from .redis_url import Client, Target, exceptions
+
+T = TypeVar("T")
+
+logger = logging.getLogger("flask_dash_store")
+
+MAX_CONNECTIONS = 64
+SCAN_BATCH = 1000
+
+# Of what the server says, wherever in the message: a script's errors are wrapped in another one.
+_FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
+    ("OOM command not allowed", StorageFull),
+    ("WRONGTYPE", StorageCorrupt),
+    ("LOADING", StorageBusy),
+    ("BUSY Redis", StorageBusy),
+    ("BUSY Valkey", StorageBusy),
+    ("TRYAGAIN", StorageBusy),
+)
+
+
+class Server:
+    """A server, or a cluster of them, for any thread of any process.
+
+    :param timeout: seconds to wait for one of the connections, of which a process has 64 at most
+    """
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self.name = target.name
+        self.is_cluster = target.is_cluster
+        self._connect = target.connect
+        self._timeout = timeout
+        self._is_closed = False
+        self._inherited: list[Client] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._connecting = threading.Lock()
+        self._made: Client = None
+
+    def _client(self) -> Client:
+        if self._made is None:
+            with self._connecting:
+                self._made = self._made or self._connect()
+        return self._made
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if self._process != os.getpid():
+            # A fork may have come while a thread held a lock of the client's, so it is neither used nor closed here.
+            self._inherited.append(self._made)
+            self._begin()
+        if self._is_closed:
+            raise StorageClosed(f"The storage {self.name} has been closed.")
+        slots = self._slots
+        if not slots.acquire(timeout=self._timeout):
+            raise self.busy()
+        try:
+            yield
+        finally:
+            slots.release()
+
+    def execute(self, *command: Any, repeatable: bool = False) -> Any:
+        """Send a command and return its answer.
+
+        :param repeatable: whether it does no harm when it is done twice
+        """
+        return self._guarded(lambda client: client.execute_command(*command), repeatable)
+
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> Any:
+        """Run a script and return its answer. The server knows it by its hash, unless it has been restarted."""
+        rest = (len(keys), *keys, *args)
+        try:
+            return self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)
+        except exceptions.NoScriptError:
+            return self.execute("EVAL", script.text, *rest, repeatable=repeatable)
+
+    def _guarded(self, call: Callable[[Client], T], repeatable: bool) -> T:
+        with self._slot():
+            was_repeated = False
+            while True:
+                try:
+                    return call(self._client())
+                except exceptions.NoScriptError:
+                    raise
+                except (exceptions.RedisError, OSError) as error:
+                    if was_repeated or not self._may_repeat(error, repeatable):
+                        raise self.fault(error) from error
+                    was_repeated = True
+
+    def _may_repeat(self, error: Exception, repeatable: bool) -> bool:
+        if "READONLY" in str(error) and not self.is_cluster:
+            self._client().connection_pool.disconnect(inuse_connections=False)
+            return True
+        is_broken = isinstance(error, exceptions.ConnectionError)
+        return repeatable and is_broken and not isinstance(error, exceptions.AuthenticationError)
+
+    def scan(self, pattern: str) -> Iterator[list[str]]:
+        """The keys that match, a thousand at a time, of all masters. Some may be given several times."""
+        for node in self._guarded(_masters, repeatable=True):
+            cursor = 0
+            while True:
+                command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_BATCH)
+                cursor, keys = self._guarded(partial(_execute_on, node, command), repeatable=True)
+                if keys:
+                    yield [key.decode() for key in keys]
+                if cursor == 0:
+                    break
+
+    def execute_each(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers to many commands that do no harm when they are done twice."""
+
+        def execute(client: Client) -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return pipeline.execute()  # type: ignore[no-any-return]
+
+        return self._guarded(execute, repeatable=True)
+
+    def check(self) -> None:
+        """Warn of a server that may evict somebody's data.
+
+        A server that cannot be reached now is no error: it may come, and until then each call says so.
+
+        :raises StorageError: when it lets nobody in with these credentials
+        """
+        try:
+            for node in self._guarded(_masters, repeatable=True):
+                memory = self._guarded(partial(_execute_on, node, ("INFO", "memory")), repeatable=True)
+                policy = memory.get("maxmemory_policy", "noeviction")
+                if memory.get("maxmemory") and policy != "noeviction":
+                    logger.warning(
+                        "The server %s evicts data when its memory is full (maxmemory-policy %s), and users lose what "
+                        "they have stored. Set maxmemory-policy to noeviction.",
+                        self.name,
+                        policy,
+                    )
+        except StorageError as error:
+            if isinstance(error.__cause__, (exceptions.AuthenticationError, exceptions.DataError)):
+                raise
+            logger.warning("Whether the storage can be used is not known yet: %s", error)
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._process == os.getpid() and self._made is not None:
+            self._made.close()
+
+    def fault(self, error: Exception) -> StorageError:
+        """The package's own exception for what redis-py said."""
+        text = str(error)
+        kind = next((kind for said, kind in _FAULTS if said in text), StorageError)
+        if isinstance(error, exceptions.TimeoutError):
+            text = "it did not answer in time, so that it is not known whether a write was done"
+        return kind(f"The storage {self.name} failed: {type(error).__name__}: {text.rstrip('.')}.")
+
+    def busy(self) -> StorageBusy:
+        return StorageBusy(
+            f"The storage {self.name} was in use by others for longer than the {self._timeout:g} seconds that "
+            "USER_STORE_TIMEOUT (timeout=) lets a call wait. Keep transaction() blocks short, or raise it."
+        )
+
+
+def _execute_on(node: Client, command: tuple[Any, ...], _: Client) -> Any:
+    return node.execute_command(*command)
+
+
+def _masters(client: Client) -> list[Client]:
+    """A client of each server that has a part of the keys."""
+    if not hasattr(client, "get_primaries"):
+        return [client]
+    return [client.get_redis_connection(node) for node in client.get_primaries()]

@@ -1,0 +1,241 @@
+"""Transactions of the Redis storage: a lease on the owner, and layers in which the writes wait for their commit.
+
+Redis's own transactions do not do for a ``with`` block: MULTI reads nothing, and what fails after WATCH has to be run
+again, which a block cannot be. So a block takes a *lease*: a key beside the owner's hash with a random token in it,
+which the server removes by itself when its holder is not heard of for a while. So a process that dies inside a block
+keeps nobody out for longer than that. Every script that writes looks at the lease first; while another one's is there
+it does nothing, and its caller tries again until the timeout.
+
+What the block writes waits in a layer on the server (see ``redis_scripts.py``), which its own reads see. So each call
+means the same inside a block and outside, in one language. One script merges the layer into the owner's hash in the
+end, if the token still holds the lease: who was away for too long has written nothing, and is told so. A nested block
+has a layer of its own, above the others.
+
+In a cluster, owners lie on different servers. A block that wrote to two of them, as :meth:`Storage.move` does, is
+committed to the first one last: the new owner of a move is known to nobody before the old one has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from secrets import token_hex
+from types import TracebackType
+from typing import Any
+
+from ..errors import StorageError
+from .redis_scripts import COMMIT, MERGE, RELEASE
+from .redis_server import Server
+
+SHORTEST_LEASE = 10.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.0005, 0.02
+
+_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.redis_transactions", default=())
+
+
+class Patience:
+    """Waits for other writers: shortly, at random so that they do not meet again, and not beyond the timeout."""
+
+    def __init__(self, server: Server, seconds: float) -> None:
+        self._server = server
+        self._deadline = time.monotonic() + seconds
+        self._wait = _SHORTEST_WAIT
+
+    def wait(self) -> None:
+        """
+        :raises StorageBusy: when it has taken too long already
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise self._server.busy()
+        time.sleep(min(left, self._wait * random.uniform(0.5, 1)))  # noqa: S311
+        self._wait = min(self._wait * 2, _LONGEST_WAIT)
+
+
+class Leases:
+    """What all transactions on one server share.
+
+    :param prefix: what the server's keys begin with
+    :param timeout: seconds to wait for the lease of another writer
+    :param lease: seconds for which a lease holds when its holder is not heard of
+    :param keep_ended: seconds for which it must be known that an owner has ended
+    """
+
+    def __init__(self, server: Server, prefix: str, timeout: float, lease: float, keep_ended: float) -> None:
+        self.server = server
+        self.prefix = prefix
+        self.timeout = timeout
+        self.milliseconds = int(lease * 1000)
+        self.keep_ended = int(keep_ended * 1000)
+
+    def current(self) -> Transaction | None:
+        """The transaction that the present context is in; None when it is in none."""
+        for transaction in _begun.get():
+            if transaction.leases is self and transaction.is_open:
+                return transaction
+        return None
+
+    def keys(self, owner: str) -> list[str]:
+        """The keys of an owner's hash and its lease."""
+        main = f"{self.prefix}{{{owner}}}"
+        return [main, f"{main}:lease"]
+
+    def arguments(self, token: str, now: float) -> list[Any]:
+        """What every script gets before its own arguments."""
+        return [token, self.milliseconds, self.keep_ended, repr(now)]
+
+
+class Transaction:
+    """A block of one context: of a thread, or of an asyncio task and the tasks it starts."""
+
+    def __init__(self, leases: Leases, owner: str) -> None:
+        self.leases = leases
+        self.is_open = False
+        self._server = leases.server
+        self._owner = owner
+        self._owners: list[str] = []
+        self._token = token_hex(16)
+        self._one_call = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._layers = [next(self._numbers)]
+        self._written: set[tuple[str, int]] = set()
+        self._now = time.time()
+        self._if_undone: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Transaction:
+        self._process = os.getpid()
+        self.join(self._owner)
+        self.is_open = True
+        _begun.set((self, *_still_open()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._one_call:  # A task that this context has started may be amid one.
+            self.is_open = False
+        _begun.set(_still_open())
+        if self._process != os.getpid():
+            return  # This is a fork from inside the block, which is the parent's.
+        try:
+            if error is not None:
+                self._release()
+            else:
+                self._commit()
+        except BaseException:
+            self._release()
+            raise
+
+    def join(self, owner: str) -> None:
+        """Take the lease on one more owner.
+
+        :raises StorageBusy: when others do not give it back in time
+        """
+        if owner in self._owners:
+            return
+        _, lease = self.leases.keys(owner)
+        patience = Patience(self._server, self.leases.timeout)
+        while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
+            patience.wait()
+        self._owners.append(owner)
+
+    def has(self, owner: str) -> bool:
+        return owner in self._owners
+
+    @contextmanager
+    def call(self, owner: str, now: float, writes: bool) -> Iterator[tuple[str, list[str]]]:
+        """A call for an owner that has joined, with the token and the keys that its script gets."""
+        self._check_process()
+        with self._one_call:
+            if not self.is_open:
+                raise StorageError(
+                    f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
+                    "for it inside the block."
+                )
+            self._now = now
+            if writes:
+                self._written.add((owner, self._layers[-1]))
+            yield self._token, [*self.leases.keys(owner), *self._layer_keys(owner)]
+
+    def _layer_keys(self, owner: str) -> list[str]:
+        main, _ = self.leases.keys(owner)
+        return [f"{main}:{self._token}:{number}" for number in self._layers]
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise StorageError(
+                f"This process was forked inside a transaction on {self._server.name}, which is its parent's. "
+                "Start processes before the block begins, or after it ends."
+            )
+
+    @contextmanager
+    def part(self, owner: str) -> Iterator[None]:
+        """A part of this transaction that can fail by itself."""
+        self._check_process()
+        with self._one_call:  # Parts of different threads must not overlap.
+            self.join(owner)
+            undone = len(self._if_undone)
+            self._layers.append(next(self._numbers))
+            try:
+                yield
+                self._merge()
+            except BaseException:
+                self._layers.pop()
+                _call(self._if_undone[undone:])
+                del self._if_undone[undone:]
+                raise
+            self._layers.pop()
+
+    def _merge(self) -> None:
+        below, top = self._layers[-2:]
+        for owner in self._owners:
+            if (owner, top) in self._written:
+                self._written.add((owner, below))
+                keys = [*self.leases.keys(owner), *self._layer_keys(owner)]
+                self.check(self._server.run(MERGE, keys, self.leases.arguments(self._token, self._now)))
+
+    def _commit(self) -> None:
+        groups = [[*self.leases.keys(owner), self._layer_keys(owner)[0]] for owner in reversed(self._owners)]
+        for keys in groups if self._server.is_cluster else [list(itertools.chain(*groups))]:
+            self.check(self._server.run(COMMIT, keys, self.leases.arguments(self._token, self._now)))
+
+    def check(self, answer: list[Any]) -> list[Any]:
+        """The answer of a script that needs the lease.
+
+        :raises StorageError: when the lease has lapsed
+        """
+        if answer[0] == b"LOST":
+            raise StorageError(
+                f"The transaction on {self._server.name} was not heard of for longer than the "
+                f"{self.leases.milliseconds / 1000:g} seconds for which it keeps others out, and nothing of it has "
+                "been written. Keep transaction() blocks short."
+            )
+        return answer
+
+    def _release(self) -> None:
+        for owner in self._owners:
+            _, lease = self.leases.keys(owner)
+            # The server removes by itself what cannot be removed now.
+            with suppress(StorageError):
+                self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token])
+        _call(self._if_undone)
+        self._if_undone.clear()
+
+    def if_undone(self, call: Callable[[], None]) -> None:
+        """Have something done if what this transaction has done so far is undone."""
+        self._if_undone.append(call)
+
+
+def _call(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
+
+
+def _still_open() -> tuple[Transaction, ...]:
+    return tuple(transaction for transaction in _begun.get() if transaction.is_open)

@@ -1,0 +1,170 @@
+"""What a URL of the Redis storage says: which server, by which way, and under which prefix of its keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from ..errors import ConfigurationError
+
+try:
+    from redis import Redis
+    from redis import exceptions as exceptions
+    from redis.backoff import NoBackoff
+    from redis.cluster import ClusterNode, RedisCluster
+    from redis.connection import SSLConnection, parse_url
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+except ImportError as error:
+    raise ConfigurationError(
+        "USER_STORE_URL (url=) names a Redis or Valkey server, which takes the package redis: "
+        "pip install 'flask_dash_store[redis]'."
+    ) from error
+
+Client = Any  # redis-py's own types do not say which of its many results a command gives.
+
+DEFAULT_PREFIX = "user_store:"
+# A brace would move the hash tag that keeps an owner's keys in one slot; the others are SCAN's own.
+_PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
+_FORMS = (
+    "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
+    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name after it, and "
+    "valkey for redis"
+)
+
+
+class Target(NamedTuple):
+    """A server. ``connect`` makes a client of it that opens its connections when they are needed."""
+
+    name: str
+    prefix: str
+    is_cluster: bool
+    connect: Callable[[], Client]
+
+
+def parse(url: str, prefix: str, patience: float) -> Target:
+    """What the URL says.
+
+    :param prefix: of the keys, where the URL has none
+    :param patience: seconds in which a server has to answer
+    :raises ConfigurationError: when it is none of the forms
+    """
+    try:
+        parts = urlsplit(re.sub("^valkey", "redis", url, count=1))
+        query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        prefix = query.pop("prefix", prefix)
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError("its prefix is empty, or holds a space or one of {}*?[]\\^")
+        scheme, _, way = parts.scheme.partition("+")
+        make = _WAYS[way, scheme]
+        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), patience)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = "" if isinstance(error, KeyError) else f" ({error})"
+        raise ConfigurationError(
+            f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is no URL of a Redis or Valkey "
+            f"server{reason}. It can be {_FORMS}."
+        ) from None  # The URL itself may hold a password.
+    return Target(name, prefix, way == "cluster", connect)
+
+
+_KEEPALIVE = {"socket_keepalive": True}
+_Made = tuple[str, Callable[[], Client]]
+
+
+def _single(parts: SplitResult, patience: float) -> _Made:
+    options = _options(parts.geturl())
+    name = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
+    return name, _connector(parts.geturl(), _bounded(patience) | _KEEPALIVE)
+
+
+def _socket(parts: SplitResult, patience: float) -> _Made:
+    url = f"unix://{parts.netloc}{parts.path}?{parts.query}"
+    options = _options(url)
+    return f"{options['path']}/{options.get('db', 0)}", _connector(url, _bounded(patience))
+
+
+def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
+    def connect() -> Client:
+        return Redis.from_url(url, **options)
+
+    connect().connection_pool.make_connection()  # It connects to nothing, and takes no option that there is not.
+    return connect
+
+
+def _by_sentinels(parts: SplitResult, patience: float) -> _Made:
+    service, _, db = parts.path.strip("/").partition("/")
+    hosts, options = _hosts_and_options(parts, db, 26379)
+    if not service:
+        raise ValueError("it names no service")
+    credentials = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    # All sentinels together have the time of one answer.
+    sentinel_options = _bounded(patience / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
+    if options.get("ssl"):
+        sentinel_options["ssl"] = True
+
+    def connect() -> Client:
+        bounded = _bounded(patience) | _KEEPALIVE | options
+        sentinel = Sentinel(hosts, sentinel_kwargs=sentinel_options, **bounded)  # type: ignore[no-untyped-call]
+        return sentinel.master_for(service)  # type: ignore[no-untyped-call]
+
+    return f"{service} of {_listed(hosts)}", connect
+
+
+def _cluster(parts: SplitResult, patience: float) -> _Made:
+    hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
+    if options.pop("db", 0):
+        raise ValueError("a cluster has no databases")
+    bounded = _bounded(patience) | _KEEPALIVE | options
+
+    def connect() -> Client:
+        nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **bounded)
+
+    return f"cluster of {_listed(hosts)}", connect
+
+
+def _bounded(patience: float) -> dict[str, Any]:
+    """No call waits longer, and none is repeated by redis-py, which cannot know what may be done twice."""
+    return {
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+
+
+def _hosts_and_options(parts: SplitResult, db: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    credentials, at, places = parts.netloc.rpartition("@")
+    hosts = []
+    for place in places.split(","):
+        one = urlsplit(f"//{place}")
+        if not one.hostname:
+            raise ValueError("it names no host")
+        hosts.append((one.hostname, one.port or default_port))
+    options = _options(f"{parts.scheme}://{credentials}{at}host/{int(db or 0)}?{parts.query}")
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
+    del options["host"]
+    return hosts, options
+
+
+def _options(url: str) -> dict[str, Any]:
+    return dict(parse_url(url))  # type: ignore[no-untyped-call]
+
+
+def _listed(hosts: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{host}:{port}" for host, port in hosts)
+
+
+_WAYS = {
+    ("", "redis"): _single,
+    ("", "rediss"): _single,
+    ("", "unix"): _socket,
+    ("unix", "redis"): _socket,
+    ("sentinel", "redis"): _by_sentinels,
+    ("sentinel", "rediss"): _by_sentinels,
+    ("cluster", "redis"): _cluster,
+    ("cluster", "rediss"): _cluster,
+}
