@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import servers_postgresql
+
 from flask_dash_store.body import ALIGNMENT, Body, Stored
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage import Storage
+from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.sqlite import SqliteStorage
 
 Factory = Callable[..., Storage]
@@ -50,6 +54,12 @@ def sqlite_in_memory(folder: Path, **limits: Any) -> Storage:
 @backend(shared=False)
 def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
     return SqliteStorage(None, **limits)
+
+
+@backend(shared=True)
+def postgresql(folder: Path, **limits: Any) -> Storage:
+    schema = "tests_" + sha256(bytes(folder)).hexdigest()[:32]
+    return PostgresqlStorage(f"{servers_postgresql.shared_url()}&schema={schema}", **limits)
 
 
 def small(payload: bytes) -> Stored:
