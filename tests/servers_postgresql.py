@@ -83,7 +83,8 @@ class PostgresServer:
             )
         deadline = time.monotonic() + TIMEOUT
         while not self._answers():
-            assert self._process.poll() is None and time.monotonic() < deadline, self.log
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
 
     def _answers(self) -> bool:

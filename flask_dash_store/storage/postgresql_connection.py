@@ -94,9 +94,6 @@ class Connection(psycopg.Connection[Row]):
     def open(cls, target: Target, timeout: float, synchronous: Synchronous) -> Connection:
         """:raises psycopg.Error: when there is no server, or it does not let us in"""
         connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
-        connection.adapters.register_loader("bytea", _WritableBytes)
-        connection._poll = select.poll()
-        connection._poll.register(connection.fileno(), select.POLLIN)
         connection.patience = _patience(timeout)
         try:
             settings = _settings(target, timeout)
@@ -108,21 +105,29 @@ class Connection(psycopg.Connection[Row]):
             raise
         return connection
 
-    _poll: select.poll
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.adapters.register_loader("bytea", _WritableBytes)
+        self._input = select.poll()
+        self._input.register(self.fileno(), select.POLLIN)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         return super().wait(_while_it_speaks(gen, self.patience), *args, **kwargs)
 
     def is_quiet(self) -> bool:
         """Whether the server has said nothing unasked. It does when it closes the connection."""
-        return not self._poll.poll(0)
-
-    def is_idle(self) -> bool:
-        return self.pgconn.transaction_status == TransactionStatus.IDLE
+        return not self._input.poll(0)
 
     def is_in_transaction(self) -> bool:
-        """Whether it is in one that can go on."""
+        """Whether it is in a transaction that can go on."""
         return self.pgconn.transaction_status == TransactionStatus.INTRANS
+
+    def clean_up(self) -> bool:
+        """Undo what has been left unfinished. Returns whether the connection can be used again."""
+        if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            with suppress(psycopg.Error):
+                self.run("ROLLBACK")
+        return self.pgconn.transaction_status == TransactionStatus.IDLE
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement, or several without arguments, and return the rows of the first.
@@ -133,7 +138,7 @@ class Connection(psycopg.Connection[Row]):
             self.patience += nbytes / SLOWEST
         try:
             # What has arguments comes back in binary, in which a body is half as long.
-            cursor = self.execute(sql, args, binary=args is not None, prepare=None if args is not None else False)
+            cursor = self.execute(sql, args, binary=args is not None)
             return cursor.fetchall() if cursor.description else []
         except Silent:
             self.close()  # An answer that comes late would be taken for that to the next call.
@@ -149,7 +154,7 @@ class Connection(psycopg.Connection[Row]):
             os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
-    def __del__(self) -> None:
+    def __del__(self, _: Any = None) -> None:
         """Those of a pool may live as long as the process, of which psycopg would warn."""
 
 
@@ -199,8 +204,10 @@ def _settings(target: Target, timeout: float) -> dict[str, str]:
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",
         "tcp_keepalives_count": "3",
-        # Every query finds what it wants by an index, which a plan made while the tables were small would not use.
+        # Every query finds what it wants by an index, whatever the tables were like when it was planned; and only a
+        # plain index scan marks the entries of rows that have gone, so that the next one passes over them.
         "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
         "jit": "off",
     }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -43,75 +44,102 @@ class Pool:
         pools.add(self)
 
     def _begin(self) -> None:
-        self._turns = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._changed = threading.Condition()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._count = 0  # of those that are open, and those that are being opened
 
     def acquire(self) -> Connection:
         """A connection for the caller alone, who gives it back to :meth:`release`.
 
         :raises StorageBusy: when all are in use for longer than the timeout
         """
-        self.check_open()
-        if not self._turns.acquire(timeout=self.timeout):
-            raise StorageBusy(
-                f"All {MAX_CONNECTIONS} connections of this process to the {self.name} were in use for longer than "
-                f"the {self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Have fewer threads "
-                "in more processes, keep transaction() blocks short, or raise it."
-            )
-        try:
-            return self._quiet_one() or self._new()
-        except BaseException:
-            self._turns.release()
-            raise
+        deadline = time.monotonic() + self.timeout
+        while True:
+            connection = self._idle_one(deadline) or self._new(deadline)
+            if connection.is_quiet():
+                return connection
+            self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
 
-    def _quiet_one(self) -> Connection | None:
-        """An idle connection that its server has not closed, so that nothing is sent on one that is known to be dead."""
-        with suppress(IndexError):
-            while True:
-                connection = self._idle.pop()
-                if connection.is_quiet():
-                    return connection
-                self._discard(connection)
-        return None
+    def _idle_one(self, deadline: float) -> Connection | None:
+        """An idle connection; None when the caller may open one more."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._idle or self._count < MAX_CONNECTIONS, deadline - time.monotonic()
+            ):
+                raise StorageBusy(
+                    f"All {self._count} connections of this process to the {self.name} were in use for longer than the "
+                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Have fewer threads "
+                    "in more processes, keep transaction() blocks short, or raise it."
+                )
+            self.check_open()
+            if self._idle:
+                return self._idle.pop()
+            self._count += 1
+            return None
 
-    def _new(self) -> Connection:
+    def _new(self, deadline: float) -> Connection:
         try:
             connection = Connection.open(self._target, self.timeout, self._synchronous)
-        except psycopg.Error as error:
-            raise self.fault(error) from error
+        except BaseException as error:
+            self._forget_one()
+            if not isinstance(error, psycopg.Error):
+                raise
+            found = self._others_idle_one(deadline)
+            if found is None:
+                raise self.fault(error) from error
+            return found
         self._open.add(connection)
         return connection
 
+    def _others_idle_one(self, deadline: float) -> Connection | None:
+        """One that another thread gives back, for the server may have no more for us than those that we have."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or not self._count, deadline - time.monotonic())
+            return self._idle.pop() if self._idle else None
+
+    def _forget_one(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
     def release(self, connection: Connection) -> None:
-        """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
-        if self._is_closed or not connection.is_idle():
-            self._discard(connection)
+        """Take a connection back. What it has not committed is rolled back."""
+        if connection.clean_up():
+            with self._changed:
+                self._idle.append(connection)
+                self._changed.notify_all()
         else:
-            self._idle.append(connection)
-        self._turns.release()
+            self._discard(connection)
+        if self._is_closed:
+            self._close_idle()
 
     def _discard(self, connection: Connection) -> None:
         self._open.discard(connection)
         connection.close()
+        self._forget_one()
 
-    def run(self, sql: str, args: Bindings, nbytes: int = 0, is_read: bool = False) -> list[Row]:
-        """Run one statement on any connection, as a transaction of its own.
+    def start(
+        self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False
+    ) -> tuple[Connection, list[Row]]:
+        """Run a statement on any connection, which the caller gives back to :meth:`release`.
 
-        A read whose connection is lost meanwhile, as when the server is restarted, is run again.
-
-        :raises StorageError: when it fails; when the connection is lost, it is not known whether a write was stored
+        :param may_repeat: whether to run it again when its connection is lost, as when the server is restarted
+        :raises StorageError: when it fails
         """
-        for may_repeat in (is_read, False):
+        for is_last in (not may_repeat, True):
             connection = self.acquire()
             try:
-                return connection.run(sql, args, nbytes)
+                return connection, connection.run(sql, args, nbytes)
             except psycopg.Error as error:
-                if not (may_repeat and connection.closed) or isinstance(error, Silent):
-                    raise self.fault(error, is_in_doubt=connection.closed and not is_read) from error
-            finally:
+                is_lost = connection.closed
                 self.release(connection)
-        raise AssertionError("unreachable")
+                if is_last or not is_lost or isinstance(error, Silent):
+                    raise self.fault(error, is_in_doubt=is_lost and not may_repeat) from error
+            except BaseException:
+                self.release(connection)
+                raise
+        raise AssertionError("the last attempt returns or raises")
 
     def check_open(self) -> None:
         if self._is_closed:
@@ -120,6 +148,9 @@ class Pool:
     def close(self) -> None:
         """Close all connections that nobody uses; the others are closed when they are released."""
         self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         with suppress(IndexError):
             while True:
                 self._discard(self._idle.pop())

@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 
@@ -34,7 +34,7 @@ class Database:
         transaction = self._current()
         if transaction is not None:
             return transaction.execute(sql, args)
-        return self._pool.run(sql, args, is_read=True)
+        return self._run(sql, args, may_repeat=True)
 
     def call(self, sql: str, args: Bindings, nbytes: int = 0) -> Row:
         """The one row of a statement that may write, run as a transaction of its own.
@@ -42,8 +42,13 @@ class Database:
         :param nbytes: how large the values in it are
         """
         transaction = self._current()
-        rows = self._pool.run(sql, args, nbytes) if transaction is None else transaction.execute(sql, args, nbytes)
+        rows = self._run(sql, args, nbytes) if transaction is None else transaction.execute(sql, args, nbytes)
         return rows[0] if rows else ()
+
+    def _run(self, sql: str, args: Bindings, nbytes: int = 0, may_repeat: bool = False) -> list[Row]:
+        connection, rows = self._pool.start(sql, args, nbytes, may_repeat)
+        self._pool.release(connection)
+        return rows
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""
@@ -98,13 +103,8 @@ class Transaction:
         self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
-        self._connection = self.pool.acquire()
-        try:
-            self._run("; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *self._locks]))
-        except BaseException:
-            self._roll_back()
-            self.pool.release(self._connection)
-            raise
+        begin = "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *self._locks])
+        self._connection, _ = self.pool.start(begin, may_repeat=True)
         self._process = os.getpid()
         self.is_open = True
         _begun.set((self, *_still_open()))
@@ -118,33 +118,23 @@ class Transaction:
         _begun.set(_still_open())
         if self._process != os.getpid():
             return  # This is a fork from inside the block. The transaction and its connection are the parent's.
+        is_committed = False
         try:
             if error is None:
                 self._commit()
-            else:
-                self._undo()
+                is_committed = True
         finally:
-            self.pool.release(self._connection)
+            self.pool.release(self._connection)  # which rolls back what is not committed
+            if not is_committed:
+                _call(self._if_undone)
 
     def _commit(self) -> None:
         if not self._connection.is_in_transaction():
-            self._undo()
             raise self._undone()
         try:
             self._connection.run("COMMIT")
         except psycopg.Error as error:
-            self._undo()
             raise self.pool.fault(error, is_in_doubt=self._connection.closed) from error
-
-    def _undo(self) -> None:
-        self._roll_back()
-        _call(self._if_undone)
-
-    def _roll_back(self) -> None:
-        # A connection that cannot is closed when it is released.
-        if not (self._connection.closed or self._connection.is_idle()):
-            with suppress(psycopg.Error):
-                self._connection.run("ROLLBACK")
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something done if what this transaction has done so far is undone."""
