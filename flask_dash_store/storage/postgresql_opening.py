@@ -20,7 +20,7 @@ def make_tables(database: Database, target: Target) -> None:
         return
     with database.transaction_after([_ONE_AT_A_TIME]) as transaction:
         # To say IF NOT EXISTS takes the right to create one even where there is one.
-        if not transaction.execute("SELECT FROM pg_namespace WHERE nspname = %(name)s", {"name": target.schema}):
+        if not transaction.execute("SELECT 1 FROM pg_namespace WHERE nspname = %(name)s", {"name": target.schema}):
             transaction.execute(f"CREATE SCHEMA {target.quoted_schema}")
         if not _has_tables(database, target):
             transaction.execute(TABLES + FUNCTIONS)
