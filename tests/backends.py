@@ -15,11 +15,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import servers_postgresql
 from servers_redis import shared_cluster, shared_server
 
 from flask_dash_store.body import ALIGNMENT, Body, Stored
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage import Storage
+from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.sqlite import SqliteStorage
 
@@ -69,6 +71,12 @@ def redis_cluster(folder: Path, **limits: Any) -> Storage:
 def _on_redis(url: str, folder: Path, **limits: Any) -> Storage:
     generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": 1e6}
     return RedisStorage(url, **generous | limits, prefix=f"{sha256(bytes(folder)).hexdigest()}:")
+
+
+@backend(shared=True)
+def postgresql(folder: Path, **limits: Any) -> Storage:
+    schema = "tests_" + sha256(bytes(folder)).hexdigest()[:32]
+    return PostgresqlStorage(f"{servers_postgresql.shared_url()}&schema={schema}", **limits)
 
 
 def small(payload: bytes) -> Stored:

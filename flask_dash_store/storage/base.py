@@ -138,7 +138,8 @@ class Storage(ABC):
 
         Returns how many owners were removed. Files and the like that a crash has left behind may go too.
 
-        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
+        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one, or passing
+            over what they write to
         """
 
     @abstractmethod

@@ -1,0 +1,174 @@
+"""Connections to one PostgreSQL database, for any thread of any process.
+
+A connection serves one thread at a time. A child process forgets those of its parent: it says nothing on them, and
+keeps none of their sockets open, so that the parent's locks are free as soon as the parent has gone.
+
+psycopg's own pool opens connections in threads, which no fork takes along; and who needs one that cannot be opened
+learns after the whole timeout that there is none, where here it learns the reason, at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from contextlib import suppress
+
+import psycopg
+
+from ..errors import StorageBusy, StorageClosed, StorageError
+from .connecting import Synchronous
+from .postgresql_connection import Bindings, Connection, Row, Silent, Target, fault
+
+# A server has 100 for all, unless it is set otherwise.
+MAX_CONNECTIONS = 16
+
+pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+class Pool:
+    """The connections of one storage in this process.
+
+    :param timeout: seconds that a caller waits for others: for a connection, and for a lock
+    """
+
+    def __init__(self, target: Target, timeout: float, synchronous: Synchronous) -> None:
+        self.name = target.name
+        self.timeout = timeout
+        self._target = target
+        self._synchronous: Synchronous = synchronous
+        self._is_closed = False
+        self._begin()
+        pools.add(self)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._idle: deque[Connection] = deque()
+        self._open: set[Connection] = set()
+        self._count = 0  # of those that are open, and those that are being opened
+
+    def acquire(self) -> Connection:
+        """A connection for the caller alone, who gives it back to :meth:`release`.
+
+        :raises StorageBusy: when all are in use for longer than the timeout
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            connection = self._idle_one(deadline) or self._new(deadline)
+            if connection.is_quiet():
+                return connection
+            self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
+
+    def _idle_one(self, deadline: float) -> Connection | None:
+        """An idle connection; None when the caller may open one more."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._idle or self._count < MAX_CONNECTIONS, deadline - time.monotonic()
+            ):
+                raise StorageBusy(
+                    f"All {self._count} connections of this process to the {self.name} were in use for longer than the "
+                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Have fewer threads "
+                    "in more processes, keep transaction() blocks short, or raise it."
+                )
+            self.check_open()
+            if self._idle:
+                return self._idle.pop()
+            self._count += 1
+            return None
+
+    def _new(self, deadline: float) -> Connection:
+        try:
+            connection = Connection.open(self._target, self.timeout, self._synchronous)
+        except BaseException as error:
+            self._forget_one()
+            if not isinstance(error, psycopg.Error):
+                raise
+            found = self._others_idle_one(deadline)
+            if found is None:
+                raise self.fault(error) from error
+            return found
+        self._open.add(connection)
+        return connection
+
+    def _others_idle_one(self, deadline: float) -> Connection | None:
+        """One that another thread gives back, for the server may have no more for us than those that we have."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or not self._count, deadline - time.monotonic())
+            return self._idle.pop() if self._idle else None
+
+    def _forget_one(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back. What it has not committed is rolled back."""
+        if connection.clean_up():
+            with self._changed:
+                self._idle.append(connection)
+                self._changed.notify_all()
+        else:
+            self._discard(connection)
+        if self._is_closed:
+            self._close_idle()
+
+    def _discard(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+        self._forget_one()
+
+    def start(
+        self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False
+    ) -> tuple[Connection, list[Row]]:
+        """Run a statement on any connection, which the caller gives back to :meth:`release`.
+
+        :param may_repeat: whether to run it again when its connection is lost, as when the server is restarted
+        :raises StorageError: when it fails
+        """
+        for is_last in (not may_repeat, True):
+            connection = self.acquire()
+            try:
+                return connection, connection.run(sql, args, nbytes)
+            except psycopg.Error as error:
+                is_lost = connection.closed
+                self.release(connection)
+                if is_last or not is_lost or isinstance(error, Silent):
+                    raise self.fault(error, is_in_doubt=is_lost and not may_repeat) from error
+            except BaseException:
+                self.release(connection)
+                raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def check_open(self) -> None:
+        if self._is_closed:
+            raise StorageClosed(f"The {self.name} has been closed.")
+
+    def close(self) -> None:
+        """Close all connections that nobody uses; the others are closed when they are released."""
+        self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._discard(self._idle.pop())
+
+    def after_fork_in_child(self) -> None:
+        for connection in self._open:
+            connection.forget()
+        self._begin()
+
+    def fault(self, error: psycopg.Error, is_in_doubt: bool = False) -> StorageError:
+        """The package's own exception for what psycopg raised."""
+        return fault(self.name, self.timeout, error, is_in_doubt)
+
+
+def _forget_all() -> None:
+    for pool in list(pools):
+        pool.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
