@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.test import create_environ
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.storage import schema
+from flask_dash_store.storage.sqlite import schema
 
 ROUNDS = 40
 CALLS = 500

@@ -17,8 +17,8 @@ from .errors import InvalidKey, StorageCorrupt, TamperedValue, UserStoreError
 from .installation import EXTENSION, Installation
 from .keys import check_key
 from .owner import user_owner
-from .storage import Storage, dash_database_file
-from .storage.sqlite import SqliteStorage
+from .storage import Storage
+from .storage.sqlite import SqliteStorage, dash_database_file
 
 
 class _Group(click.Group):

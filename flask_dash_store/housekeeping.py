@@ -32,7 +32,7 @@ class Housekeeping:
 
     def is_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.
-        return not now < self._next <= now + INTERVAL
+        return not (now < self._next <= now + INTERVAL or self._storage.purges_itself)
 
     def run(self) -> None:
         """Purge one batch. Where there may be more, it is due again at once."""

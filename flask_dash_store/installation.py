@@ -66,6 +66,7 @@ class Installation:
         return open_storage(
             url,
             folder=Path(self._app.instance_path),
+            keep_ended=settings.lifetime_seconds,
             max_bytes=settings.max_bytes,
             max_keys=settings.max_keys,
             timeout=settings.timeout_seconds,

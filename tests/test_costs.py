@@ -13,7 +13,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from flask_dash_store import UserStoreMiddleware, cookie
-from flask_dash_store.storage import sqlite
+from flask_dash_store.storage.sqlite import storage as sqlite
 
 DAY = 24 * 60 * 60
 

@@ -24,7 +24,7 @@ from flask_dash_store.errors import (
     TamperedValue,
     UnstorableValue,
 )
-from flask_dash_store.storage import schema
+from flask_dash_store.storage.sqlite import schema
 
 HOSTILE = [
     "",

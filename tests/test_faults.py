@@ -12,8 +12,8 @@ import pytest
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, StorageFull, UserStore, UserStoreError, UserStoreMiddleware
-from flask_dash_store.storage.pool import Pool
-from flask_dash_store.storage.transaction import current_transaction
+from flask_dash_store.storage.sqlite.pool import Pool
+from flask_dash_store.storage.sqlite.transaction import current_transaction
 
 LARGE = 200_000
 

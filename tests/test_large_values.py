@@ -25,7 +25,7 @@ from flask_dash_store import (
     ValueTooLarge,
 )
 from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage.purging import ORPHAN_AGE
+from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 LARGE = 4 * BODY_THRESHOLD
 
@@ -289,7 +289,7 @@ def test_after_a_power_loss_a_value_is_whole_or_absent(
         with file.open("r+b") as opened:
             opened.seek(LARGE // 2)
             opened.write(bytes(4096))
-    monkeypatch.setattr("flask_dash_store.storage.sqlite.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("flask_dash_store.storage.sqlite.storage.boot_id", lambda: "after the power loss")
     store = install(database).for_user("someone")
     if damage == "none":
         np.testing.assert_array_equal(store["array"], numbers())

@@ -31,7 +31,7 @@ from flask_dash_store.lifetime import Lifetime
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.postgresql import PostgresqlStorage
-from flask_dash_store.storage.postgresql_connection import MAX_VALUE_BYTES
+from flask_dash_store.storage.postgresql.connection import MAX_VALUE_BYTES
 
 TTL = 1000.0
 MOMENT = Lifetime(TTL, HandClock()).moment()

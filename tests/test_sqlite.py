@@ -18,8 +18,7 @@ from backends import Child, items, small
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
 from flask_dash_store.lifetime import Moment
-from flask_dash_store.storage import schema
-from flask_dash_store.storage.sqlite import SqliteStorage
+from flask_dash_store.storage.sqlite import SqliteStorage, schema
 
 NOW = Moment(1000, 2000, 0)
 LATER = Moment(2000, 3000, 0)

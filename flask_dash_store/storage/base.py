@@ -27,6 +27,7 @@ from ..lifetime import Moment
 
 Reseal = Callable[[str, bytes], bytes]
 KeyExpiry = float | None | Literal["keep"]
+Synchronous = Literal["NORMAL", "FULL"]
 
 
 Value = tuple[str, Stored, float | None]

@@ -16,9 +16,9 @@ from types import TracebackType
 
 import psycopg
 
-from ..errors import StorageError
-from .postgresql_connection import Bindings, Row
-from .postgresql_pool import Pool
+from ...errors import StorageError
+from .connection import Bindings, Row
+from .pool import Pool
 
 _begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.postgresql_transactions", default=())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import UnsuitableFilesystem
+from ...errors import UnsuitableFilesystem
 
 _NETWORK = "afs afp beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
 _MOUNTED_BY_PROGRAMS = "fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs"

@@ -1,7 +1,7 @@
 """The storage on a Redis or Valkey server, for an app on several machines.
 
-Each operation on a key is one round trip: a read is one HMGET, a write is one script (``redis_scripts.py``), and
-what a block does is committed by one script (``redis_transaction.py``).
+Each operation on a key is one round trip: a read is one HMGET, a write is one script (``scripts.py``), and
+what a block does is committed by one script (``transaction.py``).
 
 Who is live is decided by the time that the caller says, as in every storage. The server's own expiry then removes
 from its memory what nobody can see any more. It is given durations, not times, so the server's clock is not asked.
@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from ..body import Stored
-from ..errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
-from ..lifetime import Moment
-from . import redis_scripts as scripts
-from .base import Dump, KeyExpiry, Reseal, Storage
-from .expiry import is_ended, is_in_future, is_live_key
-from .limits import Limits
-from .redis_record import (
+from ...body import Stored
+from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
+from ...lifetime import Moment
+from ..base import Dump, KeyExpiry, Reseal, Storage
+from ..expiry import is_ended, is_in_future, is_live_key
+from ..limits import Limits
+from . import scripts as scripts
+from .record import (
     Header,
     all_headers,
     batches,
@@ -38,10 +38,10 @@ from .redis_record import (
     stored_value,
     value_arguments,
 )
-from .redis_scripts import Script
-from .redis_server import Server, logger
-from .redis_transaction import SHORTEST_LEASE, Leases, Patience, Transaction
-from .redis_url import DEFAULT_PREFIX, parse
+from .scripts import Script
+from .server import Server, logger
+from .transaction import SHORTEST_LEASE, Leases, Patience, Transaction
+from .url import DEFAULT_PREFIX, parse
 
 # Redis takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
 MAX_PART_BYTES = 512 * 2**20

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import UnknownFormat
-from .postgresql_connection import Target
-from .postgresql_schema import FORMAT, FUNCTIONS, TABLES
-from .postgresql_transaction import Database
+from ...errors import UnknownFormat
+from .connection import Target
+from .schema import FORMAT, FUNCTIONS, TABLES
+from .transaction import Database
 
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import StorageCorrupt
+from ...errors import StorageCorrupt
 from . import schema
 from .buffers import Buffers
 from .database import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .postgresql_schema import CHARGE, INDEXED, is_owner
+from .schema import CHARGE, INDEXED, is_owner
 
 _IS_GIVEN = is_owner("%(owner)s::text")
 _IS_LIVE = "(v.expires IS NULL OR v.expires > %(now)s)"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 try:
     from redis import Redis

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import QuotaExceeded, TooManyKeys
-from ..lifetime import Moment
+from ...errors import QuotaExceeded, TooManyKeys
+from ...lifetime import Moment
+from ..expiry import is_in_future, is_live_key
+from ..limits import Limits
 from . import schema
 from .buffers import Buffers
-from .expiry import is_in_future, is_live_key
-from .limits import Limits
 from .purging import forget_files
 from .transaction import Transaction
 

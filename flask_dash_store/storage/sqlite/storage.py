@@ -9,24 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ..body import Body, Stored
-from ..errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
-from ..lifetime import Moment
+from ...body import Body, Stored
+from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
+from ...lifetime import Moment
+from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
+from ..expiry import is_ended, is_in_future, is_live_key
+from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from . import schema
 from .account import Account, clear, measure
 from .backup import Backup
-from .base import Dump, KeyExpiry, Reseal, Storage
 from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id, buffers_beside
 from .checking import problems
-from .connecting import Synchronous, connect, use_wal
+from .connecting import connect, use_wal
 from .database import Database
 from .dumping import Dumping
-from .expiry import is_ended, is_in_future, is_live_key
 from .files import TemporaryDirectory, prepare_private_file
 from .filesystem import check_filesystem
 from .format import upgrade
 from .identity import FileIdentity
-from .limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
 from .reserve import Reserve

@@ -1,13 +1,13 @@
-"""What ``redis_scripts.py`` keeps of an owner, in the package's own words."""
+"""What ``scripts.py`` keeps of an owner, in the package's own words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..body import Body, Stored
-from ..errors import StorageCorrupt
-from .base import KeyExpiry
+from ...body import Body, Stored
+from ...errors import StorageCorrupt
+from ..base import KeyExpiry
 
 
 class Header(NamedTuple):

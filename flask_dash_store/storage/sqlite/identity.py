@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 Inode = tuple[int, int]
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
-from .redis_scripts import Script
-from .redis_url import Client, Target, exceptions
+from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from .scripts import Script
+from .url import Client, Target, exceptions
 
 T = TypeVar("T")
 

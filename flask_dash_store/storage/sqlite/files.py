@@ -10,7 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 SIDE_FILES = ("", "-wal", "-shm")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import apsw
 
-from ..errors import UnknownFormat
+from ...errors import UnknownFormat
 from . import schema
 from .transaction import Transaction
 

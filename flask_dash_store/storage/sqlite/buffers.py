@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from ..body import ALIGNMENT, Body
-from ..errors import StorageCorrupt, StorageError, StorageFull
+from ...body import ALIGNMENT, Body
+from ...errors import StorageCorrupt, StorageError, StorageFull
 
 _MAGIC = b"flask_dash_store"
 _HEADER = struct.Struct("<16s32sQI")

@@ -18,9 +18,9 @@ from contextlib import suppress
 
 import psycopg
 
-from ..errors import StorageBusy, StorageClosed, StorageError
-from .connecting import Synchronous
-from .postgresql_connection import Bindings, Connection, Row, Silent, Target, fault
+from ...errors import StorageBusy, StorageClosed, StorageError
+from ..base import Synchronous
+from .connection import Bindings, Connection, Row, Silent, Target, fault
 
 # A server has 100 for all, unless it is set otherwise.
 MAX_CONNECTIONS = 16

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import apsw
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 ROWS = 'SELECT key, value FROM "unnamed" ORDER BY rowid'
 

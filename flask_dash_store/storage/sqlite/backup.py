@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from ..errors import StorageError
+from ...errors import StorageError
 from . import schema
 from .account import clear, measure
 from .buffers import Buffers, buffers_beside, copy_file

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 import apsw
 
-from ..errors import StorageBusy, UnsuitableFilesystem
+from ...errors import StorageBusy, UnsuitableFilesystem
+from ..base import Synchronous
 from .database import Database
 from .filesystem import advice
 from .format import check_format
 from .pool import WAL_PAGES
-
-Synchronous = Literal["NORMAL", "FULL"]
 
 PAGE_BYTES = 4096
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from ..errors import StorageError
+from ...errors import StorageError
 from .pool import Pool, pools
 
 Row = tuple[Any, ...]

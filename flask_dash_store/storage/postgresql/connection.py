@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from ..errors import ConfigurationError, StorageBusy, StorageCorrupt, StorageError, StorageFull
-from .connecting import Synchronous
+from ...errors import ConfigurationError, StorageBusy, StorageCorrupt, StorageError, StorageFull
+from ..base import Synchronous
 
 try:
     import psycopg

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from ..body import Stored
+from ...body import Stored
+from ..base import Dump, Value
+from ..expiry import is_ended
 from . import schema
 from .account import measure
-from .base import Dump, Value
 from .buffers import Buffers
 from .database import Database
-from .expiry import is_ended
 from .purging import forget_files
 from .transaction import Row, Transaction
 

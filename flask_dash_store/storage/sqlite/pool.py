@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 
 import apsw
 
-from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from .identity import FileIdentity
 
 logger = logging.getLogger("flask_dash_store")

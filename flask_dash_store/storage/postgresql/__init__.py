@@ -1,0 +1,5 @@
+"""The storage on PostgreSQL."""
+
+from .storage import PostgresqlStorage
+
+__all__ = ["PostgresqlStorage"]
