@@ -23,7 +23,7 @@ from . import (
 )
 from .bench import Bench, Place
 from .results import Result
-from .servers import redis_server
+from .servers import postgresql_server, redis_server
 
 MEASUREMENTS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
@@ -51,9 +51,14 @@ def main() -> None:
     results = []
     # tqdm's watchdog would wake up in the middle of what is measured.
     tqdm.monitor_interval = 0
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, redis_server(Path(folder)) as redis_socket:
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+        redis_server(Path(folder)) as redis_socket,
+        postgresql_server(Path(folder)) as postgresql,
+    ):
+        place = Place(Path(folder), redis_socket, postgresql)
         for name in names:
-            result = _measure(name, Place(Path(folder), redis_socket), options.quick)
+            result = _measure(name, place, options.quick)
             result.command = _command(name, options.quick)
             result.machine = machine.describe()
             results.append(result)

