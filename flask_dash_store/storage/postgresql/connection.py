@@ -89,6 +89,7 @@ class Connection(psycopg.Connection[Row]):
     """
 
     patience = math.inf
+    _is_standby = False
 
     @classmethod
     def open(cls, target: Target, timeout: float, synchronous: Synchronous) -> Connection:
@@ -127,7 +128,7 @@ class Connection(psycopg.Connection[Row]):
         if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             with suppress(psycopg.Error):
                 self.run("ROLLBACK")
-        return self.pgconn.transaction_status == TransactionStatus.IDLE
+        return self.pgconn.transaction_status == TransactionStatus.IDLE and not self._is_standby
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement, or several without arguments, and return the rows of the first.
@@ -142,6 +143,9 @@ class Connection(psycopg.Connection[Row]):
             return cursor.fetchall() if cursor.description else []
         except Silent:
             self.close()  # An answer that comes late would be taken for that to the next call.
+            raise
+        except errors.ReadOnlySqlTransaction:
+            self._is_standby = True  # Another server has taken over, and a new connection may find it.
             raise
         finally:
             if nbytes:

@@ -95,7 +95,7 @@ class Pool:
     def _others_idle_one(self, deadline: float) -> Connection | None:
         """One that another thread gives back, for the server may have no more for us than those that we have."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or not self._count, deadline - time.monotonic())
+            self._changed.wait_for(lambda: self._idle or not self._open, deadline - time.monotonic())
             return self._idle.pop() if self._idle else None
 
     def _forget_one(self) -> None:

@@ -1,0 +1,276 @@
+"""When PostgreSQL fails, each call returns or raises the package's error in time, and later calls work again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+import pytest
+from backends import small
+from clocks import HandClock
+from servers_postgresql import PostgresServer, running
+
+from flask_dash_store.errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
+from flask_dash_store.lifetime import Lifetime
+from flask_dash_store.storage.postgresql import PostgresqlStorage
+
+MOMENT = Lifetime(1000.0, HandClock()).moment()
+DEADLINE = 30.0
+
+
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[PostgresServer]:
+    with running(max_connections="7", superuser_reserved_connections="0") as server:
+        yield server
+
+
+@pytest.fixture
+def server(one_server: PostgresServer) -> PostgresServer:
+    """A server that answers, whatever the last test has done to it, with room for seven connections."""
+    one_server.stop()
+    one_server.start()
+    return one_server
+
+
+@pytest.fixture
+def storage(server: PostgresServer) -> Iterator[PostgresqlStorage]:
+    storage = PostgresqlStorage(server.url, timeout=10)
+    storage.set("ann", "k", small(b"old"), MOMENT)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def within_deadline(call: Callable[[], object]) -> object:
+    """What a call returns or raises, which it must do in time."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).exception(timeout=DEADLINE)
+
+
+READ = "a read"
+WRITE = "a write"
+TRANSACTION = "a transaction"
+
+
+def use(storage: PostgresqlStorage, kind: str) -> None:
+    if kind == READ:
+        assert storage.get("ann", "k", MOMENT) is not None
+    elif kind == WRITE:
+        storage.set("ann", "k", small(b"new"), MOMENT)
+    else:
+        with storage.transaction("ann"):
+            use(storage, READ)
+            use(storage, WRITE)
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE, TRANSACTION])
+@pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill])
+def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(server, storage, end, kind) -> None:
+    end(server)
+    server.start()
+    use(storage, kind)
+    assert storage.get("ann", "k", MOMENT) == small(b"old" if kind == READ else b"new")
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE, TRANSACTION])
+def test_without_a_server_each_call_fails_at_once_and_with_one_again_it_does_not(server, storage, kind) -> None:
+    server.stop()
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="No such file"):
+        use(storage, kind)
+    assert time.monotonic() - began < 10  # It waits for nobody: the timeout is 10.
+    server.start()
+    use(storage, kind)
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE, TRANSACTION])
+def test_a_server_that_stops_answering_is_given_up_in_time(server, storage, kind) -> None:
+    impatient = PostgresqlStorage(server.url, timeout=0.1)
+    server.signal(signal.SIGSTOP)
+    try:
+        error = within_deadline(lambda: use(impatient, kind))
+        assert isinstance(error, StorageError)
+        assert "silent" in str(error)
+    finally:
+        server.signal(signal.SIGCONT)
+    use(impatient, kind)
+    impatient.close()
+
+
+def test_a_server_killed_under_load_loses_nothing_that_was_acknowledged(server, storage) -> None:
+    written: list[list[str]] = [[], [], [], []]
+    errors: list[Exception] = []
+    is_over = threading.Event()
+    has_failed = threading.Event()
+
+    def write(worker: int) -> None:
+        for n in itertools.count():
+            if is_over.is_set():
+                return
+            try:
+                storage.set(f"u.{worker}", f"{n}", small(b""), MOMENT)
+                written[worker].append(f"{n}")
+            except Exception as error:
+                errors.append(error)
+                has_failed.set()
+
+    def wait_until_each_has_written(more: int) -> None:
+        goals = [len(keys) + more for keys in written]
+        deadline = time.monotonic() + DEADLINE
+        while any(len(keys) < goal for keys, goal in zip(written, goals, strict=True)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            for worker in range(4):
+                pool.submit(write, worker)
+            wait_until_each_has_written(100)
+            server.kill()
+            assert has_failed.wait(DEADLINE)
+            server.start()
+            wait_until_each_has_written(100)
+        finally:
+            is_over.set()
+    assert all(isinstance(error, StorageError) for error in errors)
+    for worker, keys in enumerate(written):
+        assert set(keys) <= set(storage.keys(f"u.{worker}", MOMENT))
+
+
+def test_a_server_that_has_become_a_standby_is_left_for_its_successor(server, storage) -> None:
+    with server.connect() as connection:
+        connection.execute("ALTER ROLE tests SET default_transaction_read_only = on")
+    with_standby = PostgresqlStorage(server.url)
+    with server.connect() as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute("ALTER ROLE tests RESET default_transaction_read_only")
+    use(with_standby, READ)
+    with pytest.raises(StorageError, match="read-only"):
+        use(with_standby, WRITE)
+    use(with_standby, WRITE)
+    with_standby.close()
+
+
+def waiting(server: PostgresServer) -> int:
+    """The process of the server that waits for a lock, as soon as there is one."""
+    deadline = time.monotonic() + DEADLINE
+    with server.connect() as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while (found := connection.execute(query).fetchone()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    return found[0]
+
+
+def lose_connection(server: PostgresServer, submit: Callable[[], Future[None]]) -> Future[None]:
+    """Have a call's connection end while the server is working on it."""
+    with server.connect() as connection:
+        with connection.transaction():
+            connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
+            future = submit()
+            pid = waiting(server)
+            connection.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+        return future
+
+
+def test_a_read_whose_connection_is_lost_is_done_again(server, storage, thread) -> None:
+    lose_connection(server, lambda: thread.submit(use, storage, READ)).result(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("kind", [WRITE, TRANSACTION])
+def test_a_write_whose_connection_is_lost_is_an_error_and_done_by_nobody_again(server, storage, thread, kind) -> None:
+    error = lose_connection(server, lambda: thread.submit(use, storage, kind)).exception(timeout=DEADLINE)
+    assert isinstance(error, StorageError)
+    assert ("not known" in str(error)) == (kind == WRITE)
+    assert storage.get("ann", "k", MOMENT) == small(b"old")
+
+
+def test_a_transaction_whose_connection_is_lost_is_undone_even_if_the_block_goes_on(server, storage) -> None:
+    undone: list[str] = []
+
+    def go_on() -> None:
+        with storage.transaction("ann"):
+            storage.set("ann", "k", small(b"new"), MOMENT)
+            storage.if_undone(lambda: undone.append("undone"))
+            server.kill()
+            for _ in range(2):
+                with pytest.raises(StorageError):
+                    storage.set("ann", "k", small(b"newer"), MOMENT)
+
+    with pytest.raises(StorageError, match="undone"):
+        go_on()
+    assert undone == ["undone"]
+    server.start()
+    assert storage.get("ann", "k", MOMENT) == small(b"old")
+
+
+def test_threads_share_what_connections_the_server_has_left(server, storage) -> None:
+    held = [server.connect() for _ in range(4)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: [use(storage, TRANSACTION) for _ in range(20)], range(8)))
+        with pytest.raises(StorageError, match="too many clients"):
+            PostgresqlStorage(server.url)
+    finally:
+        for connection in held:
+            connection.close()
+    use(storage, WRITE)
+
+
+@pytest.mark.parametrize(("state", "kind"), [("53100", StorageFull), ("XX001", StorageCorrupt)])
+def test_what_the_server_says_of_its_disk_is_an_error_of_its_own(server, storage, state, kind) -> None:
+    with server.connect() as connection:
+        connection.execute("SET search_path = flask_dash_store")
+        connection.execute(
+            f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE SQLSTATE '{state}'; END$$"
+        )
+        connection.execute('CREATE TRIGGER fail BEFORE UPDATE ON "values" FOR EACH ROW EXECUTE FUNCTION fail()')
+        try:
+            with pytest.raises(kind):
+                use(storage, WRITE)
+        finally:
+            connection.execute("DROP FUNCTION fail CASCADE")
+    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    use(storage, WRITE)
+
+
+def hold(url: str, ready: Connection, forks: bool) -> None:
+    storage = PostgresqlStorage(url)
+    with storage.transaction("ann"):
+        storage.set("ann", "k", small(b"new"), MOMENT)
+        ready.send(os.fork() if forks else 0)
+        signal.pause()
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_client_that_is_killed_amid_a_transaction_holds_no_lock_not_even_in_its_forks(server, storage, forks) -> None:
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=hold, args=(server.url, sender, forks))
+    process.start()
+    pids = [process.pid]
+    try:
+        for _ in range(2 if forks else 1):  # A fork sends what fork() gives it.
+            assert receiver.poll(DEADLINE)
+            pids.append(receiver.recv())
+        with pytest.raises(StorageBusy):
+            PostgresqlStorage(server.url, timeout=0.1).set("ann", "k", small(b"new"), MOMENT)
+        os.kill(pids[0], signal.SIGKILL)
+        use(storage, TRANSACTION)
+    finally:
+        for pid in pids:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        process.join()
