@@ -130,6 +130,10 @@ def test_a_session_id_is_256_random_bits_that_differ_each_time() -> None:
         assert 0 < sum(number >> bit & 1 for number in bits) < 300
 
 
+def test_name_and_value_of_the_cookie_take_far_less_than_the_4096_bytes_that_browsers_keep() -> None:
+    assert len(issue(installed(USER_STORE_COOKIE_NAME="__Secure-user_store"))[0]) < 200
+
+
 # Rotation of keys
 
 
