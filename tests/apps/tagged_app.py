@@ -34,11 +34,11 @@ def write(tag: str, count: int) -> None:
 
 
 def seen() -> dict[str, Any]:
-    """All that is stored, by ``g`` and by the proxy; of the large value only what it repeats."""
+    """All that is stored, by ``g`` and by the proxy; of the large value what it repeats, and how often."""
     values = g.user_store.copy()
     large = values.pop("large", "")
-    pieces = {large[at : at + TAG_LENGTH] for at in range(0, len(large), TAG_LENGTH)}
-    return {"values": values, "keys": sorted(user_store.keys() - {"large"}), "large": sorted(pieces)}
+    tag = large[:TAG_LENGTH]
+    return {"values": values, "keys": sorted(user_store.keys() - {"large"}), "large": [tag, large.count(tag)]}
 
 
 @server.post("/view")
