@@ -1,0 +1,113 @@
+"""What docs/ says of the tests is so: each promise names one, each that is named is there; and links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from flask import g
+from flask.testing import FlaskClient
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+SECRET_KEY = "only for tests, where nobody is to be kept out"
+NAMED_TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+))?")
+
+
+def read(document: str) -> str:
+    return (ROOT / "docs" / document).read_text()
+
+
+def tables(document: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """The head of each table, and its rows."""
+    for lines in re.findall(r"(?:^\|.*\n)+", read(document), flags=re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines.splitlines())
+        yield head, rows
+
+
+def functions_in(file: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_test_that_is_named_is_there(document: str) -> None:
+    for file, test in NAMED_TEST.findall(read(document)):
+        assert (ROOT / file).exists(), file
+        assert not test or (test.startswith("test_") and test in functions_in(ROOT / file)), test
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_promise_names_its_test(document: str) -> None:
+    for head, rows in tables(document):
+        for row in rows:
+            if head[0] == "Promise" or (head[0] == "Requirement" and row[-1].startswith("Kept")):
+                assert re.search(r"`tests/\w+\.py::\w+`", row[-1]), row[0]
+
+
+def test_every_requirement_is_kept_or_left_to_the_app_or_the_reason_is_told() -> None:
+    matrices = [rows for head, rows in tables("security.md") if head[0] == "Requirement"]
+    outcomes = re.compile(r"(Kept|Left to the app|Not applicable|Not kept)(: |, ).+")
+    assert [row[0] for rows in matrices for row in rows if not outcomes.match(row[-1])] == []
+    numbers = [row[0].split()[0] for rows in matrices[:2] for row in rows]
+    sections = {"7.1": 3, "7.2": 4, "7.3": 2, "7.4": 5, "7.5": 3, "7.6": 2, "3.3": 5}
+    assert numbers == [f"{section}.{n}" for section, count in sections.items() for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file_or_a_heading(document: str) -> None:
+    text = read(document)
+    headings = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^#+ (.+)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if "://" not in target:
+            assert (ROOT / "docs" / file).exists(), target
+            assert file or anchor in headings, target
+
+
+# The code
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The app that docs/security.md leaves to the reader, as a module."""
+    [code] = re.findall(r"^```python\n(.*?)^```$", read("security.md"), re.DOTALL | re.MULTILINE)
+    monkeypatch.setenv("SECRET_KEY", SECRET_KEY)
+    (tmp_path / "app.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("app_of_security_md", tmp_path / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.app.add_url_rule("/log-in/<user>", "in", lambda user: module.log_in(user) or "", methods=["POST"])
+    module.app.add_url_rule("/log-out", "out", lambda: module.log_out() or "", methods=["POST"])
+    module.app.add_url_rule("/user", "user", lambda: str(g.user_store.get("user")))
+    module.app.add_url_rule("/sensitive", "sensitive", lambda: module.require_confirmation() or "done")
+    return module
+
+
+def logged_in(app: ModuleType, user: str) -> FlaskClient:
+    client = app.app.test_client()
+    client.environ_base["wsgi.url_scheme"] = "https"
+    before = client.get("/user").headers["Set-Cookie"]
+    assert client.get("/sensitive").status_code == 403
+    after = client.post(f"/log-in/{user}").headers["Set-Cookie"]
+    assert before.startswith("__Host-user_store=")
+    assert before.split(".")[0] != after.split(".")[0]
+    assert (client.get("/user").text, client.get("/sensitive").text) == (user, "done")
+    return client
+
+
+def test_the_app_of_security_md_ends_the_sessions_of_a_user_and_of_nobody_else(app: ModuleType) -> None:
+    ada, ada_elsewhere, bob = (logged_in(app, user) for user in ("ada", "ada", "bob"))
+    app.end_all_sessions("ada")
+    assert [client.get("/user").text for client in (ada, ada_elsewhere, bob)] == ["None", "None", "bob"]
+    ada = logged_in(app, "ada")
+    ada.post("/log-out")
+    assert ada.get("/user").text == "None"
+    app.delete_account("bob")
+    assert bob.get("/user").text == "None"
