@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, g, request
@@ -54,13 +55,21 @@ def increment() -> dict[str, Any]:
     return answer(n=g.user_store.increment("n"))
 
 
-@server.post("/pair")
+@server.put("/pair")
 def pair() -> dict[str, Any]:
-    """Store one value under two keys, with time for others to come between."""
+    """Store one value under two keys at once."""
+    g.user_store.update(left=request.get_json(), right=request.get_json())
+    return answer()
+
+
+@server.post("/hold")
+def hold() -> dict[str, Any]:
+    """Write, wait inside the transaction until there is a file, and write again."""
     with g.user_store.transaction():
-        for key in ("left", "right"):
-            g.user_store[key] = request.get_json()["value"]
-            time.sleep(request.get_json()["seconds"])
+        g.user_store["left"] = "held"
+        while not Path(request.get_json()).exists():
+            time.sleep(0.01)
+        g.user_store["right"] = "held"
     return answer()
 
 
