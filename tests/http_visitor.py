@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Any
 
 TIMEOUT = 30
+PATIENCE = 30
+THREADS = 8
 NOTHING = object()
 
 
@@ -49,3 +54,21 @@ class Visitor:
 
     def values(self) -> Any:
         return self.do("GET", "/")["values"]
+
+
+def ask_both_workers(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> list[Answer]:
+    """Send a request again and again, in parallel, until both workers have answered it."""
+    answers: list[Answer] = []
+    deadline = time.monotonic() + PATIENCE
+    with ThreadPoolExecutor(THREADS) as threads:
+        while time.monotonic() < deadline:
+            answers += threads.map(lambda _: visitor.ask(method, path, value), range(THREADS))
+            if len({answer.body["worker"] for answer in answers}) == 2:
+                return answers
+    raise AssertionError("only one worker answers")
+
+
+def in_parallel(work: Callable[[int], Any]) -> list[Any]:
+    """The results of eight threads, which are given their numbers."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(work, range(THREADS)))

@@ -5,23 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from threading import Event, Semaphore
-from typing import Any, Self
+from typing import Self
 
 import pytest
-from http_visitor import NOTHING, Answer, Visitor
+from http_visitor import PATIENCE, THREADS, Visitor, ask_both_workers, in_parallel
 from servers import Port, Server, gunicorn, running
 
 APPS = Path(__file__).parent / "apps"
-THREADS = 8
-PATIENCE = 30
 
 
 def serving(port: int, folder: Path, *options: str) -> AbstractContextManager[Server]:
@@ -39,24 +36,6 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with serving(port.number, tmp_path_factory.mktemp("gunicorn"), *request.param):
         yield port.number
     port.close()
-
-
-def ask_both_workers(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> list[Answer]:
-    """Send a request again and again, in parallel, until both workers have answered it."""
-    answers: list[Answer] = []
-    deadline = time.monotonic() + PATIENCE
-    with ThreadPoolExecutor(THREADS) as threads:
-        while time.monotonic() < deadline:
-            answers += threads.map(lambda _: visitor.ask(method, path, value), range(THREADS))
-            if len({answer.body["worker"] for answer in answers}) == 2:
-                return answers
-    raise AssertionError("only one worker answers")
-
-
-def in_parallel(work: Callable[[int], Any]) -> list[Any]:
-    """The results of eight threads, which are given their numbers."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(work, range(THREADS)))
 
 
 class Writers:

@@ -1,0 +1,185 @@
+"""Faults of one process's own: its disk answers with errors, or it may open no more files.
+
+Each runs in a process of its own, for it would hit the tests too.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from backends import Child
+from flask import Flask
+
+from flask_dash_store import StorageError, UserStore, UserStoreMiddleware
+
+LARGE = "x" * 200_000
+
+failing: set[str] = set()
+
+
+def open_stores(database: Path, **options: Any) -> UserStoreMiddleware:
+    app = Flask("faults")
+    app.secret_key = "k" * 32
+    return UserStoreMiddleware(app, url=f"sqlite:///{database}", **options)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """The database of a store where somebody has left small and large values."""
+    database = tmp_path / "store.sqlite"
+    store = open_stores(database).for_user("ann")
+    store.update(small=1, large=LARGE)
+    store._storage.close()
+    return database
+
+
+# An unreliable disk
+
+
+class UnreliableFile(apsw.VFSFile):
+    """A file on a disk that fails in what it is told to."""
+
+
+def unless_failing(method: str) -> Callable[..., Any]:
+    def call(file: UnreliableFile, *args: Any) -> Any:
+        if method in failing:
+            raise apsw.IOError(f"{method} fails")
+        return getattr(apsw.VFSFile, method)(file, *args)
+
+    return call
+
+
+for method in ("xRead", "xWrite", "xSync", "xTruncate"):
+    setattr(UnreliableFile, method, unless_failing(method))
+
+
+class UnreliableDisk(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__("unreliable", "unix", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> UnreliableFile:  # noqa: N802
+        return UnreliableFile("unix", name, flags)
+
+
+def try_all(store: UserStore, n: int, fault: set[str]) -> tuple[dict[str, Any], set[str]]:
+    """What was acknowledged of some writes, and which calls failed with the package's own error."""
+    acknowledged: dict[str, Any] = {}
+    failed: set[str] = set()
+
+    def attempt(name: str, call: Callable[[], Any], values: dict[str, Any]) -> None:
+        store._storage._database._pool._close_idle()  # So that nothing is answered from memory.
+        failing.update(fault)
+        try:
+            call()
+            acknowledged.update(values)
+        except StorageError:
+            failed.add(name)
+        failing.clear()
+
+    for name, values in {"small": {"small": n, "more": "y" * 50_000}, "large": {"large": f"{n}{LARGE}"}}.items():
+        attempt(name, partial(store.update, values), values)
+    attempt("read", store.copy, {})
+    attempt("purge", lambda: store._storage.purge(0, 0, 10, wait=True), {})
+    return acknowledged, failed
+
+
+def on_an_unreliable_disk(database: Path, method: str) -> set[str]:
+    disk = UnreliableDisk()
+    stores = open_stores(database, synchronous="FULL")
+    store = stores.for_user("ann")
+    expected = store.copy()
+    acknowledged, failed = try_all(store, 5, {method})
+    expected |= acknowledged
+    assert store.copy() == expected
+    acknowledged, failed_later = try_all(store, 6, set())
+    assert not failed_later
+    assert store.copy() == expected | acknowledged
+    assert list(store._storage.problems()) == []
+    store._storage.close()
+    disk.unregister()
+    return failed
+
+
+@pytest.mark.parametrize(
+    ("method", "fails"),
+    [
+        ("xRead", {"small", "large", "read", "purge"}),
+        ("xWrite", {"small", "large"}),
+        ("xSync", {"small", "large"}),
+        ("xTruncate", set()),
+    ],
+)
+def test_a_disk_that_fails_is_an_error_of_the_calls_that_need_it_and_loses_nothing(database, method, fails) -> None:
+    failed = Child("spawn", on_an_unreliable_disk, database, method).outcome()
+    assert isinstance(failed, set), failed
+    assert fails == failed
+
+
+# No more files
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def without_descriptors(database: Path) -> None:
+    store = open_stores(database).for_user("ann")
+    assert store["small"] == 1
+    with no_more_files():
+        with pytest.raises(StorageError):
+            store["large"]
+        with pytest.raises(StorageError):
+            store["other"] = LARGE
+        store["small"] = 2  # There is a connection for this.
+        store._storage._database._pool._close_idle()
+        with pytest.raises(StorageError):
+            store["small"]
+        with pytest.raises(StorageError):
+            store["small"] = 3
+        with pytest.raises(StorageError):
+            open_stores(database)
+    assert store.copy() == {"small": 2, "large": LARGE}
+    store["other"] = LARGE
+    assert open_stores(database).for_user("ann").copy() == {"small": 2, "large": LARGE, "other": LARGE}
+
+
+def test_without_file_descriptors_what_needs_one_is_an_error_and_passes(database: Path) -> None:
+    assert Child("spawn", without_descriptors, database).outcome() is None
+
+
+# A WAL that has lost its end
+
+
+def write_and_die(database: Path) -> None:
+    store = open_stores(database).for_user("bob")
+    for n in range(50):
+        store[f"key{n}"] = "v" * 5000
+    os._exit(0)
+
+
+@pytest.mark.parametrize("part", [0, 0.3, 0.9])
+def test_a_truncated_wal_loses_the_last_writes_and_nothing_else(database: Path, part: float) -> None:
+    with pytest.raises(EOFError):
+        Child("spawn", write_and_die, database).outcome()
+    wal = Path(f"{database}-wal")
+    os.truncate(wal, int(wal.stat().st_size * part))
+    stores = open_stores(database)
+    stored = list(stores.for_user("bob"))
+    assert stored == [f"key{n}" for n in range(len(stored))]
+    assert (part == 0) == (stored == [])
+    assert stores.for_user("ann").copy() == {"small": 1, "large": LARGE}
+    assert list(stores._installation().storage.problems()) == []

@@ -1,0 +1,186 @@
+"""A fault under a running server of two processes costs the requests that hit it an error of the package's own.
+
+They get it within their deadline, all others go on, and when the fault ends the service works again by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import bound_by_modes, closed, write_lock_held
+from http_visitor import NOTHING, Visitor, ask_both_workers
+from servers import Port, gunicorn, running
+
+from flask_dash_store.storage.sqlite import SqliteStorage
+
+APPS = Path(__file__).parent / "apps"
+LARGE = 200_000
+TIMEOUT = 1
+MARGIN = 10
+
+
+class Site:
+    def __init__(self, port: int, database: Path) -> None:
+        self.port = port
+        self.database = database
+
+    def visitor(self) -> Visitor:
+        visitor = Visitor(self.port)
+        ask_both_workers(visitor, "GET", "/values")
+        return visitor
+
+    def back_up(self) -> Path:
+        copy = self.database.with_name(f"{time.monotonic_ns()}.sqlite")
+        storage = SqliteStorage(self.database)
+        storage.back_up(copy)
+        storage.close()
+        return copy
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("faults")
+    database = folder / "data" / "store.sqlite"
+    environ = {
+        "FLASK_SECRET_KEY": "only for these tests",
+        "FLASK_USER_STORE_URL": f"sqlite:///{database}",
+        "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
+    }
+    port = Port()
+    command = bound_by_modes(gunicorn("fault_app:server", port.number, APPS))
+    with running(command, port.number, folder, environ):
+        yield Site(port.number, database)
+    port.close()
+
+
+def errors(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> set[str]:
+    """The errors that both workers answer with, all of them within their deadline."""
+    began = time.monotonic()
+    answers = ask_both_workers(visitor, method, path, value)
+    rounds = len(answers) / 8
+    assert time.monotonic() - began < rounds * TIMEOUT + MARGIN
+    assert {answer.status for answer in answers} == {503}
+    return {answer.body["error"] for answer in answers}
+
+
+def all_do(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> list[dict[str, Any]]:
+    """What both workers answer, without an error."""
+    answers = ask_both_workers(visitor, method, path, value)
+    assert {answer.status for answer in answers} == {200}, answers
+    return [answer.body for answer in answers]
+
+
+def seen_by_all(visitor: Visitor) -> dict[str, Any]:
+    """The values, which both workers see alike."""
+    first, *others = [body["values"] for body in all_do(visitor, "GET", "/values")]
+    assert others == [first] * len(others)
+    return first
+
+
+def test_a_lock_held_longer_than_the_deadline_is_an_error_of_writers_alone(site: Site) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/key", "before")
+    with write_lock_held(site.database):
+        assert errors(visitor, "PUT", "/values/key", "meanwhile") == {"StorageBusy"}
+        assert errors(visitor, "POST", "/destroy") == {"StorageBusy"}
+        assert seen_by_all(visitor) == {"key": "before"}
+    all_do(visitor, "PUT", "/values/key", "after")
+    assert seen_by_all(visitor) == {"key": "after"}
+
+
+def test_a_directory_that_is_closed_takes_no_large_values_and_all_else_goes_on(site: Site) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/large", "before" * LARGE)
+    buffers = Path(f"{site.database}.buffers")
+    with closed(site.database.parent, buffers):
+        assert errors(visitor, "PUT", "/values/large", "meanwhile" * LARGE) == {"StorageError"}
+        all_do(visitor, "PUT", "/values/small", 1)
+        assert seen_by_all(visitor) == {"large": "before" * LARGE, "small": 1}
+    all_do(visitor, "PUT", "/values/large", "after" * LARGE)
+    assert seen_by_all(visitor) == {"large": "after" * LARGE, "small": 1}
+
+
+@pytest.mark.parametrize("moved", [("",), ("", "-wal", "-shm")], ids=["the file", "all its files"])
+def test_a_database_that_is_moved_away_takes_no_writes_until_it_is_put_back(site: Site, moved: tuple[str, ...]) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/key", "before")
+    elsewhere = site.database.with_name("elsewhere")
+    with ExitStack() as stack:
+        for suffix in moved:
+            here, there = Path(f"{site.database}{suffix}"), Path(f"{elsewhere}{suffix}")
+            here.rename(there)
+            stack.callback(there.rename, here)
+        assert errors(visitor, "PUT", "/values/key", "meanwhile") == {"StorageError"}
+        assert errors(visitor, "POST", "/destroy") == {"StorageError"}
+        assert "has gone" in visitor.ask("PUT", "/values/key", 1).body["message"]
+        assert not site.database.exists()
+    all_do(visitor, "PUT", "/values/more", "after")
+    assert seen_by_all(visitor) == {"key": "before", "more": "after"}
+
+
+@pytest.mark.parametrize("time", range(5))
+def test_another_store_in_its_place_is_used_by_all_processes_and_loses_nothing(site: Site, time: int) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/key", "in the copy")
+    copy = site.back_up()
+    visitor.do("PUT", "/values/key", "after the copy")
+    os.replace(copy, site.database)
+    acknowledged: dict[str, int] = {}
+    for n in range(5):
+        for answer in ask_both_workers(visitor, "PUT", f"/values/{n}", n):
+            if answer.status == 200:
+                acknowledged[str(n)] = n
+    assert seen_by_all(visitor) == {"key": "in the copy"} | acknowledged
+    seen_from_beside = SqliteStorage(site.database)
+    assert list(seen_from_beside.problems()) == []
+    seen_from_beside.close()
+
+
+def test_a_database_that_is_deleted_is_missed_until_a_copy_is_put_in_its_place(site: Site) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/key", "in the copy")
+    copy = site.back_up()
+    site.database.unlink()
+    assert errors(visitor, "PUT", "/values/key", "meanwhile") == {"StorageError"}
+    assert not site.database.exists()
+    copy.rename(site.database)
+    all_do(visitor, "PUT", "/values/more", 1)
+    assert seen_by_all(visitor) == {"key": "in the copy", "more": 1}
+
+
+def test_what_is_no_database_in_its_place_is_an_error_until_one_is(site: Site) -> None:
+    visitor = site.visitor()
+    visitor.do("PUT", "/values/key", "in the copy")
+    copy, other = site.back_up(), site.database.with_name("other")
+    other.write_bytes(b"No database. " * 1000)
+    os.replace(other, site.database)
+    assert errors(visitor, "PUT", "/values/key", "meanwhile") == {"StorageCorrupt"}
+    assert site.database.read_bytes() == b"No database. " * 1000
+    os.replace(copy, site.database)
+    all_do(visitor, "PUT", "/values/more", 1)
+    assert seen_by_all(visitor) == {"key": "in the copy", "more": 1}
+
+
+def test_a_page_of_noise_is_an_error_of_who_reads_it_until_a_copy_is_put_in_its_place(site: Site) -> None:
+    ann, bob = site.visitor(), site.visitor()
+    marker = "marker" * 500
+    ann.do("PUT", "/values/key", marker)
+    for n in range(100):
+        bob.do("PUT", f"/values/{n}", "x" * 1000)
+    bob.do("POST", "/purge")  # Now all of it is in the file itself.
+    copy = site.back_up()
+    with site.database.open("r+b") as file:
+        file.seek(file.read().index(marker[:1000].encode()) // 4096 * 4096)
+        file.write(os.urandom(4096))
+    bob.do("PUT", "/values/0", "y" * 1000)  # What is written by others has each process read the file again.
+    assert errors(ann, "GET", "/values") == {"StorageCorrupt"}
+    assert bob.do("GET", "/values/99")["value"] == "x" * 1000
+    os.replace(copy, site.database)
+    ask_both_workers(bob, "PUT", "/values/0", "z")
+    assert seen_by_all(ann) == {"key": marker}
