@@ -268,7 +268,7 @@ def test_a_restore_waits_for_other_writers_no_longer_than_its_deadline(tmp_path:
     assert run(stores, "backup", tmp_path / "copy")[0] == 0
     with write_lock_held(database):
         status, output = run(stores, "restore", tmp_path / "copy", "--yes")
-        assert (status, "USER_STORE_TIMEOUT" in output) == (1, True)
+        assert (status, "USER_STORE_TIMEOUT" in output) == (1, True), output
     assert run(stores, "restore", tmp_path / "copy", "--yes")[0] == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from backends import Child
 
 from flask_dash_store import DashDatabase, UnsuitableFilesystem
-from flask_dash_store.storage import filesystem
+from flask_dash_store.storage.sqlite import filesystem
 from flask_dash_store.storage.sqlite.filesystem import UNSUITABLE, filesystem_of
 
 

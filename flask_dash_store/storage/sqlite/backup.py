@@ -17,7 +17,7 @@ import apsw
 from ...errors import StorageError
 from . import schema
 from .account import clear, measure
-from .buffers import Buffers, buffers_beside, copy_file
+from .buffers import BufferFiles, Buffers, buffers_beside, copy_file
 from .connecting import connect
 from .database import Database
 from .files import prepare_private_file
@@ -53,6 +53,8 @@ class Backup:
             if held.exists():
                 _copy_bodies(held, bodies)
             os.rename(unfinished, target)
+        except StorageError:
+            raise  # StorageBusy is an OSError too.
         except OSError as error:
             shutil.rmtree(bodies, ignore_errors=True)
             raise StorageError(f"The backup {target} could not be written: {error.strerror}.") from error
@@ -77,18 +79,22 @@ class Backup:
         """
         if not source.is_file() or source.samefile(self._filename):
             raise StorageError(f"{source} is no backup of {self._filename}.")
-        copy = connect(str(source.resolve()), timeout=0, synchronous="FULL")
         try:
-            if buffers_beside(source).exists():
-                _copy_bodies(buffers_beside(source), self._bodies)
-            with self._database.transaction() as transaction:
-                self._replace_all(transaction, copy)
+            copy = connect(str(source.resolve()), timeout=0, synchronous="FULL")
+            try:
+                _check_whole(source, copy)
+                if buffers_beside(source).exists():
+                    _copy_bodies(buffers_beside(source), self._bodies)
+                with self._database.transaction() as transaction:
+                    self._replace_all(transaction, copy)
+            finally:
+                copy.close(True)
+        except StorageError:
+            raise  # StorageBusy is an OSError too.
         except apsw.Error as error:
             raise StorageError(f"The backup {source} cannot be read: {error}.") from error
         except OSError as error:
             raise StorageError(f"The backup {source} cannot be restored: {error.strerror}.") from error
-        finally:
-            copy.close(True)
 
     def _replace_all(self, transaction: Transaction, copy: apsw.Connection) -> None:
         ended = transaction.execute(schema.ALL_ENDED)
@@ -104,6 +110,16 @@ class Backup:
         for owner, expiry in ended:
             clear(transaction, self._buffers, owner)
             transaction.execute(schema.PUT_SESSION, (owner, expiry, 0, 0))
+
+
+def _check_whole(source: Path, copy: apsw.Connection) -> None:
+    problem = copy.execute("PRAGMA quick_check(1)").get
+    if problem != "ok":
+        raise StorageError(f"The backup {source} is damaged: {problem}.")
+    bodies = BufferFiles(buffers_beside(source), sync=False)
+    for (name,) in copy.execute(schema.NAMED_FILES):
+        if bodies.read(name, may_be_torn=True) is None:
+            raise StorageError(f"The backup {source} is not whole: {name} is missing or damaged.")
 
 
 def _copy_pages(source: apsw.Connection, target: Path) -> None:

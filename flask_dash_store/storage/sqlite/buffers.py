@@ -10,7 +10,6 @@ from the checksum in its header, which is looked at once after each start of the
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import re
@@ -25,13 +24,13 @@ from typing import Protocol
 
 from ...body import ALIGNMENT, Body
 from ...errors import StorageCorrupt, StorageError, StorageFull
+from .files import NO_SPACE
 
 _MAGIC = b"flask_dash_store"
 _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def boot_id() -> str:
@@ -99,7 +98,7 @@ class BufferFiles:
                     _sync(self._directory.parent)
                 self._write(body)
         except OSError as error:
-            kind = StorageFull if error.errno in _NO_SPACE else StorageError
+            kind = StorageFull if error.errno in NO_SPACE else StorageError
             raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
 
     def _write(self, body: Body) -> None:

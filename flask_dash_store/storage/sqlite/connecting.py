@@ -11,7 +11,7 @@ from ..base import Synchronous
 from .database import Database
 from .filesystem import advice
 from .format import check_format
-from .pool import WAL_PAGES
+from .pool import WAL_PAGES, is_cooperative
 
 PAGE_BYTES = 4096
 
@@ -24,7 +24,7 @@ def connect(filename: str, timeout: float, synchronous: Synchronous) -> apsw.Con
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
     connection = apsw.Connection(filename, flags=flags)
-    connection.set_busy_timeout(int(timeout * 1000))
+    connection.set_busy_timeout(0 if is_cooperative() else int(timeout * 1000))
     for pragma in (
         f"synchronous = {synchronous}",
         "secure_delete = ON",

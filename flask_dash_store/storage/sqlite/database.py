@@ -25,6 +25,10 @@ class Database:
         connection = self._pool.acquire()
         try:
             return connection.execute(sql, args).fetchall()
+        except apsw.BusyError as error:
+            return self._pool.wait_for_others(
+                error, self._pool.timeout, lambda: connection.execute(sql, args).fetchall()
+            )
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -40,6 +44,10 @@ class Database:
         try:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
+        except apsw.BusyError as error:
+            return self._pool.wait_for_others(
+                error, self._pool.timeout, lambda: connection.execute(sql, args).fetchone()
+            )
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -59,20 +67,27 @@ class Database:
         try:
             connection = pool.acquire()
             try:
-                if patience == pool.timeout:
-                    connection.execute(sql, args)
-                else:
-                    with pool.waiting(connection, patience):
-                        connection.execute(sql, args)
+                self._run(connection, patience, sql, args)
                 changes = connection.changes()
-            except apsw.Error as error:
-                raise pool.fault(error) from error
             finally:
                 pool.release(connection)
         finally:
             pool.writer.release()
         pool.checkpoint_if_due()
         return changes
+
+    def _run(self, connection: apsw.Connection, patience: float, sql: str, args: Bindings) -> None:
+        pool = self._pool
+        try:
+            if patience == pool.timeout:
+                connection.execute(sql, args)
+            else:
+                with pool.waiting(connection, patience):
+                    connection.execute(sql, args)
+        except apsw.BusyError as error:
+            pool.wait_for_others(error, patience, lambda: connection.execute(sql, args))
+        except apsw.Error as error:
+            raise pool.fault(error, connection) from error
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import StorageError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota, or the limit of a file's size is full."""
 
 SIDE_FILES = ("", "-wal", "-shm")
 

@@ -12,6 +12,7 @@ import apsw
 
 from ...errors import UnknownFormat
 from . import schema
+from .database import Database
 from .transaction import Transaction
 
 FORMAT = 2
@@ -34,22 +35,24 @@ def check_format(connection: apsw.Connection, filename: str) -> None:
         )
 
 
-def upgrade(transaction: Transaction, filename: str) -> None:
-    """Give the file the present format, whatever older one it has, or none.
+def check_tables(database: Database, filename: str) -> None:
+    """Look at the tables of a file that nothing has been written to yet.
 
     :raises UnknownFormat: when tables of these names are another program's
     """
+    for table, columns in (("values", {"expires", "file"}), ("sessions", {"value", "bytes"})):
+        found = {row[1] for row in database.select(f'PRAGMA table_info("{table}")')}
+        if found and not columns <= found:
+            raise UnknownFormat(f"The storage file {filename} has tables of another program. Name another file.")
+
+
+def upgrade(transaction: Transaction) -> None:
+    """Give the file the present format, whatever older one it has, or none."""
     if transaction.execute("PRAGMA user_version") == [(FORMAT,)]:
         return
-    columns = {table: _columns(transaction, table) for table in ("values", "sessions")}
-    if columns["sessions"] and "keys" not in columns["sessions"]:
-        if not {"expires", "file"} <= columns["values"] or "bytes" not in columns["sessions"]:
-            raise UnknownFormat(f"The storage file {filename} has tables of another program. Name another file.")
+    columns = {row[1] for row in transaction.execute('PRAGMA table_info("sessions")')}
+    if columns and "keys" not in columns:
         for statement in schema.FROM_FORMAT_1:
             transaction.execute(statement)
     transaction.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     transaction.execute(f"PRAGMA user_version = {FORMAT}")
-
-
-def _columns(transaction: Transaction, table: str) -> set[str]:
-    return {row[1] for row in transaction.execute(f'PRAGMA table_info("{table}")')}

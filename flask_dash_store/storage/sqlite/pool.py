@@ -20,17 +20,23 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import BuiltinFunctionType
+from typing import TypeVar
 
 import apsw
 
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from .files import NO_SPACE
 from .identity import FileIdentity
 
 logger = logging.getLogger("flask_dash_store")
 
 Connect = Callable[[], apsw.Connection]
 
+T = TypeVar("T")
+
 MAX_IDLE = 16
+COOPERATIVE_PAUSE = 0.005
 
 # A checkpoint waits for the disk, and copies each changed page once however often it has changed. While requests
 # write, one can end without having caught up with them; a WAL that has grown this much longer gets one for which
@@ -39,6 +45,14 @@ WAL_PAGES = 4096
 LONG_WAL_PAGES = 8 * WAL_PAGES
 
 pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def is_cooperative() -> bool:
+    """Whether gevent has replaced what waiting is, so that nothing may wait that it does not know of.
+
+    SQLite's busy handler would stop all greenlets of the process, so connections are opened without one.
+    """
+    return not isinstance(time.sleep, BuiltinFunctionType)
 
 
 class Pool:
@@ -97,11 +111,13 @@ class Pool:
         """
         if self._file is None or self._file.is_same():
             return
-        self._to_former_file |= self._open
-        self._checkpoint_former_file()
-        self._close_idle()
         if self._open:
-            raise StorageError(f"The storage file {self.name} was replaced while it was being read. Try again.")
+            self._to_former_file |= self._open
+            self._file.leave()
+            self._checkpoint_former_file()
+            self._close_idle()
+            if self._open:
+                raise StorageError(f"The storage file {self.name} was replaced while it was being read. Try again.")
         self._file.follow()
 
     def _checkpoint_former_file(self) -> None:
@@ -135,10 +151,28 @@ class Pool:
             self.writer.release()
             raise
 
+    def wait_for_others(self, error: apsw.Error, patience: float, call: Callable[[], T]) -> T:
+        """What to do when another process is in the way of a call: call again, for so many seconds, or give up.
+
+        SQLite itself has waited already, unless gevent has replaced what waiting is; see :func:`is_cooperative`.
+
+        :raises StorageBusy: when it is still in the way
+        """
+        deadline = time.monotonic() + patience
+        while is_cooperative() and time.monotonic() < deadline:
+            time.sleep(COOPERATIVE_PAUSE)
+            try:
+                return call()
+            except apsw.BusyError:
+                pass
+            except apsw.Error as other:
+                raise self.fault(other) from other
+        raise self.fault(error) from error
+
     @contextmanager
     def waiting(self, connection: apsw.Connection, patience: float) -> Iterator[None]:
         """Have SQLite wait for other processes for so many seconds."""
-        if patience == self.timeout:
+        if patience == self.timeout or is_cooperative():
             yield
             return
         connection.set_busy_timeout(int(patience * 1000))
@@ -242,11 +276,16 @@ class Pool:
         self.writer = threading.Lock()
         self._checkpointer = threading.Lock()
 
-    def fault(self, error: apsw.Error | UnicodeDecodeError) -> StorageError:
-        """The package's own exception for what SQLite said."""
+    def fault(self, error: apsw.Error | UnicodeDecodeError, connection: apsw.Connection | None = None) -> StorageError:
+        """The package's own exception for what SQLite said.
+
+        :param connection: the one that said it, which knows what the system had said
+        """
         if isinstance(error, (apsw.BusyError, apsw.LockedError)):
             return self.busy()
         kind = next((kind for cause, kind in _FAULTS.items() if isinstance(error, cause)), StorageError)
+        if isinstance(error, apsw.IOError) and connection is not None and connection.system_errno in NO_SPACE:
+            kind = StorageFull  # SQLite says "full" only of a disk, not of a quota or of a limit on files.
         return kind(f"The storage {self.name} failed: {type(error).__name__}: {error}.")
 
     def busy(self) -> StorageBusy:

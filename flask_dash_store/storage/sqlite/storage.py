@@ -25,7 +25,7 @@ from .database import Database
 from .dumping import Dumping
 from .files import TemporaryDirectory, prepare_private_file
 from .filesystem import check_filesystem
-from .format import upgrade
+from .format import check_tables, upgrade
 from .identity import FileIdentity
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
@@ -78,8 +78,7 @@ class SqliteStorage(Storage):
             self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, identity))
             self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         self._reserve = Reserve(f"{self.filename}-reserve") if path not in (None, ":memory:") else None
-        use_wal(self._database, self.filename, timeout)
-        self._make_tables()
+        self._freeing(lambda: self._prepare(timeout))
         self._purging = Purging(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
         self._dumping = Dumping(self._database, self._buffers, self._boot)
@@ -87,9 +86,11 @@ class SqliteStorage(Storage):
     def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
         return lambda: connect(self.filename, timeout, synchronous)
 
-    def _make_tables(self) -> None:
+    def _prepare(self, timeout: float) -> None:
+        check_tables(self._database, self.filename)
+        use_wal(self._database, self.filename, timeout)
         with self._database.transaction() as transaction:
-            upgrade(transaction, self.filename)
+            upgrade(transaction)
             self.values = Table(self._database, self.filename, "values", schema.VALUES_COLUMNS)
             self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
             for index in schema.INDEXES:

@@ -75,8 +75,10 @@ class Transaction:
         try:
             with self.pool.waiting(self._connection, patience):
                 self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as error:
+            self.pool.wait_for_others(error, patience, lambda: self._connection.execute("BEGIN IMMEDIATE"))
         except apsw.Error as error:
-            raise self.pool.fault(error) from error
+            raise self.pool.fault(error, self._connection) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -104,8 +106,9 @@ class Transaction:
         try:
             self._connection.execute("COMMIT")
         except apsw.Error as error:
+            fault = self.pool.fault(error, self._connection)
             self._roll_back()
-            raise self.pool.fault(error) from error
+            raise fault from error
 
     def _roll_back(self) -> None:
         # After some faults SQLite has rolled back by itself. A connection that cannot is closed when released.
@@ -140,7 +143,7 @@ class Transaction:
             try:
                 return self._connection.execute(sql, args).fetchall()
             except (apsw.Error, UnicodeDecodeError) as error:
-                raise self.pool.fault(error) from error
+                raise self.pool.fault(error, self._connection) from error
 
     def _undone(self) -> StorageError:
         return StorageError(
