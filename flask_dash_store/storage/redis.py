@@ -43,8 +43,6 @@ from .redis_server import Server, logger
 from .redis_transaction import SHORTEST_LEASE, Leases, Patience, Transaction
 from .redis_url import DEFAULT_PREFIX, parse
 
-# Redis takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
-MAX_PART_BYTES = 512 * 2**20
 # A server is given a second at least, however little a call waits for other writers.
 SHORTEST_PATIENCE = 1.0
 _BATCH, _BATCH_BYTES = 200, 32 * 2**20
@@ -207,10 +205,10 @@ class RedisStorage(Storage):
     def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
         parts = value_arguments(value)
         for part in (parts[0], parts[2]):
-            if len(part) > MAX_PART_BYTES:
+            if len(part) > self._server.max_part_bytes:
                 raise ValueTooLarge(
-                    f"The value for {key!r} takes {len(part)} bytes in one part, and a Redis server takes "
-                    f"{MAX_PART_BYTES} (its setting proto-max-bulk-len). Store it in parts."
+                    f"The value for {key!r} has a part of {len(part)} bytes, and the server {self._server.name} takes "
+                    f"{self._server.max_part_bytes} (its setting proto-max-bulk-len). Store it in parts, or raise that."
                 )
         args = (*self._limits, key, expiry_argument(key_expires), *parts)
         status, *answer = self._use(scripts.SET, owner, moment, *args)
@@ -284,7 +282,7 @@ class RedisStorage(Storage):
     def limit_expiry(self, prefix: str, latest: float) -> None:
         for owner, expiry in self._expiries(prefix):
             if expiry is not None and latest < expiry < float("inf"):
-                self._write(scripts.LIMIT_EXPIRY, owner, latest, repr(latest))
+                self._write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest))
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         removed = 0

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,17 +25,20 @@ T = TypeVar("T")
 logger = logging.getLogger("flask_dash_store")
 
 MAX_CONNECTIONS = 64
+# A server takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
+MAX_PART_BYTES = 512 * 2**20
 SCAN_BATCH = 1000
 
-# Of what the server says, wherever in the message: a script's errors are wrapped in another one.
+# redis-py has exceptions for what the server says, but not where it is wrapped in the error of a script.
 _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
+    ("OutOfMemoryError", StorageFull),
     ("OOM command not allowed", StorageFull),
     ("WRONGTYPE", StorageCorrupt),
-    ("LOADING", StorageBusy),
-    ("BUSY Redis", StorageBusy),
-    ("BUSY Valkey", StorageBusy),
-    ("TRYAGAIN", StorageBusy),
+    ("BusyLoadingError", StorageBusy),
+    ("TryAgainError", StorageBusy),
+    ("BUSY ", StorageBusy),
 )
+_REPLICA = ("ReadOnlyError", "READONLY")
 
 
 class Server:
@@ -47,6 +50,7 @@ class Server:
     def __init__(self, target: Target, timeout: float) -> None:
         self.name = target.name
         self.is_cluster = target.is_cluster
+        self.max_part_bytes = MAX_PART_BYTES
         self._connect = target.connect
         self._timeout = timeout
         self._is_closed = False
@@ -104,13 +108,13 @@ class Server:
                     return call(self._client())
                 except exceptions.NoScriptError:
                     raise
-                except (exceptions.RedisError, OSError) as error:
+                except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
                     if was_repeated or not self._may_repeat(error, repeatable):
                         raise self.fault(error) from error
                     was_repeated = True
 
     def _may_repeat(self, error: Exception, repeatable: bool) -> bool:
-        if "READONLY" in str(error) and not self.is_cluster:
+        if any(said in _text(error) for said in _REPLICA) and not self.is_cluster:
             self._client().connection_pool.disconnect(inuse_connections=False)
             return True
         is_broken = isinstance(error, exceptions.ConnectionError)
@@ -140,7 +144,7 @@ class Server:
         return self._guarded(execute, repeatable=True)
 
     def check(self) -> None:
-        """Warn of a server that may evict somebody's data.
+        """Learn what the server takes, and warn of one that may evict somebody's data.
 
         A server that cannot be reached now is no error: it may come, and until then each call says so.
 
@@ -148,19 +152,25 @@ class Server:
         """
         try:
             for node in self._guarded(_masters, repeatable=True):
-                memory = self._guarded(partial(_execute_on, node, ("INFO", "memory")), repeatable=True)
-                policy = memory.get("maxmemory_policy", "noeviction")
-                if memory.get("maxmemory") and policy != "noeviction":
-                    logger.warning(
-                        "The server %s evicts data when its memory is full (maxmemory-policy %s), and users lose what "
-                        "they have stored. Set maxmemory-policy to noeviction.",
-                        self.name,
-                        policy,
-                    )
+                self._check(node)
         except StorageError as error:
-            if isinstance(error.__cause__, (exceptions.AuthenticationError, exceptions.DataError)):
+            if isinstance(error.__cause__, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
                 raise
             logger.warning("Whether the storage can be used is not known yet: %s", error)
+
+    def _check(self, node: Client) -> None:
+        memory = self._guarded(partial(_execute_on, node, ("INFO", "memory")), repeatable=True)
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            logger.warning(
+                "The server %s evicts data when its memory is full (maxmemory-policy %s), so that users lose what they "
+                "have stored. Set maxmemory-policy to noeviction.",
+                self.name,
+                policy,
+            )
+        with suppress(StorageError):  # Whoever runs a server for others often forbids this.
+            limit = self._guarded(partial(_execute_on, node, ("CONFIG GET", "proto-max-bulk-len")), repeatable=True)
+            self.max_part_bytes = int(limit.get("proto-max-bulk-len", MAX_PART_BYTES))
 
     def close(self) -> None:
         self._is_closed = True
@@ -169,17 +179,26 @@ class Server:
 
     def fault(self, error: Exception) -> StorageError:
         """The package's own exception for what redis-py said."""
-        text = str(error)
+        text = _text(error)
         kind = next((kind for said, kind in _FAULTS if said in text), StorageError)
         if isinstance(error, exceptions.TimeoutError):
-            text = "it did not answer in time, so that it is not known whether a write was done"
-        return kind(f"The storage {self.name} failed: {type(error).__name__}: {text.rstrip('.')}.")
+            text = "It did not answer in time, so it is not known whether a write was done"
+        return kind(f"The storage {self.name} failed: {text.rstrip('.')}.")
 
     def busy(self) -> StorageBusy:
         return StorageBusy(
             f"The storage {self.name} was in use by others for longer than the {self._timeout:g} seconds that "
             "USER_STORE_TIMEOUT (timeout=) lets a call wait. Keep transaction() blocks short, or raise it."
         )
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether this is the package's error for a server that gave no answer."""
+    return isinstance(error.__cause__, exceptions.TimeoutError)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _execute_on(node: Client, command: tuple[Any, ...], _: Client) -> Any:

@@ -31,7 +31,7 @@ from typing import Any
 
 from ..errors import StorageError
 from .redis_scripts import COMMIT, MERGE, RELEASE
-from .redis_server import Server
+from .redis_server import Server, is_timeout
 
 SHORTEST_LEASE = 10.0
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.0005, 0.02
@@ -118,19 +118,21 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._process != os.getpid():
+            self.is_open = False
+            return  # This is a fork from inside the block, which is the parent's.
         with self._one_call:  # A task that this context has started may be amid one.
             self.is_open = False
         _begun.set(_still_open())
-        if self._process != os.getpid():
-            return  # This is a fork from inside the block, which is the parent's.
         try:
-            if error is not None:
-                self._release()
-            else:
+            if error is None:
                 self._commit()
-        except BaseException:
-            self._release()
+        except BaseException as fault:
+            error = fault
             raise
+        finally:
+            if error is not None:
+                self._undo(is_lost=is_timeout(error))
 
     def join(self, owner: str) -> None:
         """Take the lease on one more owner.
@@ -158,8 +160,8 @@ class Transaction:
                     f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
                     "for it inside the block."
                 )
-            self._now = now
             if writes:
+                self._now = now
                 self._written.add((owner, self._layers[-1]))
             yield self._token, [*self.leases.keys(owner), *self._layer_keys(owner)]
 
@@ -186,11 +188,18 @@ class Transaction:
                 yield
                 self._merge()
             except BaseException:
-                self._layers.pop()
+                self._forget_top()
                 _call(self._if_undone[undone:])
                 del self._if_undone[undone:]
                 raise
-            self._layers.pop()
+            finally:
+                self._layers.pop()
+
+    def _forget_top(self) -> None:
+        for owner in self._owners:
+            if (owner, self._layers[-1]) in self._written:
+                with suppress(StorageError):
+                    self._server.execute("DEL", self._layer_keys(owner)[-1], repeatable=True)
 
     def _merge(self) -> None:
         below, top = self._layers[-2:]
@@ -218,12 +227,13 @@ class Transaction:
             )
         return answer
 
-    def _release(self) -> None:
-        for owner in self._owners:
-            _, lease = self.leases.keys(owner)
-            # The server removes by itself what cannot be removed now.
-            with suppress(StorageError):
-                self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token])
+    def _undo(self, is_lost: bool) -> None:
+        """Give the leases back, unless the server gives no answer; it removes by itself what is left."""
+        if not is_lost:
+            for owner in self._owners:
+                _, lease = self.leases.keys(owner)
+                with suppress(StorageError):
+                    self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token], repeatable=True)
         _call(self._if_undone)
         self._if_undone.clear()
 
