@@ -265,6 +265,8 @@ def test_damage_costs_one_key(storage, client, now) -> None:
         storage.set("ann", key, large(b"v"), now())
     client.hset(HASH, "i:header", "rubbish")
     client.hdel(HASH, "v:payload", "b:body")
+    problems = sorted(storage.problems(), key=lambda problem: problem.partition("under")[2])
+    assert [problem.split("'")[1] for problem in problems] == ["body", "header", "payload"]
     assert storage.get("ann", "header", now()) is None
     for key in ["payload", "body"]:
         with pytest.raises(StorageCorrupt, match=key):
@@ -278,6 +280,7 @@ def test_damage_costs_one_key(storage, client, now) -> None:
 
 def test_a_key_of_another_kind_is_reported_and_left(storage, client, now) -> None:
     client.set(HASH, "somebody else's")
+    assert [problem.startswith("ann: ") for problem in storage.problems()] == [True]
     for call in (storage.get, storage.delete):
         with pytest.raises(StorageCorrupt, match="WRONGTYPE"):
             call("ann", "k", now())

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
-from .redis_scripts import Script
+from .redis_lua import Script
 from .redis_url import Client, Target, exceptions
 
 T = TypeVar("T")
@@ -92,13 +92,13 @@ class Server:
         """
         return self._guarded(lambda client: client.execute_command(*command), repeatable)
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> Any:
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> list[Any]:
         """Run a script and return its answer. The server knows it by its hash, unless it has been restarted."""
         rest = (len(keys), *keys, *args)
         try:
-            return self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)
+            return self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
         except exceptions.NoScriptError:
-            return self.execute("EVAL", script.text, *rest, repeatable=repeatable)
+            return self.execute("EVAL", script.text, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
 
     def _guarded(self, call: Callable[[Client], T], repeatable: bool) -> T:
         with self._slot():

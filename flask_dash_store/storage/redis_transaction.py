@@ -6,7 +6,7 @@ which the server removes by itself when its holder is not heard of for a while. 
 keeps nobody out for longer than that. Every script that writes looks at the lease first; while another one's is there
 it does nothing, and its caller tries again until the timeout.
 
-What the block writes waits in a layer on the server (see ``redis_scripts.py``), which its own reads see. So each call
+What the block writes waits in a layer on the server (see ``redis_lua.py``), which its own reads see. So each call
 means the same inside a block and outside, in one language. One script merges the layer into the owner's hash in the
 end, if the token still holds the lease: who was away for too long has written nothing, and is told so. A nested block
 has a layer of its own, above the others.
