@@ -375,6 +375,18 @@ def test_an_exception_that_leaves_a_transaction_undoes_all_of_it(storage, now, n
     assert storage.nbytes("ann", now()) == size_of(storage, {"k": large(b"old")}, now())
 
 
+@pytest.mark.parametrize("name", WRITES | ENDS)
+def test_what_a_transaction_wrote_to_other_owners_is_undone_with_it(storage, now, name) -> None:
+    storage.set("ann", "k", small(b"old"), now())
+    undone: list[str] = []
+    with suppress(ZeroDivisionError), storage.transaction("eve"):
+        call(storage, name, now())
+        storage.if_undone(lambda: undone.append(name))
+        raise ZeroDivisionError
+    assert (items(storage, "ann", now()), items(storage, "bob", now())) == ([("k", b"old")], [])
+    assert undone == [name]
+
+
 def test_an_inner_transaction_and_a_call_can_fail_by_themselves(storage, now) -> None:
     with storage.transaction("ann"):
         storage.set("ann", "outer", small(b"1"), now())

@@ -117,7 +117,7 @@ class RedisStorage(Storage):
     def _touch(self, owner: str, moment: Moment) -> None:
         """It stays due, so a later read does what this one cannot."""
         try:
-            self._calls.use(scripts.TOUCH, owner, moment, wait=False)
+            self._calls.touch(owner, moment)
         except StorageBusy:
             pass  # Somebody writes at this moment, and a read waits for nobody.
         except StorageError as error:
@@ -183,7 +183,7 @@ class RedisStorage(Storage):
     # Sessions as a whole
 
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
-        with self._transaction(owner) as transaction:
+        with self.transaction(owner):
             fields = self._calls.all_fields(owner, moment.now)
             if is_in_future(parse_expiry(fields.get(b"expires")), moment):
                 values = [
@@ -191,12 +191,11 @@ class RedisStorage(Storage):
                     for key, (payload, body), expires in _values(fields)
                     if is_live_key(expires, moment)
                 ]
-                transaction.join(new_owner)
                 self._fill(new_owner, moment.expires, values, moment.now)
             self.end(owner, moment)
 
     def _fill(self, owner: str, expires: float, values: list[tuple[str, Stored, float | None]], now: float) -> None:
-        """Put values in the place of all that is kept of an owner, in a transaction that it has joined."""
+        """Put values in the place of all that is kept of an owner, in a transaction."""
         mode = "anew"
         for batch in batches(values, _BATCH, _BATCH_BYTES):
             self._calls.write(scripts.FILL, owner, now, mode, repr(expires), *batch)
@@ -221,7 +220,7 @@ class RedisStorage(Storage):
         return Dump(expiry, None, _values(fields))
 
     def load(self, owner: str, dump: Dump) -> None:
-        with self._transaction(owner):
+        with self.transaction(owner):
             self._fill(owner, dump.expires if dump.ended_at is None else -dump.ended_at, dump.values, time.time())
 
     def problems(self) -> Iterator[str]:
@@ -246,20 +245,20 @@ class RedisStorage(Storage):
     def limit_expiry(self, prefix: str, latest: float) -> None:
         for owner, expiry in self._expiries(prefix):
             if expiry is not None and latest < expiry < float("inf"):
-                self._calls.write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest))
+                self._calls.write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest), joins=False)
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
         removed = 0
         for owner, expiry in self._expiries(""):
             if removed < limit and (expiry is None or -ended_before < expiry <= now):
-                removed += self._calls.write(scripts.PURGE, owner, now, repr(ended_before), wait=wait)[1]
+                removed += self._calls.write(scripts.PURGE, owner, now, repr(ended_before), wait=wait, joins=False)[1]
         return removed
 
     def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
         removed = 0
         for owner, _ in self._expiries(""):
             if removed < limit:
-                removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait)[1]
+                removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait, joins=False)[1]
         return removed
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
@@ -281,18 +280,9 @@ class RedisStorage(Storage):
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[None]:
-        with self._transaction(owner):
-            yield
-
-    @contextmanager
-    def _transaction(self, owner: str) -> Iterator[Transaction]:
         transaction = self._leases.current()
-        if transaction is None:
-            with Transaction(self._leases, owner) as transaction:
-                yield transaction
-        else:
-            with transaction.part(owner):
-                yield transaction
+        with Transaction(self._leases, owner) if transaction is None else transaction.part(owner):
+            yield
 
     def if_undone(self, call: Callable[[], None]) -> None:
         transaction = self._leases.current()

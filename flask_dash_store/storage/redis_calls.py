@@ -37,13 +37,19 @@ class Calls:
         """What a script answers that changes nothing."""
         return self._run(script, owner, now, *args, writes=False)[1:]
 
-    def write(self, script: Script, owner: str, now: float, *args: Any, wait: bool = True) -> list[Any]:
+    def write(
+        self, script: Script, owner: str, now: float, *args: Any, wait: bool = True, joins: bool = True
+    ) -> list[Any]:
         """What a script answers, with how it went.
 
         :param wait: whether to wait for other writers, for the timeout at most
-        :raises StorageBusy: when there is one all the same
+        :param joins: whether it is undone with the transaction that the caller is in, if that is another owner's
+        :raises StorageBusy: when there is another writer all the same
         :raises SessionEnded: when the owner has ended, and the script minds
         """
+        transaction = self._leases.current()
+        if transaction is not None and joins:
+            transaction.join(owner)
         patience = Patience(self._server, self._leases.timeout if wait else 0)
         while True:
             status, *answer = self._run(script, owner, now, *args, writes=True)
@@ -53,9 +59,17 @@ class Calls:
                 return [status, *answer]
             patience.wait()
 
-    def use(self, script: Script, owner: str, moment: Moment, *args: Any, wait: bool = True) -> list[Any]:
+    def use(self, script: Script, owner: str, moment: Moment, *args: Any) -> list[Any]:
         """The same of a script that moves the owner's expiry when that is due."""
-        return self.write(script, owner, moment.now, repr(moment.expires), repr(moment.grain), *args, wait=wait)
+        return self.write(script, owner, moment.now, repr(moment.expires), repr(moment.grain), *args)
+
+    def touch(self, owner: str, moment: Moment) -> None:
+        """Move the owner's expiry, unless another one writes at this moment.
+
+        :raises StorageBusy: when there is one
+        """
+        args = repr(moment.expires), repr(moment.grain)
+        self.write(scripts.TOUCH, owner, moment.now, *args, wait=False, joins=False)
 
     def fields(self, owner: str, now: float, *names: bytes) -> list[Any]:
         """What the owner's hash has in these fields."""

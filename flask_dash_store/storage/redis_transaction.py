@@ -11,8 +11,9 @@ means the same inside a block and outside, in one language. One script merges th
 end, if the token still holds the lease: who was away for too long has written nothing, and is told so. A nested block
 has a layer of its own, above the others.
 
-In a cluster, owners lie on different servers. A block that wrote to two of them, as :meth:`Storage.move` does, is
-committed to the first one last: the new owner of a move is known to nobody before the old one has ended.
+An owner that a block writes to beside its own joins it, with a lease and layers of its own. In a cluster, owners lie
+on different servers, so that such a block is committed to one owner after the other, and to the block's own one last:
+the new owner of a :meth:`Storage.move` is known to nobody before the old one has ended.
 """
 
 from __future__ import annotations
@@ -139,13 +140,15 @@ class Transaction:
 
         :raises StorageBusy: when others do not give it back in time
         """
-        if owner in self._owners:
-            return
-        _, lease = self.leases.keys(owner)
-        patience = Patience(self._server, self.leases.timeout)
-        while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
-            patience.wait()
-        self._owners.append(owner)
+        self._check_process()
+        with self._one_call:
+            if owner in self._owners:
+                return
+            _, lease = self.leases.keys(owner)
+            patience = Patience(self._server, self.leases.timeout)
+            while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
+                patience.wait()
+            self._owners.append(owner)
 
     def has(self, owner: str) -> bool:
         return owner in self._owners
