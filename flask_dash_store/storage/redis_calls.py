@@ -9,7 +9,7 @@ from ..lifetime import Moment
 from . import redis_scripts as scripts
 from .redis_lua import Script
 from .redis_server import Server
-from .redis_transaction import Leases, Patience, Transaction
+from .redis_transaction import Leases, Transaction
 
 
 class Calls:
@@ -50,14 +50,12 @@ class Calls:
         transaction = self._leases.current()
         if transaction is not None and joins:
             transaction.join(owner)
-        patience = Patience(self._server, self._leases.timeout if wait else 0)
-        while True:
-            status, *answer = self._run(script, owner, now, *args, writes=True)
-            if status == b"ENDED":
-                raise SessionEnded(-float(answer[0]))
-            if status != b"BUSY":
-                return [status, *answer]
-            patience.wait()
+        with self._leases.patience(owner, wait) as patience:
+            while (answer := self._run(script, owner, now, *args, writes=True))[0] == b"BUSY":
+                patience.wait()
+        if answer[0] == b"ENDED":
+            raise SessionEnded(-float(answer[1]))
+        return answer
 
     def use(self, script: Script, owner: str, moment: Moment, *args: Any) -> list[Any]:
         """The same of a script that moves the owner's expiry when that is due."""

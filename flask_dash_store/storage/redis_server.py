@@ -41,6 +41,26 @@ _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
 _REPLICA = ("ReadOnlyError", "READONLY")
 
 
+class _Connections:
+    """The connections of one process."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._client: Client = None
+        self._connecting = threading.Lock()
+        self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def client(self) -> Client:
+        if self._client is None:
+            with self._connecting:
+                self._client = self._client or self._connect()
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
 class Server:
     """A server, or a cluster of them, for any thread of any process.
 
@@ -54,36 +74,24 @@ class Server:
         self._connect = target.connect
         self._timeout = timeout
         self._is_closed = False
-        self._inherited: list[Client] = []
-        self._begin()
+        # A fork may have come while a thread held a lock of a client's, so a child never uses nor closes its parent's.
+        self._connections: dict[int, _Connections] = {}
 
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._connecting = threading.Lock()
-        self._made: Client = None
-
-    def _client(self) -> Client:
-        if self._made is None:
-            with self._connecting:
-                self._made = self._made or self._connect()
-        return self._made
+    def _here(self) -> _Connections:
+        process = os.getpid()
+        return self._connections.get(process) or self._connections.setdefault(process, _Connections(self._connect))
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if self._process != os.getpid():
-            # A fork may have come while a thread held a lock of the client's, so it is neither used nor closed here.
-            self._inherited.append(self._made)
-            self._begin()
+    def _client(self) -> Iterator[Client]:
+        connections = self._here()
         if self._is_closed:
             raise StorageClosed(f"The storage {self.name} has been closed.")
-        slots = self._slots
-        if not slots.acquire(timeout=self._timeout):
+        if not connections.slots.acquire(timeout=self._timeout):
             raise self.busy()
         try:
-            yield
+            yield connections.client()
         finally:
-            slots.release()
+            connections.slots.release()
 
     def execute(self, *command: Any, repeatable: bool = False) -> Any:
         """Send a command and return its answer.
@@ -101,21 +109,21 @@ class Server:
             return self.execute("EVAL", script.text, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
 
     def _guarded(self, call: Callable[[Client], T], repeatable: bool) -> T:
-        with self._slot():
-            was_repeated = False
-            while True:
-                try:
-                    return call(self._client())
-                except exceptions.NoScriptError:
-                    raise
-                except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
-                    if was_repeated or not self._may_repeat(error, repeatable):
-                        raise self.fault(error) from error
-                    was_repeated = True
+        was_repeated = False
+        while True:
+            try:
+                with self._client() as client:
+                    return call(client)
+            except (exceptions.NoScriptError, StorageError):
+                raise
+            except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
+                if was_repeated or not self._may_repeat(error, repeatable):
+                    raise self.fault(error) from error
+                was_repeated = True
 
     def _may_repeat(self, error: Exception, repeatable: bool) -> bool:
         if any(said in _text(error) for said in _REPLICA) and not self.is_cluster:
-            self._client().connection_pool.disconnect(inuse_connections=False)
+            self._here().client().connection_pool.disconnect(inuse_connections=False)
             return True
         is_broken = isinstance(error, exceptions.ConnectionError)
         return repeatable and is_broken and not isinstance(error, exceptions.AuthenticationError)
@@ -174,8 +182,7 @@ class Server:
 
     def close(self) -> None:
         self._is_closed = True
-        if self._process == os.getpid() and self._made is not None:
-            self._made.close()
+        self._here().close()
 
     def fault(self, error: Exception) -> StorageError:
         """The package's own exception for what redis-py said."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,32 +30,13 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import StorageError
+from .redis_patience import Patience, Queues
 from .redis_scripts import COMMIT, MERGE, RELEASE
 from .redis_server import Server, is_timeout
 
 SHORTEST_LEASE = 10.0
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.0005, 0.02
 
 _begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.redis_transactions", default=())
-
-
-class Patience:
-    """Waits for other writers: shortly, at random so that they do not meet again, and not beyond the timeout."""
-
-    def __init__(self, server: Server, seconds: float) -> None:
-        self._server = server
-        self._deadline = time.monotonic() + seconds
-        self._wait = _SHORTEST_WAIT
-
-    def wait(self) -> None:
-        """
-        :raises StorageBusy: when it has taken too long already
-        """
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise self._server.busy()
-        time.sleep(min(left, self._wait * random.uniform(0.5, 1)))  # noqa: S311
-        self._wait = min(self._wait * 2, _LONGEST_WAIT)
 
 
 class Leases:
@@ -71,7 +51,8 @@ class Leases:
     def __init__(self, server: Server, prefix: str, timeout: float, lease: float, keep_ended: float) -> None:
         self.server = server
         self.prefix = prefix
-        self.timeout = timeout
+        self._timeout = timeout
+        self._queues: dict[int, Queues] = {}
         self.milliseconds = int(lease * 1000)
         self.keep_ended = int(keep_ended * 1000)
 
@@ -86,6 +67,12 @@ class Leases:
         """The keys of an owner's hash and its lease."""
         main = f"{self.prefix}{{{owner}}}"
         return [main, f"{main}:lease"]
+
+    def patience(self, owner: str, wait: bool = True) -> Patience:
+        """What somebody has who wants to write to an owner while another one may."""
+        # In a fork, the locks of the parent's threads would never be released.
+        queues = self._queues.setdefault(os.getpid(), Queues())
+        return Patience(self.server, queues, owner, self._timeout if wait else 0)
 
     def arguments(self, token: str, now: float) -> list[Any]:
         """What every script gets before its own arguments."""
@@ -145,9 +132,9 @@ class Transaction:
             if owner in self._owners:
                 return
             _, lease = self.leases.keys(owner)
-            patience = Patience(self._server, self.leases.timeout)
-            while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
-                patience.wait()
+            with self.leases.patience(owner) as patience:
+                while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
+                    patience.wait()
             self._owners.append(owner)
 
     def has(self, owner: str) -> bool:
