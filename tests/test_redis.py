@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext, suppress
-from multiprocessing import get_context
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import pytest
 import redis
-from backends import items, large, small
+from backends import KEEP_ENDED, items, large, open_redis, small
 from clocks import HandClock
 from servers import Port
-from servers_redis import RedisServer, Sentinel, short_folder
+from servers_redis import RedisServer, short_folder
 
 from flask_dash_store.errors import (
     ConfigurationError,
@@ -28,7 +23,6 @@ from flask_dash_store.errors import (
     SessionEnded,
     StorageCorrupt,
     StorageError,
-    StorageFull,
     ValueTooLarge,
 )
 from flask_dash_store.lifetime import Lifetime, Moment
@@ -38,16 +32,9 @@ from flask_dash_store.storage.redis import RedisStorage
 Now = Callable[..., Moment]
 
 TTL = 1000.0
-KEEP_ENDED = 5000.0
 MARGIN = 61.0
 HASH = "user_store:{ann}"
 LEASE = "user_store:{ann}:lease"
-KEPT = ("--appendonly", "yes")
-
-
-def open_storage(url: str, **options: Any) -> RedisStorage:
-    generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 1.0, "keep_ended": KEEP_ENDED}
-    return RedisStorage(url, **generous | options)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +65,7 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def storage(server: RedisServer) -> Iterator[RedisStorage]:
-    storage = open_storage(server.url)
+    storage = open_redis(server.url)
     yield storage
     storage.close()
 
@@ -86,17 +73,6 @@ def storage(server: RedisServer) -> Iterator[RedisStorage]:
 @pytest.fixture
 def now(clock: HandClock) -> Now:
     return Lifetime(TTL, clock).moment
-
-
-def until_it_works(call: Callable[[], Any], seconds: float = 60) -> Any:
-    """The answer of a storage that recovers. Until then it may raise the package's errors alone."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return call()
-        except StorageError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 # Round trips
@@ -211,7 +187,7 @@ def test_a_key_with_a_time_of_its_own_is_removed_by_a_server_that_can(
 
 
 def test_what_the_server_has_removed_takes_nothing_of_the_quota(server, client, clock, now) -> None:
-    limited = open_storage(server.url, max_bytes=1000, max_keys=2)
+    limited = open_redis(server.url, max_bytes=1000, max_keys=2)
     limited.set("ann", "first", small(b"1" * 100), now())
     limited.set("ann", "k", small(b"1" * 800), now(), clock() + 50)
     client.hdel(HASH, "i:k", "v:k")  # as if its time had come
@@ -239,7 +215,7 @@ def test_it_purges_itself(storage) -> None:
 
 
 def test_what_is_dumped_and_loaded_is_the_same_elsewhere(server, storage, clock, now) -> None:
-    elsewhere = open_storage(server.url, prefix="elsewhere:", max_bytes=10)
+    elsewhere = open_redis(server.url, prefix="elsewhere:", max_bytes=10)
     storage.set("ann", "z", large(b"1" * 100), now(), clock() + 5)
     storage.set("ann", "a", small(b"2"), now())
     storage.end("bob", now())
@@ -291,7 +267,7 @@ def test_a_value_beyond_the_servers_limit_is_refused_with_its_name(server, clien
     limit = client.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
     client.config_set("proto-max-bulk-len", 2**20)
     try:
-        storage = open_storage(server.url)
+        storage = open_redis(server.url)
         storage.set("ann", "fits", small(b"1" * 2**20), now())
         for value in (small(b"1" * (2**20 + 1)), large(b"2" * 2**20)):
             with pytest.raises(ValueTooLarge, match=r"1048576 .*proto-max-bulk-len"):
@@ -321,7 +297,7 @@ def test_who_has_lost_the_lease_has_written_nothing_and_is_told_so(storage, clie
 
 
 def test_a_transaction_lasts_as_long_as_it_is_heard_of(server, client, now) -> None:
-    storage = open_storage(server.url, lease=5)
+    storage = open_redis(server.url, lease=5)
     with storage.transaction("ann"):
         client.pexpire(LEASE, 1000)
         storage.get("ann", "k", now())
@@ -329,27 +305,8 @@ def test_a_transaction_lasts_as_long_as_it_is_heard_of(server, client, now) -> N
     storage.close()
 
 
-def die_in_transaction(url: str, moment: Moment, is_inside: Any) -> None:
-    with open_storage(url, lease=0.5).transaction("ann"):
-        open_storage(url).set("bob", "k", small(b""), moment)
-        is_inside.set()
-        Event().wait()
-
-
-def test_a_process_that_is_killed_in_a_transaction_keeps_others_out_for_its_lease_alone(server, storage, now) -> None:
-    context = get_context("spawn")
-    is_inside = context.Event()
-    process = context.Process(target=die_in_transaction, args=(server.url, now(), is_inside), daemon=True)
-    process.start()
-    assert is_inside.wait(60)
-    process.kill()
-    process.join(60)
-    until_it_works(lambda: storage.set("ann", "k", small(b"v"), now()))
-    assert items(storage, "ann", now()) == [("k", b"v")]
-
-
 def test_others_are_not_kept_waiting_by_a_transaction_on_another_owner(server, now) -> None:
-    storage = open_storage(server.url, timeout=0.05)
+    storage = open_redis(server.url, timeout=0.05)
     with storage.transaction("ann"), ThreadPoolExecutor(1) as pool:
         storage.set("ann", "k", small(b""), now())
         pool.submit(storage.set, "bob", "k", small(b""), now()).result(30)
@@ -379,153 +336,6 @@ def test_what_is_written_to_the_new_owner_of_a_move_is_undone_with_it(storage, c
     assert client.keys("*") == [HASH.encode()]
 
 
-# Faults
-
-
-def test_what_was_acknowledged_survives_a_server_that_is_killed_and_the_app_recovers(folder, now) -> None:
-    with RedisServer(folder, *KEPT) as server:
-        storage = open_storage(server.url, timeout=5)
-        is_over, acknowledged = Event(), []
-        has_written = [Event() for _ in range(3)]
-
-        def keep_writing(name: int) -> None:
-            n = 0
-            while not is_over.is_set():
-                with suppress(StorageError):
-                    storage.set("ann", f"{name} {n}", small(b"v"), now())
-                    acknowledged.append(f"{name} {n}")
-                    has_written[name].set()
-                n += 1
-                if n % 100 == 0:
-                    time.sleep(0.01)
-
-        with ThreadPoolExecutor(3) as pool:
-            writers = [pool.submit(keep_writing, name) for name in range(3)]
-            try:
-                for _ in range(2):
-                    for event in has_written:
-                        event.clear()
-                        assert event.wait(60)
-                    server.kill()
-                    server.start()
-                for event in has_written:
-                    event.clear()
-                    assert event.wait(60)
-            finally:
-                is_over.set()
-            assert [writer.result(60) for writer in writers] == [None] * 3
-        assert set(acknowledged) <= set(until_it_works(lambda: storage.keys("ann", now())))
-        storage.close()
-
-
-def test_a_server_that_is_not_there_is_an_error_in_each_call_until_it_comes(folder, now, caplog) -> None:
-    server = RedisServer(folder)
-    server.kill()
-    with caplog.at_level(logging.WARNING):
-        storage = open_storage(server.url)
-    assert "not known yet" in caplog.text
-    for call in (storage.get, storage.delete):
-        with pytest.raises(StorageError):
-            call("ann", "k", now())
-    with pytest.raises(StorageError), storage.transaction("ann"):
-        pass
-    server.start()
-    storage.set("ann", "k", small(b"v"), now())
-    assert items(storage, "ann", now()) == [("k", b"v")]
-    server.kill()
-    storage.close()
-
-
-def test_a_cluster_that_is_not_there_is_an_error_in_each_call(now, caplog) -> None:
-    port = Port()
-    with closing(port), caplog.at_level(logging.WARNING):
-        storage = open_storage(f"redis+cluster://127.0.0.1:{port.number}")
-        assert "not known yet" in caplog.text
-        for call in (storage.get, storage.delete):
-            with pytest.raises(StorageError):
-                call("ann", "k", now())
-        storage.close()
-
-
-def test_a_server_that_does_not_answer_is_an_error_at_the_deadline(folder, now) -> None:
-    with RedisServer(folder) as server:
-        storage = open_storage(server.url, timeout=0.1)
-        storage.set("ann", "k", small(b"v"), now())
-        server.pause()
-        began = time.monotonic()
-        with pytest.raises(StorageError, match="did not answer"):
-            storage.get("ann", "k", now())
-        with pytest.raises(StorageError, match="did not answer"), storage.transaction("ann"):
-            pass
-        assert time.monotonic() - began < 30
-        server.resume()
-        assert until_it_works(lambda: storage.get("ann", "k", now())) == small(b"v")
-        storage.close()
-
-
-def test_a_full_server_refuses_what_is_new_and_lets_what_is_there_be_read_and_deleted(server, storage, client, now):
-    for owner in ["ann", "bob"]:
-        storage.set(owner, "k", large(b"old"), now())
-    client.config_set("maxmemory", 1)
-    try:
-        with pytest.raises(StorageFull):
-            storage.set("ann", "k", small(b"new"), now())
-        with pytest.raises(StorageFull), storage.transaction("ann"):
-            pass
-        assert items(storage, "ann", now()) == [("k", b"old")]
-        assert storage.get("ann", "k", now()._replace(expires=now().expires + TTL)) is not None
-        assert storage.expiry("ann", now()) == now().expires + TTL
-        assert storage.delete("ann", "k", now()) is True
-        storage.clear("ann", now())
-        assert storage.end("bob", now()) == storage.end("eve", now()) == now().now
-    finally:
-        client.config_set("maxmemory", 0)
-    storage.set("ann", "k", small(b"new"), now())
-    with pytest.raises(SessionEnded):
-        storage.get("bob", "k", now())
-
-
-@pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-ttl", True), ("noeviction", False)])
-def test_a_server_that_may_evict_is_warned_of(server, client, caplog, policy, warns) -> None:
-    client.config_set("maxmemory", "1gb")
-    client.config_set("maxmemory-policy", policy)
-    try:
-        with caplog.at_level(logging.WARNING):
-            open_storage(server.url).close()
-    finally:
-        client.config_set("maxmemory", 0)
-        client.config_set("maxmemory-policy", "noeviction")
-    assert (policy in caplog.text) == warns
-
-
-def test_a_server_that_has_become_a_replica_is_an_error_until_it_is_a_master(storage, client, now) -> None:
-    storage.set("ann", "k", small(b"old"), now())
-    client.replicaof("127.0.0.1", 1)
-    try:
-        with pytest.raises(StorageError, match=r"(?i)read.?only"):
-            storage.set("ann", "k", small(b"new"), now())
-    finally:
-        client.replicaof("NO", "ONE")
-    storage.set("ann", "k", small(b"new"), now())
-
-
-def test_scripts_that_the_server_has_forgotten_are_sent_again(storage, client, now) -> None:
-    storage.set("ann", "k", small(b"v"), now())
-    client.script_flush()
-    storage.set("ann", "k", small(b"v"), now())
-
-
-def test_when_the_master_dies_sentinels_name_another_and_the_app_goes_on(folder, now) -> None:
-    with Sentinel(folder) as sentinel:
-        storage = open_storage(sentinel.url, timeout=5)
-        storage.set("ann", "k", small(b"v"), now())
-        sentinel.wait_for_replica()
-        sentinel.master.kill()
-        until_it_works(lambda: storage.set("ann", "other", small(b"v"), now()))
-        assert storage.keys("ann", now()) == ["k", "other"]
-        storage.close()
-
-
 # Opening
 
 
@@ -545,14 +355,14 @@ def test_when_the_master_dies_sentinels_name_another_and_the_app_goes_on(folder,
 )
 def test_a_url_of_no_known_form_is_refused_and_its_password_is_not_told(url) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_storage(url.replace("//", "//user:secret@", 1))
+        open_redis(url.replace("//", "//user:secret@", 1))
     assert "USER_STORE_URL" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["unix", "redis+unix", "valkey+unix"])
 def test_a_socket_and_a_prefix_can_stand_in_the_url(server, client, now, scheme) -> None:
-    storage = open_storage(f"{scheme}://{server.socket}?db=1&prefix=app.")
+    storage = open_redis(f"{scheme}://{server.socket}?db=1&prefix=app.")
     storage.set("ann", "k", small(b"v"), now())
     storage.close()
     with redis.Redis(unix_socket_path=str(server.socket), db=1) as other:
@@ -565,11 +375,11 @@ def test_a_password_lets_in_and_a_wrong_one_is_an_error_at_once_that_does_not_te
     with closing(port), RedisServer(folder, port=port.number) as server:
         with server.client() as client:
             client.config_set("requirepass", "open sesame")
-        storage = open_storage(f"{scheme}://:open%20sesame@127.0.0.1:{port.number}/0")
+        storage = open_redis(f"{scheme}://:open%20sesame@127.0.0.1:{port.number}/0")
         storage.set("ann", "k", small(b"v"), now())
         storage.close()
         with pytest.raises(StorageError) as caught:
-            open_storage(f"{scheme}://:closed%20sesame@127.0.0.1:{port.number}/0")
+            open_redis(f"{scheme}://:closed%20sesame@127.0.0.1:{port.number}/0")
         assert "sesame" not in str(caught.value)
 
 
