@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from servers_redis import RedisServer, short_folder
 from flask_dash_store.errors import (
     ConfigurationError,
     QuotaExceeded,
-    SessionEnded,
     StorageCorrupt,
     StorageError,
     ValueTooLarge,
@@ -212,28 +210,6 @@ def test_it_purges_itself(storage) -> None:
 
 
 # All of an owner
-
-
-def test_what_is_dumped_and_loaded_is_the_same_elsewhere(server, storage, clock, now) -> None:
-    elsewhere = open_redis(server.url, prefix="elsewhere:", max_bytes=10)
-    storage.set("ann", "z", large(b"1" * 100), now(), clock() + 5)
-    storage.set("ann", "a", small(b"2"), now())
-    storage.end("bob", now())
-    storage.set("eve", "k", small(b""), Lifetime(None, clock).moment())
-    assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
-    for owner in storage.everyone():
-        elsewhere.load(owner, storage.dump(owner))
-    assert items(elsewhere, "ann", now()) == [("z", b"1" * 100), ("a", b"2")]
-    assert (elsewhere.expiry("ann", now()), elsewhere.expiry("eve", now())) == (clock() + TTL, math.inf)
-    assert elsewhere.nbytes("ann", now()) == storage.nbytes("ann", now())
-    with pytest.raises(SessionEnded):
-        elsewhere.get("bob", "k", now())
-    elsewhere.load("ann", storage.dump("eve"))
-    assert items(elsewhere, "ann", now()) == [("k", b"")]
-    clock.step(5)
-    assert storage.keys("ann", now()) == ["a"]
-    assert storage.dump("nobody") is None
-    elsewhere.close()
 
 
 def test_damage_costs_one_key(storage, client, now) -> None:

@@ -248,17 +248,20 @@ class RedisStorage(Storage):
                 self._calls.write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest), joins=False)
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        removed = 0
+        removed, ended_before = 0, max(ended_before, 0.0)
         for owner, expiry in self._expiries(""):
-            if removed < limit and (expiry is None or -ended_before < expiry <= now):
+            if removed == limit:
+                break
+            if expiry is None or -ended_before < expiry <= now:
                 removed += self._calls.write(scripts.PURGE, owner, now, repr(ended_before), wait=wait, joins=False)[1]
         return removed
 
     def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
         removed = 0
         for owner, _ in self._expiries(""):
-            if removed < limit:
-                removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait, joins=False)[1]
+            if removed == limit:
+                break
+            removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait, joins=False)[1]
         return removed
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
