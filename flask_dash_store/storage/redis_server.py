@@ -47,13 +47,17 @@ class _Connections:
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
         self._client: Client = None
-        self._connecting = threading.Lock()
+        self._guard = threading.Lock()
         self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def client(self) -> Client:
         if self._client is None:
-            with self._connecting:
-                self._client = self._client or self._connect()
+            made = self._connect()  # It may take all of its time, so nobody waits for it.
+            with self._guard:
+                if self._client is None:
+                    self._client = made
+            if self._client is not made:
+                made.close()
         return self._client
 
     def close(self) -> None:
