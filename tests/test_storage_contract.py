@@ -14,7 +14,7 @@ import pytest
 from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_of, small
 from clocks import HandClock
 
-from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError
+from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage import Storage
 
@@ -197,6 +197,23 @@ def test_an_owner_may_take_all_of_the_quota_and_not_a_byte_more(factory, storage
         limited.close()
 
 
+def test_an_owner_may_have_as_many_keys_as_it_may_and_not_one_more(factory, tmp_path, clock, now) -> None:
+    limited = factory(tmp_path / "limited", max_keys=2)
+    limited.set("ann", "stale", small(b"1"), now(), clock() + 1)
+    limited.set("ann", "k", small(b"1"), now())
+    with pytest.raises(TooManyKeys, match="'new'"):
+        limited.set("ann", "new", small(b"2"), now())
+    limited.set("ann", "k", large(b"2"), now())
+    clock.step(1)
+    limited.set("ann", "new", small(b"2"), now())
+    with pytest.raises(TooManyKeys), limited.transaction("ann"):
+        limited.delete("ann", "k", now())
+        limited.set("ann", "last", small(b"3"), now())
+        limited.set("ann", "more", small(b"3"), now())
+    assert items(limited, "ann", now()) == [("k", b"2"), ("new", b"2")]
+    limited.close()
+
+
 @pytest.mark.parametrize("key", ["stale", "new"])
 def test_expired_keys_take_nothing_of_the_quota(storage, clock, now, key) -> None:
     for stale in ["stale", "other"]:
@@ -376,6 +393,18 @@ def test_an_exception_that_leaves_a_transaction_undoes_all_of_it(storage, now, n
     assert storage.nbytes("ann", now()) == size_of(storage, {"k": large(b"old")}, now())
 
 
+@pytest.mark.parametrize("name", WRITES | ENDS)
+def test_what_a_transaction_wrote_to_other_owners_is_undone_with_it(storage, now, name) -> None:
+    storage.set("ann", "k", small(b"old"), now())
+    undone: list[str] = []
+    with suppress(ZeroDivisionError), storage.transaction("eve"):
+        call(storage, name, now())
+        storage.if_undone(lambda: undone.append(name))
+        raise ZeroDivisionError
+    assert (items(storage, "ann", now()), items(storage, "bob", now())) == ([("k", b"old")], [])
+    assert undone == [name]
+
+
 def test_an_inner_transaction_and_a_call_can_fail_by_themselves(storage, now) -> None:
     with storage.transaction("ann"):
         storage.set("ann", "outer", small(b"1"), now())
@@ -409,6 +438,31 @@ def test_a_read_that_cannot_move_the_expiry_at_once_leaves_it_to_the_next_use(im
         assert impatient.expiry("ann", now()) == START + TTL
     assert impatient.get("ann", "k", now()) == small(b"old")
     assert impatient.expiry("ann", now()) == clock() + TTL
+
+
+# All of an owner
+
+
+def test_what_is_dumped_and_loaded_is_the_same_elsewhere(factory, storage, tmp_path, clock, now) -> None:
+    elsewhere = factory(tmp_path / "elsewhere", max_bytes=10)
+    storage.set("ann", "z", large(b"1" * 100), now(), clock() + 5)
+    storage.set("ann", "a", small(b"2"), now())
+    storage.end("bob", now())
+    storage.set("eve", "k", small(b""), Lifetime(None, clock).moment())
+    assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
+    elsewhere.set("ann", "before", small(b""), now())
+    for owner in storage.everyone():
+        elsewhere.load(owner, storage.dump(owner))
+    assert items(elsewhere, "ann", now()) == [("z", b"1" * 100), ("a", b"2")]
+    assert elsewhere.nbytes("ann", now()) == storage.nbytes("ann", now())
+    assert (elsewhere.expiry("ann", now()), elsewhere.expiry("eve", now())) == (clock() + TTL, math.inf)
+    with pytest.raises(SessionEnded) as caught:
+        elsewhere.get("bob", "k", now())
+    assert caught.value.ended_at == START
+    clock.step(5)
+    assert elsewhere.keys("ann", now()) == ["a"]
+    assert (elsewhere.dump("nobody"), list(elsewhere.problems())) == (None, [])
+    elsewhere.close()
 
 
 # Threads, processes, and the end

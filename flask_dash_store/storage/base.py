@@ -154,7 +154,8 @@ class Storage(ABC):
     def transaction(self, owner: str) -> AbstractContextManager[None]:
         """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
 
-        An exception that leaves the block undoes all of it. Blocks nest: an inner one can fail by itself.
+        An exception that leaves the block undoes all of it, and what was written to other owners in it. Blocks nest:
+        an inner one can fail by itself.
         """
 
     @abstractmethod

@@ -1,8 +1,8 @@
-"""What ``scripts.py`` keeps of an owner, in the package's own words."""
+"""What the server keeps of an owner (see ``lua.py``), in the package's own words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...body import Body, Stored
@@ -64,6 +64,20 @@ def stored_value(key: str, header: Header, payload: bytes | None, body: bytes | 
     return payload, Body(header.body, [memoryview(bytearray(body))])
 
 
+def problems(fields: dict[bytes, bytes]) -> Iterator[str]:
+    """What is damaged of an owner's fields, each as a sentence."""
+    if parse_expiry(fields.get(b"expires")) is None:
+        yield "It has no readable expiry, so all of its values count as expired."
+    for name, text in fields.items():
+        if name[:2] == b"i:":
+            key = name[2:].decode(errors="replace")
+            header = parse_header(text)
+            if header is None:
+                yield f"What is known of the value under {key!r} is unreadable, so it counts as expired."
+            elif b"v:" + name[2:] not in fields or (header.body is not None and b"b:" + name[2:] not in fields):
+                yield f"A part of the value under {key!r} is missing."
+
+
 def value_arguments(value: Stored) -> list[Any]:
     """What a script gets for a value: its payload, its body's name, and its body."""
     payload, body = value
@@ -91,7 +105,7 @@ def expiry_argument(expires: KeyExpiry) -> str:
     return expires if expires == "keep" else repr(float(expires))
 
 
-def batches(values: Iterable[tuple[str, Stored, float | None]], most: int, nbytes: int) -> Iterable[list[Any]]:
+def batches(values: Iterable[tuple[str, Stored, float | None]], most: int, nbytes: int) -> Iterator[list[Any]]:
     """Values as the arguments of scripts, of which each takes so many and about so many bytes at most."""
     batch: list[Any] = []
     size = 0

@@ -1,220 +1,11 @@
-"""The scripts that the Redis storage runs on the server, where each is atomic.
-
-All that is kept of an owner lies in one hash, whose fields are
-
-- ``expires``: the owner's expiry, in seconds since the epoch; the time of its end, negated, once it has ended
-- ``bytes``, ``keys``: what its values take, at most (what the server has removed by itself is still in it)
-- ``next``: the place in the order of insertion that the next new key gets
-- ``i:<key>``: what is known of a value: its place, its bytes, when it is gone or ``-``, and its body's name or ``-``
-- ``v:<key>``: its payload
-- ``b:<key>``: its body, if it has one
-
-A transaction writes into *layers*, hashes of its own which nobody else reads, whose fields are the same after a ``+``,
-or after a ``-`` where they are deleted. What a script reads it looks for in the layers, from the topmost down, and
-then in the owner's hash; what it writes goes into the topmost.
-
-Every script gets the keys hash, lease, and layers from the bottom up; and the token of the caller's lease or nothing,
-for how many milliseconds a lease holds, for how many it must be known that an owner has ended, and what the time is.
-It answers with a list whose first element says how it went.
-"""
+"""The scripts of the Redis storage, each of which is atomic on the server. ``lua.py`` has what they share."""
 
 from __future__ import annotations
 
-from hashlib import sha1
-from typing import NamedTuple
+from .lua import ACCOUNT, LIBRARY, READS, WRITES, script
 
-# An expired value stays on the server for this much longer: what is live is decided by the caller's clock, and the
-# server's must not be ahead of it.
-MARGIN_MS = 60_000
-
-
-class Script(NamedTuple):
-    """A script, and the name under which the server keeps it."""
-
-    text: str
-    sha: str
-
-
-def _script(*parts: str) -> Script:
-    text = "\n".join(part.strip("\n") for part in parts)
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-_FIELDS = f"""
-local call = redis.call
-local main, lock, layers = KEYS[1], KEYS[2], #KEYS
-local top = layers > 2 and KEYS[layers]
-local token, lease, keep_ended, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-
-local function number(text)
-    if text == 'inf' then return math.huge end
-    return tonumber(text or '')
-end
-
-local function get(field)
-    for i = layers, 3, -1 do
-        local value = call('HGET', KEYS[i], '+' .. field)
-        if value then return value end
-        if call('HEXISTS', KEYS[i], '-' .. field) == 1 then return false end
-    end
-    return call('HGET', main, field)
-end
-
-local function get_all(...)
-    if not top then return unpack(call('HMGET', main, ...)) end
-    local values = {{}}
-    for i, field in ipairs({{...}}) do values[i] = get(field) end
-    return unpack(values)
-end
-
-local function put(...)
-    if not top then return call('HSET', main, ...) end
-    local pairs_ = {{...}}
-    for i = 1, #pairs_, 2 do
-        call('HSET', top, '+' .. pairs_[i], pairs_[i + 1])
-        call('HDEL', top, '-' .. pairs_[i])
-    end
-    call('PEXPIRE', top, 2 * lease)
-end
-
-local function erase(...)
-    if not top then return call('HDEL', main, ...) end
-    for _, field in ipairs({{...}}) do
-        call('HDEL', top, '+' .. field)
-        call('HSET', top, '-' .. field, '')
-    end
-    call('PEXPIRE', top, 2 * lease)
-end
-
-local function names()
-    local found = call('HKEYS', main)
-    if not top then return found end
-    local is_there = {{}}
-    for _, field in ipairs(found) do is_there[field] = true end
-    for i = 3, layers do
-        for _, name in ipairs(call('HKEYS', KEYS[i])) do
-            is_there[string.sub(name, 2)] = string.sub(name, 1, 1) == '+' or nil
-        end
-    end
-    found = {{}}
-    for field in pairs(is_there) do found[#found + 1] = field end
-    return found
-end
-
-local function erase_all()
-    if not top then return call('DEL', main) end
-    for _, field in ipairs(names()) do erase(field) end
-end
-
-local function milliseconds(expiry)
-    return string.format('%.0f', math.max(expiry - now, 0) * 1000 + {MARGIN_MS})
-end
-
-local function settle(expires)
-    local expiry = number(expires)
-    if top or not expiry then return end
-    if expiry < 0 then
-        call('PEXPIRE', main, keep_ended)
-    elseif expiry - now > 1e10 then
-        call('PERSIST', main)
-    else
-        call('PEXPIRE', main, milliseconds(expiry))
-    end
-end
-
--- Servers before Redis 7.4 and Valkey 9 know no expiry of fields. There an expired value stays until its owner's
--- next value needs the room.
-local function settle_key(key, expires, before)
-    if top then return end
-    local expiry = number(expires)
-    if expiry then
-        redis.pcall('HPEXPIRE', main, milliseconds(expiry), 'FIELDS', 3, 'i:' .. key, 'v:' .. key, 'b:' .. key)
-    elseif before and before ~= '-' then
-        redis.pcall('HPERSIST', main, 'FIELDS', 3, 'i:' .. key, 'v:' .. key, 'b:' .. key)
-    end
-end
-
-local function parse(header)
-    local place, size, expires, body = string.match(header or '', '^(%d+) (%d+) (%S+) (%S+)$')
-    return place, tonumber(size), expires, body
-end
-
-local function is_live(expires)
-    return expires == '-' or (number(expires) or 0) > now
-end
-
-local function each_header(visit)
-    local fields = {{}}
-    for _, field in ipairs(names()) do
-        if string.sub(field, 1, 2) == 'i:' then fields[#fields + 1] = field end
-    end
-    for first = 1, #fields, 1000 do
-        local last = math.min(first + 999, #fields)
-        local headers = top and {{}} or call('HMGET', main, unpack(fields, first, last))
-        for i = first, last do
-            local header = top and get(fields[i]) or headers[i - first + 1]
-            if header then visit(string.sub(fields[i], 3), header) end
-        end
-    end
-end
-"""
-
-# Nobody else may write while a lease is held, and its holder may do nothing more once it has lapsed.
-_HOLDER = """
-local holder = call('GET', lock)
-if token ~= '' then
-    if holder ~= token then return {'LOST'} end
-    call('PEXPIRE', lock, lease)
-    for i = 3, layers do call('PEXPIRE', KEYS[i], 2 * lease) end
-end
-"""
-_READS = _FIELDS + "if token ~= '' then\n" + _HOLDER + "end\n"
-_WRITES = _FIELDS + _HOLDER + "if token == '' and holder then return {'BUSY'} end\n"
-
-_ACCOUNT = """
-local grain = number(ARGV[6])
-local stored, bytes, keys, next_place = get_all('expires', 'bytes', 'keys', 'next')
-local expiry = number(stored)
-if expiry and expiry < 0 then return {'ENDED', stored} end
-local was_live = expiry ~= nil and expiry > now
-bytes, keys, next_place = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_place or '')
-
-local function measure()
-    local stale = {}
-    bytes, keys = 0, 0
-    each_header(function(key, header)
-        local place, size, key_expires = parse(header)
-        if place and is_live(key_expires) then
-            bytes, keys, next_place = bytes + size, keys + 1, math.max(next_place, tonumber(place) + 1)
-        else
-            stale[#stale + 1] = key
-        end
-    end)
-    return stale
-end
-
-if not was_live then
-    bytes, keys, next_place = 0, 0, 1
-    erase_all()
-elseif not (bytes and keys and next_place) then
-    next_place = next_place or 1
-    measure()
-end
-
-local function forget(key)
-    erase('i:' .. key, 'v:' .. key, 'b:' .. key)
-end
-
--- Writes down what is taken now, and when the owner expires after this use, with other fields of the caller's.
-local function record(...)
-    local is_due = not was_live or math.abs(expiry - number(ARGV[5])) > grain
-    put('expires', is_due and ARGV[5] or stored, 'bytes', bytes, 'keys', keys, 'next', next_place, ...)
-    if is_due then settle(ARGV[5]) end
-end
-"""
-
-FIELDS = _script(
-    _READS,
+FIELDS = script(
+    READS,
     """
 local answer = {'OK'}
 for i = 5, #ARGV do answer[#answer + 1] = get(ARGV[i]) end
@@ -222,8 +13,8 @@ return answer
 """,
 )
 
-INDEX = _script(
-    _READS,
+INDEX = script(
+    READS,
     """
 local answer = {'OK', get('expires')}
 each_header(function(key, header)
@@ -234,8 +25,8 @@ return answer
 """,
 )
 
-ALL = _script(
-    _READS,
+ALL = script(
+    READS,
     """
 local answer = {'OK'}
 for _, field in ipairs(names()) do
@@ -249,8 +40,8 @@ return answer
 # What is removed or renewed comes first in scripts that must work when the server's memory is full: it refuses a
 # script's first write only.
 
-TOUCH = _script(
-    _WRITES,
+TOUCH = script(
+    WRITES,
     """
 local expiry = number(get('expires'))
 if expiry and expiry > now and math.abs(expiry - number(ARGV[5])) > number(ARGV[6]) then
@@ -261,9 +52,9 @@ return {'OK'}
 """,
 )
 
-SET = _script(
-    _WRITES,
-    _ACCOUNT,
+SET = script(
+    WRITES,
+    ACCOUNT,
     """
 local max_bytes, max_keys, key, wanted = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local payload, body_name, body = ARGV[11], ARGV[12], ARGV[13]
@@ -310,9 +101,9 @@ return {'OK'}
 """,
 )
 
-EXPIRE = _script(
-    _WRITES,
-    _ACCOUNT,
+EXPIRE = script(
+    WRITES,
+    ACCOUNT,
     """
 local key, wanted = ARGV[7], ARGV[8]
 local place, size, key_expires, body = parse(get('i:' .. key))
@@ -327,9 +118,9 @@ return {'OK', is_there and 1 or 0}
 """,
 )
 
-DELETE = _script(
-    _WRITES,
-    _ACCOUNT,
+DELETE = script(
+    WRITES,
+    ACCOUNT,
     """
 local key = ARGV[7]
 local place, size, key_expires = parse(get('i:' .. key))
@@ -340,9 +131,9 @@ return {'OK', place and is_live(key_expires) and 1 or 0}
 """,
 )
 
-CLEAR = _script(
-    _WRITES,
-    _ACCOUNT,
+CLEAR = script(
+    WRITES,
+    ACCOUNT,
     """
 if was_live then
     erase_all()
@@ -354,8 +145,8 @@ return {'OK'}
 """,
 )
 
-END = _script(
-    _WRITES,
+END = script(
+    WRITES,
     """
 local stored = get('expires')
 local expiry = number(stored)
@@ -369,8 +160,8 @@ return {'OK', stored}
 )
 
 # Puts values in as they are, at the end of the order: ARGV has five elements for each.
-FILL = _script(
-    _WRITES,
+FILL = script(
+    WRITES,
     """
 local bytes, keys, next_place
 if ARGV[5] == 'anew' then
@@ -391,8 +182,8 @@ return {'OK'}
 """,
 )
 
-LIMIT_EXPIRY = _script(
-    _WRITES,
+LIMIT_EXPIRY = script(
+    WRITES,
     """
 local expiry = number(get('expires'))
 if expiry and expiry < math.huge and expiry > number(ARGV[5]) then put('expires', ARGV[5]) end
@@ -400,8 +191,8 @@ return {'OK'}
 """,
 )
 
-PURGE = _script(
-    _WRITES,
+PURGE = script(
+    WRITES,
     """
 local stored = get('expires')
 local expiry = number(stored)
@@ -411,8 +202,8 @@ return {'OK', is_past and 1 or 0}
 """,
 )
 
-PURGE_KEYS = _script(
-    _WRITES,
+PURGE_KEYS = script(
+    WRITES,
     """
 local bytes, keys, removed = 0, 0, 0
 local limit = tonumber(ARGV[5])
@@ -433,8 +224,8 @@ return {'OK', removed}
 
 # Transactions. These get, for each owner, the keys hash, lease and layer.
 
-MERGE = _script(
-    _WRITES,
+MERGE = script(
+    WRITES,
     """
 local below = KEYS[layers - 1]
 for _, name in ipairs(call('HKEYS', top)) do
@@ -448,8 +239,8 @@ return {'OK'}
 """,
 )
 
-COMMIT = _script(
-    _FIELDS,
+COMMIT = script(
+    LIBRARY,
     """
 for i = 2, layers, 3 do
     if call('GET', KEYS[i]) ~= token then return {'LOST'} end
@@ -486,7 +277,7 @@ return {'OK'}
 )
 
 # Ends a transaction that failed: the lease, if it is still the caller's, and the layers.
-RELEASE = _script("""
+RELEASE = script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
 return {'OK'}

@@ -12,12 +12,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
-from .scripts import Script
+from .lua import Script
 from .url import Client, Target, exceptions
 
 T = TypeVar("T")
@@ -25,17 +25,47 @@ T = TypeVar("T")
 logger = logging.getLogger("flask_dash_store")
 
 MAX_CONNECTIONS = 64
+# A server takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
+MAX_PART_BYTES = 512 * 2**20
 SCAN_BATCH = 1000
 
-# Of what the server says, wherever in the message: a script's errors are wrapped in another one.
+# redis-py has exceptions for what the server says, but not where it is wrapped in the error of a script.
 _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
+    ("OutOfMemoryError", StorageFull),
     ("OOM command not allowed", StorageFull),
     ("WRONGTYPE", StorageCorrupt),
-    ("LOADING", StorageBusy),
-    ("BUSY Redis", StorageBusy),
-    ("BUSY Valkey", StorageBusy),
-    ("TRYAGAIN", StorageBusy),
+    ("BusyLoadingError", StorageBusy),
+    ("TryAgainError", StorageBusy),
+    ("BUSY ", StorageBusy),
 )
+_REPLICA = ("ReadOnlyError", "READONLY")
+
+# redis-py makes nothing else of what the server answers to these.
+_ANSWERED_AS_IS = frozenset({"EVALSHA", "HMGET"})
+
+
+class _Connections:
+    """The connections of one process."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._client: Client = None
+        self._guard = threading.Lock()
+        self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def client(self) -> Client:
+        if self._client is None:
+            made = self._connect()  # It may take all of its time, so nobody waits for it.
+            with self._guard:
+                if self._client is None:
+                    self._client = made
+            if self._client is not made:
+                made.close()
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
 
 class Server:
@@ -47,51 +77,40 @@ class Server:
     def __init__(self, target: Target, timeout: float) -> None:
         self.name = target.name
         self.is_cluster = target.is_cluster
+        self.max_part_bytes = MAX_PART_BYTES
         self._connect = target.connect
         self._timeout = timeout
         self._is_closed = False
-        self._inherited: list[Client] = []
-        self._begin()
+        # A fork may have come while a thread held a lock of a client's, so a child never uses nor closes its parent's.
+        self._connections: dict[int, _Connections] = {}
 
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._connecting = threading.Lock()
-        self._made: Client = None
-
-    def _client(self) -> Client:
-        if self._made is None:
-            with self._connecting:
-                self._made = self._made or self._connect()
-        return self._made
+    def _here(self) -> _Connections:
+        process = os.getpid()
+        return self._connections.get(process) or self._connections.setdefault(process, _Connections(self._connect))
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if self._process != os.getpid():
-            # A fork may have come while a thread held a lock of the client's, so it is neither used nor closed here.
-            self._inherited.append(self._made)
-            self._begin()
+    def _client(self) -> Iterator[Client]:
+        connections = self._here()
         if self._is_closed:
             raise StorageClosed(f"The storage {self.name} has been closed.")
-        slots = self._slots
-        if not slots.acquire(timeout=self._timeout):
+        if not connections.slots.acquire(timeout=self._timeout):
             raise self.busy()
         try:
-            yield
+            yield connections.client()
         finally:
-            slots.release()
+            connections.slots.release()
 
     def execute(self, *command: Any, repeatable: bool = False) -> Any:
         """Send a command and return its answer.
 
         :param repeatable: whether it does no harm when it is done twice
         """
-        return self._guarded(self._exchange, repeatable, command)
+        return self._guarded(lambda client: self._exchange(client, command), repeatable)
 
     def _exchange(self, client: Client, command: tuple[Any, ...]) -> Any:
-        if self.is_cluster:
+        if self.is_cluster or command[0] not in _ANSWERED_AS_IS:
             return client.execute_command(*command)
-        # What execute_command does for a command whose answer is taken as it is, in half the time.
+        # The same as execute_command does, in two thirds of the time.
         pool = client.connection_pool
         connection = pool.get_connection()
         try:
@@ -104,30 +123,30 @@ class Server:
         finally:
             pool.release(connection)
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> Any:
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> list[Any]:
         """Run a script and return its answer. The server knows it by its hash, unless it has been restarted."""
         rest = (len(keys), *keys, *args)
         try:
-            return self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)
+            return self.execute("EVALSHA", script.sha, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
         except exceptions.NoScriptError:
-            return self.execute("EVAL", script.text, *rest, repeatable=repeatable)
+            return self.execute("EVAL", script.text, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
 
-    def _guarded(self, call: Callable[..., T], repeatable: bool, *args: Any) -> T:
-        with self._slot():
-            was_repeated = False
-            while True:
-                try:
-                    return call(self._client(), *args)
-                except exceptions.NoScriptError:
-                    raise
-                except (exceptions.RedisError, OSError) as error:
-                    if was_repeated or not self._may_repeat(error, repeatable):
-                        raise self.fault(error) from error
-                    was_repeated = True
+    def _guarded(self, call: Callable[[Client], T], repeatable: bool) -> T:
+        was_repeated = False
+        while True:
+            try:
+                with self._client() as client:
+                    return call(client)
+            except (exceptions.NoScriptError, StorageError):
+                raise
+            except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
+                if was_repeated or not self._may_repeat(error, repeatable):
+                    raise self.fault(error) from error
+                was_repeated = True
 
     def _may_repeat(self, error: Exception, repeatable: bool) -> bool:
-        if "READONLY" in str(error) and not self.is_cluster:
-            self._client().connection_pool.disconnect(inuse_connections=False)
+        if any(said in _text(error) for said in _REPLICA) and not self.is_cluster:
+            self._here().client().connection_pool.disconnect(inuse_connections=False)
             return True
         is_broken = isinstance(error, exceptions.ConnectionError)
         return repeatable and is_broken and not isinstance(error, exceptions.AuthenticationError)
@@ -156,7 +175,7 @@ class Server:
         return self._guarded(execute, repeatable=True)
 
     def check(self) -> None:
-        """Warn of a server that may evict somebody's data.
+        """Learn what the server takes, and warn of one that may evict somebody's data.
 
         A server that cannot be reached now is no error: it may come, and until then each call says so.
 
@@ -164,38 +183,52 @@ class Server:
         """
         try:
             for node in self._guarded(_masters, repeatable=True):
-                memory = self._guarded(partial(_execute_on, node, ("INFO", "memory")), repeatable=True)
-                policy = memory.get("maxmemory_policy", "noeviction")
-                if memory.get("maxmemory") and policy != "noeviction":
-                    logger.warning(
-                        "The server %s evicts data when its memory is full (maxmemory-policy %s), and users lose what "
-                        "they have stored. Set maxmemory-policy to noeviction.",
-                        self.name,
-                        policy,
-                    )
+                self._check(node)
         except StorageError as error:
-            if isinstance(error.__cause__, (exceptions.AuthenticationError, exceptions.DataError)):
+            if isinstance(error.__cause__, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
                 raise
             logger.warning("Whether the storage can be used is not known yet: %s", error)
 
+    def _check(self, node: Client) -> None:
+        memory = self._guarded(partial(_execute_on, node, ("INFO", "memory")), repeatable=True)
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            logger.warning(
+                "The server %s evicts data when its memory is full (maxmemory-policy %s), so that users lose what they "
+                "have stored. Set maxmemory-policy to noeviction.",
+                self.name,
+                policy,
+            )
+        with suppress(StorageError):  # Whoever runs a server for others often forbids this.
+            limit = self._guarded(partial(_execute_on, node, ("CONFIG GET", "proto-max-bulk-len")), repeatable=True)
+            self.max_part_bytes = int(limit.get("proto-max-bulk-len", MAX_PART_BYTES))
+
     def close(self) -> None:
         self._is_closed = True
-        if self._process == os.getpid() and self._made is not None:
-            self._made.close()
+        self._here().close()
 
     def fault(self, error: Exception) -> StorageError:
         """The package's own exception for what redis-py said."""
-        text = str(error)
+        text = _text(error)
         kind = next((kind for said, kind in _FAULTS if said in text), StorageError)
         if isinstance(error, exceptions.TimeoutError):
-            text = "it did not answer in time, so that it is not known whether a write was done"
-        return kind(f"The storage {self.name} failed: {type(error).__name__}: {text.rstrip('.')}.")
+            text = "It did not answer in time, so it is not known whether a write was done"
+        return kind(f"The storage {self.name} failed: {text.rstrip('.')}.")
 
     def busy(self) -> StorageBusy:
         return StorageBusy(
             f"The storage {self.name} was in use by others for longer than the {self._timeout:g} seconds that "
             "USER_STORE_TIMEOUT (timeout=) lets a call wait. Keep transaction() blocks short, or raise it."
         )
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether this is the package's error for a server that gave no answer."""
+    return isinstance(error.__cause__, exceptions.TimeoutError)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _execute_on(node: Client, command: tuple[Any, ...], _: Client) -> Any:

@@ -18,15 +18,16 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...body import Stored
-from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
+from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage
 from ..expiry import is_ended, is_in_future, is_live_key
 from ..limits import Limits
-from . import scripts as scripts
+from . import scripts
+from .calls import Calls
 from .record import (
     Header,
     all_headers,
@@ -35,16 +36,14 @@ from .record import (
     headers_in_order,
     parse_expiry,
     parse_header,
+    problems,
     stored_value,
     value_arguments,
 )
-from .scripts import Script
 from .server import Server, logger
-from .transaction import SHORTEST_LEASE, Leases, Patience, Transaction
+from .transaction import SHORTEST_LEASE, Leases, Transaction
 from .url import DEFAULT_PREFIX, parse
 
-# Redis takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
-MAX_PART_BYTES = 512 * 2**20
 # A server is given a second at least, however little a call waits for other writers.
 SHORTEST_PATIENCE = 1.0
 _BATCH, _BATCH_BYTES = 200, 32 * 2**20
@@ -83,69 +82,23 @@ class RedisStorage(Storage):
         target = parse(url, prefix, max(timeout, SHORTEST_PATIENCE))
         lease = max(SHORTEST_LEASE, 2 * timeout) if lease is None else lease
         self._limits = Limits(max_bytes, max_keys)
-        self._timeout = timeout
         self._server = Server(target, timeout)
         self._leases = Leases(self._server, target.prefix, timeout, lease, keep_ended)
+        self._calls = Calls(self._server, self._leases)
         self._server.check()
-
-    # How a call comes to the server
-
-    def _ask(self, script: Script, owner: str, now: float, *args: Any, writes: bool) -> list[Any]:
-        """Run a script for an owner, in the transaction that the caller is in, if that is the owner's too."""
-        transaction = self._leases.current()
-        if transaction is not None and transaction.has(owner):
-            with transaction.call(owner, now, writes) as (token, keys):
-                answer = self._server.run(script, keys, [*self._leases.arguments(token, now), *args], not writes)
-                return transaction.check(answer)
-        return self._server.run(  # type: ignore[no-any-return]
-            script, self._leases.keys(owner), [*self._leases.arguments("", now), *args], not writes
-        )
-
-    def _write(self, script: Script, owner: str, now: float, *args: Any, wait: bool = True) -> list[Any]:
-        patience = Patience(self._server, self._timeout if wait else 0)
-        while True:
-            status, *answer = self._ask(script, owner, now, *args, writes=True)
-            if status == b"ENDED":
-                raise SessionEnded(-float(answer[0]))
-            if status != b"BUSY":
-                return [status, *answer]
-            patience.wait()
-
-    def _use(self, script: Script, owner: str, moment: Moment, *args: Any) -> list[Any]:
-        return self._write(script, owner, moment.now, repr(moment.expires), repr(moment.grain), *args)
-
-    def _read(self, script: Script, owner: str, now: float, *args: Any) -> list[Any]:
-        return self._ask(script, owner, now, *args, writes=False)[1:]
-
-    def _is_in_block(self, owner: str) -> bool:
-        transaction = self._leases.current()
-        return transaction is not None and transaction.has(owner)
-
-    def _fields(self, owner: str, now: float, *fields: bytes) -> list[Any]:
-        if self._is_in_block(owner):
-            return self._read(scripts.FIELDS, owner, now, *fields)
-        main, _ = self._leases.keys(owner)
-        return self._server.execute("HMGET", main, *fields, repeatable=True)  # type: ignore[no-any-return]
-
-    def _all_fields(self, owner: str, now: float) -> dict[bytes, bytes]:
-        if self._is_in_block(owner):
-            flat = self._read(scripts.ALL, owner, now)
-            return dict(zip(flat[::2], flat[1::2], strict=True))
-        main, _ = self._leases.keys(owner)
-        return self._server.execute("HGETALL", main, repeatable=True)  # type: ignore[no-any-return]
 
     # Reading
 
     def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
         name = key.encode()
-        expires, header, payload, body = self._fields(
+        expires, header, payload, body = self._calls.fields(
             owner, moment.now, b"expires", b"i:" + name, b"v:" + name, b"b:" + name
         )
         known = self._live_header(owner, expires, header, moment)
         return None if known is None else stored_value(key, known, payload, body)
 
     def has(self, owner: str, key: str, moment: Moment) -> bool:
-        expires, header = self._fields(owner, moment.now, b"expires", b"i:" + key.encode())
+        expires, header = self._calls.fields(owner, moment.now, b"expires", b"i:" + key.encode())
         return self._live_header(owner, expires, header, moment) is not None
 
     def _live_header(self, owner: str, expires: bytes | None, text: bytes | None, moment: Moment) -> Header | None:
@@ -163,9 +116,8 @@ class RedisStorage(Storage):
 
     def _touch(self, owner: str, moment: Moment) -> None:
         """It stays due, so a later read does what this one cannot."""
-        args = repr(moment.expires), repr(moment.grain)
         try:
-            self._write(scripts.TOUCH, owner, moment.now, *args, wait=False)
+            self._calls.touch(owner, moment)
         except StorageBusy:
             pass  # Somebody writes at this moment, and a read waits for nobody.
         except StorageError as error:
@@ -180,14 +132,14 @@ class RedisStorage(Storage):
 
     def _index(self, owner: str, moment: Moment) -> tuple[bytes | None, list[tuple[str, Header]]]:
         """The owner's expiry, and the headers of its keys that have not expired by themselves."""
-        expires, *headers = self._read(scripts.INDEX, owner, moment.now)
+        expires, *headers = self._calls.read(scripts.INDEX, owner, moment.now)
         return expires, [pair for pair in headers_in_order(headers) if is_live_key(pair[1].expires, moment)]
 
     def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         return [(key, value) for key, value, _ in self._live_values(owner, moment)]
 
     def _live_values(self, owner: str, moment: Moment) -> list[tuple[str, Stored, float | None]]:
-        fields = self._all_fields(owner, moment.now)
+        fields = self._calls.all_fields(owner, moment.now)
         if not self._is_alive(owner, fields.get(b"expires"), moment):
             return []
         return [value for value in _values(fields) if is_live_key(value[2], moment)]
@@ -207,51 +159,50 @@ class RedisStorage(Storage):
     def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
         parts = value_arguments(value)
         for part in (parts[0], parts[2]):
-            if len(part) > MAX_PART_BYTES:
+            if len(part) > self._server.max_part_bytes:
                 raise ValueTooLarge(
-                    f"The value for {key!r} takes {len(part)} bytes in one part, and a Redis server takes "
-                    f"{MAX_PART_BYTES} (its setting proto-max-bulk-len). Store it in parts."
+                    f"The value for {key!r} has a part of {len(part)} bytes, and the server {self._server.name} takes "
+                    f"{self._server.max_part_bytes} (its setting proto-max-bulk-len). Store it in parts, or raise that."
                 )
         args = (*self._limits, key, expiry_argument(key_expires), *parts)
-        status, *answer = self._use(scripts.SET, owner, moment, *args)
+        status, *answer = self._calls.use(scripts.SET, owner, moment, *args)
         if status == b"KEYS":
             raise self._limits.too_many_keys(key)
         if status == b"BYTES":
             raise self._limits.quota_exceeded(key, *answer)
 
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
-        return bool(self._use(scripts.EXPIRE, owner, moment, key, expiry_argument(key_expires))[1])
+        return bool(self._calls.use(scripts.EXPIRE, owner, moment, key, expiry_argument(key_expires))[1])
 
     def delete(self, owner: str, key: str, moment: Moment) -> bool:
-        return bool(self._use(scripts.DELETE, owner, moment, key)[1])
+        return bool(self._calls.use(scripts.DELETE, owner, moment, key)[1])
 
     def clear(self, owner: str, moment: Moment) -> None:
-        self._use(scripts.CLEAR, owner, moment)
+        self._calls.use(scripts.CLEAR, owner, moment)
 
     # Sessions as a whole
 
     def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
-        with self._transaction(owner) as transaction:
-            fields = self._all_fields(owner, moment.now)
+        with self.transaction(owner):
+            fields = self._calls.all_fields(owner, moment.now)
             if is_in_future(parse_expiry(fields.get(b"expires")), moment):
                 values = [
                     (key, (reseal(key, payload), body), expires)
                     for key, (payload, body), expires in _values(fields)
                     if is_live_key(expires, moment)
                 ]
-                transaction.join(new_owner)
                 self._fill(new_owner, moment.expires, values, moment.now)
             self.end(owner, moment)
 
     def _fill(self, owner: str, expires: float, values: list[tuple[str, Stored, float | None]], now: float) -> None:
-        """Put values in the place of all that is kept of an owner, in a transaction that it has joined."""
+        """Put values in the place of all that is kept of an owner, in a transaction."""
         mode = "anew"
         for batch in batches(values, _BATCH, _BATCH_BYTES):
-            self._write(scripts.FILL, owner, now, mode, repr(expires), *batch)
+            self._calls.write(scripts.FILL, owner, now, mode, repr(expires), *batch)
             mode = "more"
 
     def end(self, owner: str, moment: Moment) -> float:
-        return -float(self._write(scripts.END, owner, moment.now)[1])
+        return -float(self._calls.write(scripts.END, owner, moment.now)[1])
 
     # Copying
 
@@ -260,7 +211,7 @@ class RedisStorage(Storage):
             yield from owners
 
     def dump(self, owner: str) -> Dump | None:
-        fields = self._all_fields(owner, 0.0)
+        fields = self._calls.all_fields(owner, 0.0)
         if not fields:
             return None
         expiry = parse_expiry(fields.get(b"expires")) or 0.0
@@ -269,8 +220,18 @@ class RedisStorage(Storage):
         return Dump(expiry, None, _values(fields))
 
     def load(self, owner: str, dump: Dump) -> None:
-        with self._transaction(owner):
+        with self.transaction(owner):
             self._fill(owner, dump.expires if dump.ended_at is None else -dump.ended_at, dump.values, time.time())
+
+    def problems(self) -> Iterator[str]:
+        for owner in self.everyone():
+            try:
+                fields = self._calls.all_fields(owner, 0.0)
+            except StorageCorrupt as error:
+                yield f"{owner}: {error}"
+            else:
+                # It may have been deleted since it was found.
+                yield from (f"{owner}: {problem}" for problem in problems(fields) if fields)
 
     # Purging
 
@@ -284,20 +245,23 @@ class RedisStorage(Storage):
     def limit_expiry(self, prefix: str, latest: float) -> None:
         for owner, expiry in self._expiries(prefix):
             if expiry is not None and latest < expiry < float("inf"):
-                self._write(scripts.LIMIT_EXPIRY, owner, latest, repr(latest))
+                self._calls.write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest), joins=False)
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        removed = 0
+        removed, ended_before = 0, max(ended_before, 0.0)
         for owner, expiry in self._expiries(""):
-            if removed < limit and (expiry is None or -ended_before < expiry <= now):
-                removed += self._write(scripts.PURGE, owner, now, repr(ended_before), wait=wait)[1]
+            if removed == limit:
+                break
+            if expiry is None or -ended_before < expiry <= now:
+                removed += self._calls.write(scripts.PURGE, owner, now, repr(ended_before), wait=wait, joins=False)[1]
         return removed
 
     def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
         removed = 0
         for owner, _ in self._expiries(""):
-            if removed < limit:
-                removed += self._write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait)[1]
+            if removed == limit:
+                break
+            removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait, joins=False)[1]
         return removed
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
@@ -319,18 +283,9 @@ class RedisStorage(Storage):
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[None]:
-        with self._transaction(owner):
-            yield
-
-    @contextmanager
-    def _transaction(self, owner: str) -> Iterator[Transaction]:
         transaction = self._leases.current()
-        if transaction is None:
-            with Transaction(self._leases, owner) as transaction:
-                yield transaction
-        else:
-            with transaction.part(owner):
-                yield transaction
+        with Transaction(self._leases, owner) if transaction is None else transaction.part(owner):
+            yield
 
     def if_undone(self, call: Callable[[], None]) -> None:
         transaction = self._leases.current()

@@ -6,20 +6,20 @@ which the server removes by itself when its holder is not heard of for a while. 
 keeps nobody out for longer than that. Every script that writes looks at the lease first; while another one's is there
 it does nothing, and its caller tries again until the timeout.
 
-What the block writes waits in a layer on the server (see ``scripts.py``), which its own reads see. So each call
+What the block writes waits in a layer on the server (see ``lua.py``), which its own reads see. So each call
 means the same inside a block and outside, in one language. One script merges the layer into the owner's hash in the
 end, if the token still holds the lease: who was away for too long has written nothing, and is told so. A nested block
 has a layer of its own, above the others.
 
-In a cluster, owners lie on different servers. A block that wrote to two of them, as :meth:`Storage.move` does, is
-committed to the first one last: the new owner of a move is known to nobody before the old one has ended.
+An owner that a block writes to beside its own joins it, with a lease and layers of its own. In a cluster, owners lie
+on different servers, so that such a block is committed to one owner after the other, and to the block's own one last:
+the new owner of a :meth:`Storage.move` is known to nobody before the old one has ended.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,32 +30,13 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import StorageError
+from .patience import Patience, Queues
 from .scripts import COMMIT, MERGE, RELEASE
-from .server import Server
+from .server import Server, is_timeout
 
 SHORTEST_LEASE = 10.0
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.0005, 0.02
 
 _begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.redis_transactions", default=())
-
-
-class Patience:
-    """Waits for other writers: shortly, at random so that they do not meet again, and not beyond the timeout."""
-
-    def __init__(self, server: Server, seconds: float) -> None:
-        self._server = server
-        self._deadline = time.monotonic() + seconds
-        self._wait = _SHORTEST_WAIT
-
-    def wait(self) -> None:
-        """
-        :raises StorageBusy: when it has taken too long already
-        """
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise self._server.busy()
-        time.sleep(min(left, self._wait * random.uniform(0.5, 1)))  # noqa: S311
-        self._wait = min(self._wait * 2, _LONGEST_WAIT)
 
 
 class Leases:
@@ -70,7 +51,8 @@ class Leases:
     def __init__(self, server: Server, prefix: str, timeout: float, lease: float, keep_ended: float) -> None:
         self.server = server
         self.prefix = prefix
-        self.timeout = timeout
+        self._timeout = timeout
+        self._queues: dict[int, Queues] = {}
         self.milliseconds = int(lease * 1000)
         self.keep_ended = int(keep_ended * 1000)
 
@@ -85,6 +67,12 @@ class Leases:
         """The keys of an owner's hash and its lease."""
         main = f"{self.prefix}{{{owner}}}"
         return [main, f"{main}:lease"]
+
+    def patience(self, owner: str, wait: bool = True) -> Patience:
+        """What somebody has who wants to write to an owner while another one may."""
+        # In a fork, the locks of the parent's threads would never be released.
+        queues = self._queues.setdefault(os.getpid(), Queues())
+        return Patience(self.server, queues, owner, self._timeout if wait else 0)
 
     def arguments(self, token: str, now: float) -> list[Any]:
         """What every script gets before its own arguments."""
@@ -118,32 +106,36 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._process != os.getpid():
+            self.is_open = False
+            return  # This is a fork from inside the block, which is the parent's.
         with self._one_call:  # A task that this context has started may be amid one.
             self.is_open = False
         _begun.set(_still_open())
-        if self._process != os.getpid():
-            return  # This is a fork from inside the block, which is the parent's.
         try:
-            if error is not None:
-                self._release()
-            else:
+            if error is None:
                 self._commit()
-        except BaseException:
-            self._release()
+        except BaseException as fault:
+            error = fault
             raise
+        finally:
+            if error is not None:
+                self._undo(is_lost=is_timeout(error))
 
     def join(self, owner: str) -> None:
         """Take the lease on one more owner.
 
         :raises StorageBusy: when others do not give it back in time
         """
-        if owner in self._owners:
-            return
-        _, lease = self.leases.keys(owner)
-        patience = Patience(self._server, self.leases.timeout)
-        while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
-            patience.wait()
-        self._owners.append(owner)
+        self._check_process()
+        with self._one_call:
+            if owner in self._owners:
+                return
+            _, lease = self.leases.keys(owner)
+            with self.leases.patience(owner) as patience:
+                while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
+                    patience.wait()
+            self._owners.append(owner)
 
     def has(self, owner: str) -> bool:
         return owner in self._owners
@@ -158,8 +150,8 @@ class Transaction:
                     f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
                     "for it inside the block."
                 )
-            self._now = now
             if writes:
+                self._now = now
                 self._written.add((owner, self._layers[-1]))
             yield self._token, [*self.leases.keys(owner), *self._layer_keys(owner)]
 
@@ -186,11 +178,18 @@ class Transaction:
                 yield
                 self._merge()
             except BaseException:
-                self._layers.pop()
+                self._forget_top()
                 _call(self._if_undone[undone:])
                 del self._if_undone[undone:]
                 raise
-            self._layers.pop()
+            finally:
+                self._layers.pop()
+
+    def _forget_top(self) -> None:
+        for owner in self._owners:
+            if (owner, self._layers[-1]) in self._written:
+                with suppress(StorageError):
+                    self._server.execute("DEL", self._layer_keys(owner)[-1], repeatable=True)
 
     def _merge(self) -> None:
         below, top = self._layers[-2:]
@@ -218,12 +217,13 @@ class Transaction:
             )
         return answer
 
-    def _release(self) -> None:
-        for owner in self._owners:
-            _, lease = self.leases.keys(owner)
-            # The server removes by itself what cannot be removed now.
-            with suppress(StorageError):
-                self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token])
+    def _undo(self, is_lost: bool) -> None:
+        """Give the leases back, unless the server gives no answer; it removes by itself what is left."""
+        if not is_lost:
+            for owner in self._owners:
+                _, lease = self.leases.keys(owner)
+                with suppress(StorageError):
+                    self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token], repeatable=True)
         _call(self._if_undone)
         self._if_undone.clear()
 

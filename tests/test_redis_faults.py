@@ -1,0 +1,255 @@
+"""What a Redis server does that dies, hangs, fills up or is no master any more: an error in time, and no loss."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import redis
+from backends import items, large, open_redis, small
+from clocks import HandClock
+from servers import Port
+from servers_redis import RedisServer, Sentinel, short_folder
+
+from flask_dash_store.errors import SessionEnded, StorageError, StorageFull
+from flask_dash_store.lifetime import Lifetime, Moment
+from flask_dash_store.storage.redis import RedisStorage
+
+Now = Callable[..., Moment]
+
+TTL = 1000.0
+KEPT = ("--appendonly", "yes")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    with short_folder() as folder, RedisServer(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> RedisServer:
+    """A server that nobody else uses, and that keeps nothing from one test to the next."""
+    with shared.client() as client:
+        client.flushall()
+    return shared
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def storage(server: RedisServer) -> Iterator[RedisStorage]:
+    storage = open_redis(server.url)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def now(clock: HandClock) -> Now:
+    return Lifetime(TTL, clock).moment
+
+
+def until_it_works(call: Callable[[], Any], seconds: float = 60) -> Any:
+    """The answer of a storage that recovers. Until then it may raise the package's errors alone."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except StorageError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_what_was_acknowledged_survives_a_server_that_is_killed_and_the_app_recovers(folder, now) -> None:
+    with RedisServer(folder, *KEPT) as server:
+        storage = open_redis(server.url, timeout=5)
+        is_over, acknowledged = Event(), []
+        has_written = [Event() for _ in range(3)]
+
+        def keep_writing(name: int) -> None:
+            n = 0
+            while not is_over.is_set():
+                with suppress(StorageError):
+                    storage.set("ann", f"{name} {n}", small(b"v"), now())
+                    acknowledged.append(f"{name} {n}")
+                    has_written[name].set()
+                n += 1
+                if n % 100 == 0:
+                    time.sleep(0.01)
+
+        with ThreadPoolExecutor(3) as pool:
+            writers = [pool.submit(keep_writing, name) for name in range(3)]
+            try:
+                for _ in range(2):
+                    for event in has_written:
+                        event.clear()
+                        assert event.wait(60)
+                    server.kill()
+                    server.start()
+                for event in has_written:
+                    event.clear()
+                    assert event.wait(60)
+            finally:
+                is_over.set()
+            assert [writer.result(60) for writer in writers] == [None] * 3
+        assert set(acknowledged) <= set(until_it_works(lambda: storage.keys("ann", now())))
+        storage.close()
+
+
+def test_a_server_that_is_not_there_is_an_error_in_each_call_until_it_comes(folder, now, caplog) -> None:
+    server = RedisServer(folder)
+    server.kill()
+    with caplog.at_level(logging.WARNING):
+        storage = open_redis(server.url)
+    assert "not known yet" in caplog.text
+    for call in (storage.get, storage.delete):
+        with pytest.raises(StorageError):
+            call("ann", "k", now())
+    with pytest.raises(StorageError), storage.transaction("ann"):
+        pass
+    server.start()
+    storage.set("ann", "k", small(b"v"), now())
+    assert items(storage, "ann", now()) == [("k", b"v")]
+    server.kill()
+    storage.close()
+
+
+def test_a_cluster_that_is_not_there_is_an_error_in_each_call(now, caplog) -> None:
+    port = Port()
+    with closing(port), caplog.at_level(logging.WARNING):
+        storage = open_redis(f"redis+cluster://127.0.0.1:{port.number}")
+        assert "not known yet" in caplog.text
+        for call in (storage.get, storage.delete):
+            with pytest.raises(StorageError):
+                call("ann", "k", now())
+        storage.close()
+
+
+def test_a_server_that_does_not_answer_is_an_error_at_the_deadline(folder, now) -> None:
+    with RedisServer(folder) as server:
+        storage = open_redis(server.url, timeout=0.1)
+        storage.set("ann", "k", small(b"v"), now())
+        server.pause()
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="did not answer"):
+            storage.get("ann", "k", now())
+        with pytest.raises(StorageError, match="did not answer"), storage.transaction("ann"):
+            pass
+        assert time.monotonic() - began < 30
+        server.resume()
+        assert until_it_works(lambda: storage.get("ann", "k", now())) == small(b"v")
+        storage.close()
+
+
+def test_a_write_that_was_not_answered_is_not_sent_again(folder, now) -> None:
+    with RedisServer(folder) as server, server.client() as client:
+        storage = open_redis(server.url, timeout=0.1)
+        storage.set("ann", "k", small(b"old"), now())
+        client.config_resetstat()
+        server.pause()
+        with pytest.raises(StorageError, match="not known whether"):
+            storage.set("ann", "k", small(b"new"), now())
+        server.resume()
+        until_it_works(lambda: storage.get("ann", "k", now()))
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+        storage.close()
+
+
+def test_a_full_server_refuses_what_is_new_and_lets_what_is_there_be_read_and_deleted(server, storage, client, now):
+    for owner in ["ann", "bob"]:
+        storage.set(owner, "k", large(b"old"), now())
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StorageFull):
+            storage.set("ann", "k", small(b"new"), now())
+        with pytest.raises(StorageFull), storage.transaction("ann"):
+            pass
+        assert items(storage, "ann", now()) == [("k", b"old")]
+        assert storage.get("ann", "k", now()._replace(expires=now().expires + TTL)) is not None
+        assert storage.expiry("ann", now()) == now().expires + TTL
+        assert storage.delete("ann", "k", now()) is True
+        storage.clear("ann", now())
+        assert storage.end("bob", now()) == storage.end("eve", now()) == now().now
+    finally:
+        client.config_set("maxmemory", 0)
+    storage.set("ann", "k", small(b"new"), now())
+    with pytest.raises(SessionEnded):
+        storage.get("bob", "k", now())
+
+
+@pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-ttl", True), ("noeviction", False)])
+def test_a_server_that_may_evict_is_warned_of(server, client, caplog, policy, warns) -> None:
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", policy)
+    try:
+        with caplog.at_level(logging.WARNING):
+            open_redis(server.url).close()
+    finally:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+    assert (policy in caplog.text) == warns
+
+
+def test_a_server_that_has_become_a_replica_is_an_error_until_it_is_a_master(storage, client, now) -> None:
+    storage.set("ann", "k", small(b"old"), now())
+    client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(StorageError, match=r"(?i)read.?only"):
+            storage.set("ann", "k", small(b"new"), now())
+    finally:
+        client.replicaof("NO", "ONE")
+    storage.set("ann", "k", small(b"new"), now())
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(storage, client, now) -> None:
+    storage.set("ann", "k", small(b"v"), now())
+    client.script_flush()
+    storage.set("ann", "k", small(b"v"), now())
+
+
+def test_when_the_master_dies_sentinels_name_another_and_the_app_goes_on(folder, now) -> None:
+    with Sentinel(folder) as sentinel:
+        storage = open_redis(sentinel.url, timeout=5)
+        storage.set("ann", "k", small(b"v"), now())
+        sentinel.wait_for_replica()
+        sentinel.master.kill()
+        until_it_works(lambda: storage.set("ann", "other", small(b"v"), now()))
+        assert storage.keys("ann", now()) == ["k", "other"]
+        storage.close()
+
+
+def die_in_transaction(url: str, moment: Moment, is_inside: Any) -> None:
+    with open_redis(url, lease=0.5).transaction("ann"):
+        open_redis(url).set("bob", "k", small(b""), moment)
+        is_inside.set()
+        Event().wait()
+
+
+def test_a_process_that_is_killed_in_a_transaction_keeps_others_out_for_its_lease_alone(server, storage, now) -> None:
+    context = get_context("spawn")
+    is_inside = context.Event()
+    process = context.Process(target=die_in_transaction, args=(server.url, now(), is_inside), daemon=True)
+    process.start()
+    assert is_inside.wait(60)
+    process.kill()
+    process.join(60)
+    until_it_works(lambda: storage.set("ann", "k", small(b"v"), now()))
+    assert items(storage, "ann", now()) == [("k", b"v")]
