@@ -29,6 +29,8 @@ app.layout = html.Div([dcc.Input(id="tag"), dcc.Store(id="seen")])
 
 def write(tag: str, count: int) -> None:
     g.user_store[f"key-{count % KEYS}"] = [tag, count]
+    if count % 5 == 0:
+        g.user_store.increment("fifths")
     if count % 20 == 0:
         g.user_store["large"] = tag * REPEATS
 
