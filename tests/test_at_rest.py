@@ -16,7 +16,7 @@ import pytest
 from clocks import HandClock
 from visits import LIFETIME, TTL, Browser, Site, nothing
 
-from flask_dash_store import StorageCorrupt, TamperedValue, UserStore
+from flask_dash_store import StorageCorrupt, StorageError, TamperedValue, UserStore
 from flask_dash_store.codec import BODY_THRESHOLD, MAC_BYTES
 from flask_dash_store.owner import session_owner
 
@@ -201,6 +201,27 @@ def test_a_row_that_names_the_file_of_another_users_value_is_refused(site: Site,
 
 
 # Read
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", ".buffers"])
+def test_what_lies_beside_the_database_is_refused_when_it_is_a_link_and_nothing_behind_it_is_changed(
+    clock: HandClock, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir() if suffix == ".buffers" else target.touch()
+    target.chmod(0o755)
+    Path(f"{tmp_path}/store.sqlite{suffix}").symlink_to(target)
+    with pytest.raises(StorageError, match=rf"store\.sqlite{suffix}"):
+        Site(clock, tmp_path)
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_directory_of_large_values_that_others_could_enter_is_closed_to_them(site: Site, store: UserStore) -> None:
+    directory = body_file(site, "array").parent
+    directory.chmod(0o777)
+    store._storage.close()
+    Site(HandClock(), directory.parent)
+    assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def everything_in(folder: Path) -> bytes:

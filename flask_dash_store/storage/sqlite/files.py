@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import weakref
@@ -50,17 +51,32 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
+def check_private_directory(path: Path) -> None:
+    """Make sure that nobody but its owner may look into a directory, if there is one.
+
+    :raises StorageError: when it is a link or no directory, or belongs to another user
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise StorageError(f"{path} is a link or no directory; remove it.")
+        _check_mode(path, 0o700)
+
+
 def _check(path: Path) -> None:
+    for suffix in SIDE_FILES:
+        file = Path(f"{path}{suffix}")
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(file.lstat().st_mode):
+                raise StorageError(f"The storage file {file} is a link or no regular file; name the file itself.")
+            _check_mode(file, 0o600)
+
+
+def _check_mode(path: Path, mode: int) -> None:
     status = path.lstat()
-    if not path.is_file() or path.is_symlink():
-        raise StorageError(f"The storage file {path} is a link or no regular file; name the file itself.")
     if status.st_uid != os.geteuid():
         raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
-    for suffix in SIDE_FILES:
-        side = Path(f"{path}{suffix}")
-        with suppress(FileNotFoundError):
-            if side.stat().st_mode & 0o077:
-                side.chmod(0o600)
+    if status.st_mode & 0o077:
+        path.chmod(mode)
 
 
 class TemporaryDirectory:

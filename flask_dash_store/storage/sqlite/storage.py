@@ -23,7 +23,7 @@ from .checking import problems
 from .connecting import connect, use_wal
 from .database import Database
 from .dumping import Dumping
-from .files import TemporaryDirectory, prepare_private_file
+from .files import TemporaryDirectory, check_private_directory, prepare_private_file
 from .filesystem import check_filesystem
 from .format import check_tables, upgrade
 from .identity import FileIdentity
@@ -76,6 +76,7 @@ class SqliteStorage(Storage):
             check_filesystem(self.filename)
             identity = FileIdentity(self.filename)
             self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, identity))
+            check_private_directory(buffers_beside(self.filename))
             self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         self._reserve = Reserve(f"{self.filename}-reserve") if path not in (None, ":memory:") else None
         self._freeing(lambda: self._prepare(timeout))
