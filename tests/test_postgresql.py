@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from random import Random
 from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +27,7 @@ from clocks import HandClock
 from servers_postgresql import shared_url
 
 from flask_dash_store.body import Body
-from flask_dash_store.errors import ConfigurationError, StorageBusy, UnknownFormat, ValueTooLarge
+from flask_dash_store.errors import ConfigurationError, StorageBusy, TooManyKeys, UnknownFormat, ValueTooLarge
 from flask_dash_store.lifetime import Lifetime
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage.base import Storage
@@ -231,7 +232,9 @@ def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage)
 
 
 def test_owners_whose_names_are_longer_than_an_index_takes_do_not_meet(storage) -> None:
-    owners = [user_owner("🦆" * 511 + end) for end in ["🦆", "🦢", ""]]
+    letters = Random(0)
+    long = "".join(chr(letters.randrange(0x10000, 0x110000)) for _ in range(511))  # which cannot be compressed
+    owners = [user_owner(long + end) for end in ["🦆", "🦢", ""]]
     for owner in owners:
         storage.set(owner, "k", small(owner.encode()), MOMENT)
     assert [items(storage, owner, MOMENT) for owner in owners] == [[("k", owner.encode())] for owner in owners]
@@ -239,7 +242,7 @@ def test_owners_whose_names_are_longer_than_an_index_takes_do_not_meet(storage) 
     assert sorted(storage.everyone()) == sorted(owners)
 
 
-def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage) -> None:
+def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage, tmp_path) -> None:
     storage.set("ann", "first", large(b"1"), MOMENT, MOMENT.now + 5)
     storage.set("ann", "after", small(b"2"), MOMENT)
     storage.set("bob", "old", large(b"old"), MOMENT)
@@ -254,4 +257,9 @@ def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage)
         assert [(k, read(v), e) for k, v, e in copy.values] == [(k, read(v), e) for k, v, e in dump.values]
     assert items(storage, "bob", MOMENT) == [("first", b"1"), ("after", b"2")]
     assert storage.dump("nobody") is None
+    limited = postgresql(tmp_path, max_keys=1)
+    limited.load("bob", storage.dump("bob"))
+    with pytest.raises(TooManyKeys, match="max_keys="):
+        limited.set("bob", "third", small(b""), MOMENT)
+    limited.close()
     assert sorted(storage.everyone()) == ["ann", "bob", "cid", "gone"]
