@@ -224,6 +224,16 @@ def test_a_missing_driver_says_what_to_install() -> None:
 # Values
 
 
+def test_a_value_of_many_megabytes_comes_back_whole_and_in_one_piece_that_can_be_written(storage) -> None:
+    parts = [bytes(range(256)) * 40_000, b"odd", bytes(20_000_000)]
+    sent = Body(token_hex(16), [memoryview(part) for part in parts])
+    storage.set("ann", "k", (b"payload", sent), MOMENT)
+    payload, body = storage.get("ann", "k", MOMENT)
+    (whole,) = body.parts
+    assert (payload, body.name, whole.readonly, whole.nbytes) == (b"payload", sent.name, False, sent.nbytes)
+    assert [whole[offset : offset + part.nbytes] == part for offset, part in sent.placed()] == [True] * 3
+
+
 def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage) -> None:
     whole = memoryview(mmap.mmap(-1, 2**30))  # which takes no memory until it is touched
     with pytest.raises(ValueTooLarge, match=f"{2**30 + 1} bytes.* takes {MAX_VALUE_BYTES}"):

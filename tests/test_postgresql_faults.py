@@ -109,6 +109,14 @@ def test_a_server_that_stops_answering_is_given_up_in_time(server, storage, kind
     impatient.close()
 
 
+def test_a_server_that_lets_in_nobody_is_given_up_in_time(server, storage) -> None:
+    server.signal(signal.SIGSTOP)
+    try:
+        assert isinstance(within_deadline(lambda: PostgresqlStorage(server.url, timeout=0.1)), StorageError)
+    finally:
+        server.signal(signal.SIGCONT)
+
+
 def test_a_server_killed_under_load_loses_nothing_that_was_acknowledged(server, storage) -> None:
     written: list[list[str]] = [[], [], [], []]
     errors: list[Exception] = []

@@ -58,7 +58,11 @@ class PostgresqlStorage(Storage):
         target = Target.of(url)
         self._limits = Limits(max_bytes, max_keys)
         self._database = Database(Pool(target, timeout, synchronous))
-        make_tables(self._database, target)
+        try:
+            make_tables(self._database, target)
+        except BaseException:
+            self.close()
+            raise
 
     # Reading
 

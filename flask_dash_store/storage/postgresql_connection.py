@@ -214,6 +214,7 @@ def _settings(target: Target, timeout: float) -> dict[str, str]:
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",
         "jit": "off",
+        "standard_conforming_strings": "on",
     }
 
 
