@@ -99,6 +99,7 @@ def test_a_change_in_a_transaction_is_four_round_trips(storage, tmp_path) -> Non
 def test_a_transaction_holds_up_its_owner_alone(storage, tmp_path) -> None:
     impatient = postgresql(tmp_path, timeout=0.05)
     for owner in ["ann", "bob", "stale"]:
+        impatient.set(owner, "cut", small(b""), MOMENT, MOMENT.now + 1)
         impatient.set(owner, "k", small(b"old"), MOMENT)
     later = MOMENT._replace(now=MOMENT.expires, expires=MOMENT.expires + TTL)
     with ThreadPoolExecutor(1) as thread, storage.transaction("ann"):
@@ -106,9 +107,12 @@ def test_a_transaction_holds_up_its_owner_alone(storage, tmp_path) -> None:
 
         def others() -> None:
             impatient.set("bob", "k", small(b"new"), later)
+            impatient.set("bob", "cut", small(b""), later, later.now)
             with impatient.transaction("bob"):
                 assert impatient.get("ann", "k", MOMENT) == small(b"old")
-            assert impatient.purge(later.now, 0, 10) == 1
+            assert impatient.purge(later.now, 0, 10) == impatient.purge_keys(later.now, 10) == 1
+            with pytest.raises(StorageBusy, match="not to wait"):
+                impatient.purge_keys(later.now, 10)
             assert impatient.owners("", MOMENT) == ["ann", "bob"]
             with pytest.raises(StorageBusy, match="timeout="):
                 impatient.purge(later.now, 0, 10, wait=True)

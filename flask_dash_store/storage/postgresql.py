@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..body import Body, Stored
-from ..errors import QuotaExceeded, SessionEnded, StorageError, TooManyKeys, ValueTooLarge
+from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError, TooManyKeys, ValueTooLarge
 from ..lifetime import Moment
 from . import postgresql_statements as statements
 from .account import Limits
@@ -228,8 +228,10 @@ class PostgresqlStorage(Storage):
         total = 0
         while few := min(PURGED_TOGETHER, limit - total):
             (removed,) = self._database.call(sql, args | {"limit": few})
-            total += removed
-            if removed < few:
+            if removed is None and not total:
+                raise StorageBusy("Others are writing to all that was to be purged, and it was not to wait for them.")
+            total += removed or 0
+            if removed != few:
                 break
         return total
 
