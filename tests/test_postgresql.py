@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from random import Random
 from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +27,7 @@ from clocks import HandClock
 from servers_postgresql import shared_url
 
 from flask_dash_store.body import Body
-from flask_dash_store.errors import ConfigurationError, StorageBusy, UnknownFormat, ValueTooLarge
+from flask_dash_store.errors import ConfigurationError, StorageBusy, TooManyKeys, UnknownFormat, ValueTooLarge
 from flask_dash_store.lifetime import Lifetime
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage.base import Storage
@@ -98,6 +99,7 @@ def test_a_change_in_a_transaction_is_four_round_trips(storage, tmp_path) -> Non
 def test_a_transaction_holds_up_its_owner_alone(storage, tmp_path) -> None:
     impatient = postgresql(tmp_path, timeout=0.05)
     for owner in ["ann", "bob", "stale"]:
+        impatient.set(owner, "cut", small(b""), MOMENT, MOMENT.now + 1)
         impatient.set(owner, "k", small(b"old"), MOMENT)
     later = MOMENT._replace(now=MOMENT.expires, expires=MOMENT.expires + TTL)
     with ThreadPoolExecutor(1) as thread, storage.transaction("ann"):
@@ -105,9 +107,12 @@ def test_a_transaction_holds_up_its_owner_alone(storage, tmp_path) -> None:
 
         def others() -> None:
             impatient.set("bob", "k", small(b"new"), later)
+            impatient.set("bob", "cut", small(b""), later, later.now)
             with impatient.transaction("bob"):
                 assert impatient.get("ann", "k", MOMENT) == small(b"old")
-            assert impatient.purge(later.now, 0, 10) == 1
+            assert impatient.purge(later.now, 0, 10) == impatient.purge_keys(later.now, 10) == 1
+            with pytest.raises(StorageBusy, match="not to wait"):
+                impatient.purge_keys(later.now, 10)
             assert impatient.owners("", MOMENT) == ["ann", "bob"]
             with pytest.raises(StorageBusy, match="timeout="):
                 impatient.purge(later.now, 0, 10, wait=True)
@@ -223,6 +228,16 @@ def test_a_missing_driver_says_what_to_install() -> None:
 # Values
 
 
+def test_a_value_of_many_megabytes_comes_back_whole_and_in_one_piece_that_can_be_written(storage) -> None:
+    parts = [bytes(range(256)) * 40_000, b"odd", bytes(20_000_000)]
+    sent = Body(token_hex(16), [memoryview(part) for part in parts])
+    storage.set("ann", "k", (b"payload", sent), MOMENT)
+    payload, body = storage.get("ann", "k", MOMENT)
+    (whole,) = body.parts
+    assert (payload, body.name, whole.readonly, whole.nbytes) == (b"payload", sent.name, False, sent.nbytes)
+    assert [whole[offset : offset + part.nbytes] == part for offset, part in sent.placed()] == [True] * 3
+
+
 def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage) -> None:
     whole = memoryview(mmap.mmap(-1, 2**30))  # which takes no memory until it is touched
     with pytest.raises(ValueTooLarge, match=f"{2**30 + 1} bytes.* takes {MAX_VALUE_BYTES}"):
@@ -231,7 +246,9 @@ def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage)
 
 
 def test_owners_whose_names_are_longer_than_an_index_takes_do_not_meet(storage) -> None:
-    owners = [user_owner("🦆" * 511 + end) for end in ["🦆", "🦢", ""]]
+    letters = Random(0)
+    long = "".join(chr(letters.randrange(0x10000, 0x110000)) for _ in range(511))  # which cannot be compressed
+    owners = [user_owner(long + end) for end in ["🦆", "🦢", ""]]
     for owner in owners:
         storage.set(owner, "k", small(owner.encode()), MOMENT)
     assert [items(storage, owner, MOMENT) for owner in owners] == [[("k", owner.encode())] for owner in owners]
@@ -239,7 +256,7 @@ def test_owners_whose_names_are_longer_than_an_index_takes_do_not_meet(storage) 
     assert sorted(storage.everyone()) == sorted(owners)
 
 
-def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage) -> None:
+def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage, tmp_path) -> None:
     storage.set("ann", "first", large(b"1"), MOMENT, MOMENT.now + 5)
     storage.set("ann", "after", small(b"2"), MOMENT)
     storage.set("bob", "old", large(b"old"), MOMENT)
@@ -254,4 +271,9 @@ def test_what_was_dumped_is_loaded_whole_in_the_place_of_what_was_there(storage)
         assert [(k, read(v), e) for k, v, e in copy.values] == [(k, read(v), e) for k, v, e in dump.values]
     assert items(storage, "bob", MOMENT) == [("first", b"1"), ("after", b"2")]
     assert storage.dump("nobody") is None
+    limited = postgresql(tmp_path, max_keys=1)
+    limited.load("bob", storage.dump("bob"))
+    with pytest.raises(TooManyKeys, match="max_keys="):
+        limited.set("bob", "third", small(b""), MOMENT)
+    limited.close()
     assert sorted(storage.everyone()) == ["ann", "bob", "cid", "gone"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +19,7 @@ try:
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Format, TransactionStatus
+    from psycopg.waiting import Ready, Wait
 except ImportError as missing:
     raise ConfigurationError(
         "A postgresql:// URL needs the driver psycopg 3, which cannot be imported here. Install it with: "
@@ -29,6 +29,10 @@ except ImportError as missing:
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Bindings = dict[str, Any]
+
+# What psycopg waits for, and is told to have come, in the words of poll().
+_POLLED = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
+_READY = {select.POLLIN: Ready.R, select.POLLOUT: Ready.W}
 
 DEFAULT_SCHEMA = "flask_dash_store"
 
@@ -88,7 +92,7 @@ class Connection(psycopg.Connection[Row]):
     Neither TCP nor libpq notice such a server: its kernel still acknowledges what it is sent.
     """
 
-    patience = math.inf
+    patience = 0.0
     _is_standby = False
 
     @classmethod
@@ -109,15 +113,28 @@ class Connection(psycopg.Connection[Row]):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.adapters.register_loader("bytea", _WritableBytes)
-        self._input = select.poll()
-        self._input.register(self.fileno(), select.POLLIN)
+        self._socket = select.poll()
 
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        return super().wait(_while_it_speaks(gen, self.patience), *args, **kwargs)
+    def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
+        # psycopg waits in turns of a tenth of a second, and for ever.
+        try:
+            wanted = next(gen)
+            while True:
+                events = self._events(_POLLED[wanted])
+                if not events:
+                    raise Silent(f"the server has been silent for {self.patience:g} seconds")
+                wanted = gen.send(_READY.get(events, Ready.RW))  # What is broken is ready to say so.
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+    def _events(self, wanted: int, patience: float | None = None) -> int:
+        self._socket.register(self.fileno(), wanted)
+        found = self._socket.poll((self.patience if patience is None else patience) * 1000)
+        return found[0][1] if found else 0
 
     def is_quiet(self) -> bool:
         """Whether the server has said nothing unasked. It does when it closes the connection."""
-        return not self._input.poll(0)
+        return not self._events(select.POLLIN, patience=0)
 
     def is_in_transaction(self) -> bool:
         """Whether it is in a transaction that can go on."""
@@ -162,22 +179,6 @@ class Connection(psycopg.Connection[Row]):
         """Those of a pool may live as long as the process, of which psycopg would warn."""
 
 
-def _while_it_speaks(gen: Generator[Any, Any, T], patience: float) -> Generator[Any, Any, T]:
-    """What psycopg waits for, unless the server is silent for so many seconds."""
-    heard = time.monotonic()
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if ready:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > patience:
-                raise Silent(f"the server has been silent for {patience:g} seconds")
-            wanted = gen.send(ready)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-
-
 def _patience(timeout: float) -> float:
     """How long a server may be silent: for others that it waits for, and then for its own work."""
     return 2 * timeout + 1
@@ -213,6 +214,7 @@ def _settings(target: Target, timeout: float) -> dict[str, str]:
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",
         "jit": "off",
+        "standard_conforming_strings": "on",
     }
 
 

@@ -56,7 +56,9 @@ class Pool:
         """
         deadline = time.monotonic() + self.timeout
         while True:
-            connection = self._idle_one(deadline) or self._new(deadline)
+            connection = self._idle_one(deadline)
+            if connection is None:
+                return self._new(deadline)
             if connection.is_quiet():
                 return connection
             self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.

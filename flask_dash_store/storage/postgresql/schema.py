@@ -275,6 +275,7 @@ BEGIN
     PERFORM end_session(_owner, _now);
 END $$;
 
+-- How many were removed; null when there are some, but others write to all of them, for whom it does not wait.
 CREATE FUNCTION purge_sessions(
     _now double precision, _ended_before double precision, _limit bigint, _waits boolean
 ) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -294,6 +295,12 @@ BEGIN
             removed := removed + 1;
         END IF;
     END LOOP;
+    IF removed = 0 AND NOT _waits AND (
+        EXISTS (SELECT 1 FROM sessions s WHERE s.expires <= _now)
+        OR EXISTS (SELECT 1 FROM sessions s WHERE s.ended_at < _ended_before)
+    ) THEN
+        RETURN NULL;
+    END IF;
     RETURN removed;
 END $$;
 
@@ -316,6 +323,9 @@ BEGIN
             removed := removed + 1;
         END IF;
     END LOOP;
+    IF removed = 0 AND NOT _waits AND EXISTS (SELECT 1 FROM "values" v WHERE v.expires <= _now) THEN
+        RETURN NULL;
+    END IF;
     RETURN removed;
 END $$;
 """

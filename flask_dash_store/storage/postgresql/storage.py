@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+<<<<<<< HEAD:flask_dash_store/storage/postgresql/storage.py
 from ...body import Body, Stored
 from ...errors import QuotaExceeded, SessionEnded, StorageError, TooManyKeys, ValueTooLarge
 from ...lifetime import Moment
@@ -17,6 +18,20 @@ from .connection import MAX_VALUE_BYTES, Bindings, Row, Target
 from .opening import make_tables
 from .pool import Pool
 from .transaction import Database
+=======
+from ..body import Body, Stored
+from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError, TooManyKeys, ValueTooLarge
+from ..lifetime import Moment
+from . import postgresql_statements as statements
+from .account import Limits
+from .base import Dump, KeyExpiry, Reseal, Storage
+from .connecting import Synchronous
+from .postgresql_connection import MAX_VALUE_BYTES, Bindings, Row, Target
+from .postgresql_opening import make_tables
+from .postgresql_pool import Pool
+from .postgresql_transaction import Database
+from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
+>>>>>>> postgresql:flask_dash_store/storage/postgresql.py
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -56,7 +71,11 @@ class PostgresqlStorage(Storage):
         target = Target.of(url)
         self._limits = Limits(max_bytes, max_keys)
         self._database = Database(Pool(target, timeout, synchronous))
-        make_tables(self._database, target)
+        try:
+            make_tables(self._database, target)
+        except BaseException:
+            self.close()
+            raise
 
     # Reading
 
@@ -222,8 +241,10 @@ class PostgresqlStorage(Storage):
         total = 0
         while few := min(PURGED_TOGETHER, limit - total):
             (removed,) = self._database.call(sql, args | {"limit": few})
-            total += removed
-            if removed < few:
+            if removed is None and not total:
+                raise StorageBusy("Others are writing to all that was to be purged, and it was not to wait for them.")
+            total += removed or 0
+            if removed != few:
                 break
         return total
 
