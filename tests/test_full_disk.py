@@ -70,6 +70,7 @@ def test_a_full_disk_refuses_writes_alone_and_passes(site: Site) -> None:
     with site.disk.full(site.server):
         refused = ask_both_workers(ann, "PUT", "/values/large", "c" * LARGE)
         assert {answer.body["error"] for answer in refused} == {"StorageFull"}
+        assert not list((site.disk.seen_by(site.server) / "store.sqlite.buffers").glob("*.tmp"))
         acknowledged, error = write_until_refused(ann, "/values/key")
         assert error == "StorageFull"
         expected = {"large": "a" * LARGE} | acknowledged

@@ -17,6 +17,7 @@ from faults import bound_by_modes, closed, write_lock_held
 from http_visitor import NOTHING, Visitor, ask_both_workers
 from servers import Port, gunicorn, running
 
+from flask_dash_store import DashDatabase
 from flask_dash_store.storage.sqlite import SqliteStorage
 
 APPS = Path(__file__).parent / "apps"
@@ -140,6 +141,33 @@ def test_another_store_in_its_place_is_used_by_all_processes_and_loses_nothing(s
     seen_from_beside = SqliteStorage(site.database)
     assert list(seen_from_beside.problems()) == []
     seen_from_beside.close()
+
+
+def test_a_process_that_comes_late_to_another_store_uses_it_too(tmp_path: Path) -> None:
+    early, late = (DashDatabase(tmp_path / "store.sqlite", secret_key="k" * 32) for _ in range(2))
+    late.store_user_value("ann", "key", "in the copy")
+    early._storage.back_up(tmp_path / "copy")
+    os.replace(tmp_path / "copy", tmp_path / "store.sqlite")
+    early.store_user_value("ann", "early", 1)
+    early._storage._database.checkpoint()  # Now the WAL is older than the file.
+    late.store_user_value("ann", "late", 2)
+    for database in (early, late):
+        assert [database.get_user_value("ann", key) for key in ("key", "early", "late")] == ["in the copy", 1, 2]
+        database.close()
+
+
+def test_a_file_that_was_moved_away_holds_what_was_acknowledged_before_another_came(tmp_path: Path) -> None:
+    database, elsewhere = tmp_path / "store.sqlite", tmp_path / "elsewhere" / "store.sqlite"
+    elsewhere.parent.mkdir(mode=0o700)
+    with DashDatabase(database, secret_key="k" * 32) as stores:
+        stores._storage.back_up(tmp_path / "copy")
+        stores.store_user_value("ann", "key", "before")
+        database.rename(elsewhere)
+        (tmp_path / "copy").rename(database)
+        stores.store_user_value("ann", "key", "after")
+        with DashDatabase(elsewhere, secret_key="k" * 32) as former:
+            assert former.get_user_value("ann", "key") == "before"
+        assert stores.get_user_value("ann", "key") == "after"
 
 
 def test_a_database_that_is_deleted_is_missed_until_a_copy_is_put_in_its_place(site: Site) -> None:
