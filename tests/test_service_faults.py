@@ -206,7 +206,7 @@ def test_a_page_of_noise_is_an_error_of_who_reads_it_until_a_copy_is_put_in_its_
     with site.database.open("r+b") as file:
         file.seek(file.read().index(marker[:1000].encode()) // 4096 * 4096)
         file.write(os.urandom(4096))
-    bob.do("PUT", "/values/0", "y" * 1000)  # What is written by others has each process read the file again.
+    all_do(bob, "PUT", "/values/50", "y" * 1000)  # What others write has each process read the file again.
     assert errors(ann, "GET", "/values") == {"StorageCorrupt"}
     assert bob.do("GET", "/values/99")["value"] == "x" * 1000
     os.replace(copy, site.database)
