@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -61,10 +61,10 @@ def environ_for(database: Path) -> dict[str, str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("backup")
     database = folder / "store.sqlite"
-    port = Port()
-    with running(gunicorn("fault_app:server", port.number, APPS), port.number, folder, environ_for(database)):
-        yield Site(port.number, database)
-    port.close()
+    with closing(Port()) as port:
+        command = gunicorn("fault_app:server", port.number, APPS)
+        with running(command, port.number, folder, environ_for(database)):
+            yield Site(port.number, database)
 
 
 def open_stores(database: Path) -> UserStoreMiddleware:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "FLASK_USER_STORE_URL": f"sqlite:///{database}",
         "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
     }
-    port = Port()
-    command = bound_by_modes(gunicorn("fault_app:server", port.number, APPS))
-    with running(command, port.number, folder, environ):
-        yield Site(port.number, database)
-    port.close()
+    with closing(Port()) as port:
+        command = bound_by_modes(gunicorn("fault_app:server", port.number, APPS))
+        with running(command, port.number, folder, environ):
+            yield Site(port.number, database)
 
 
 def errors(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> set[str]:
