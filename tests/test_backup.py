@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,6 +20,7 @@ from http_visitor import Visitor, ask_both_workers
 from servers import Port, gunicorn, running
 
 from flask_dash_store import SessionEnded, UserStore, UserStoreMiddleware
+from flask_dash_store.storage.sqlite import SqliteStorage
 
 APPS = Path(__file__).parent / "apps"
 SECRET = "only for these tests"
@@ -60,10 +61,10 @@ def environ_for(database: Path) -> dict[str, str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("backup")
     database = folder / "store.sqlite"
-    port = Port()
-    with running(gunicorn("fault_app:server", port.number, APPS), port.number, folder, environ_for(database)):
-        yield Site(port.number, database)
-    port.close()
+    with closing(Port()) as port:
+        command = gunicorn("fault_app:server", port.number, APPS)
+        with running(command, port.number, folder, environ_for(database)):
+            yield Site(port.number, database)
 
 
 def open_stores(database: Path) -> UserStoreMiddleware:
@@ -102,16 +103,20 @@ def repeating(*calls: Callable[[int], Any]) -> Iterator[None]:
 
 def test_a_backup_under_load_is_of_one_point_in_time_and_whole(site: Site, tmp_path: Path) -> None:
     visitors = [site.visitor() for _ in range(4)]
+    copies = [tmp_path / f"copy-{number}" for number in range(12)]
     with repeating(*(lambda n, v=visitor: v.do("PUT", "/pair", large(n)) for visitor in visitors)):
-        for number in range(2):
-            site.command("backup", tmp_path / f"copy-{number}")
-    for number in range(2):
-        stores = open_stores(tmp_path / f"copy-{number}")
+        site.command("backup", copies[0])
+        beside = SqliteStorage(site.database)
+        for copy in copies[1:]:
+            beside.back_up(copy)
+        beside.close()
+    for copy in copies:
+        stores = open_stores(copy)
         assert list(stores._installation().storage.problems()) == []
         for visitor in visitors:
             values = session_in(stores, visitor).copy()
             assert values["left"] == values["right"] == values["left"][:8] * (LARGE // 8)
-        assert len(list((tmp_path / f"copy-{number}.buffers").iterdir())) == 2 * len(visitors)
+        assert len(list(Path(f"{copy}.buffers").iterdir())) == 2 * len(visitors)
         stores._installation().storage.close()
     assert [path for path in site.database.parent.iterdir() if "backup-" in path.name] == []
 

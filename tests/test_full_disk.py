@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,16 @@ class Site:
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("disk")
     disk = request.param(folder)
-    port = Port()
-    command = disk.command(gunicorn("fault_app:server", port.number, APPS))
     environ = {
         "FLASK_SECRET_KEY": "only for these tests",
         "FLASK_USER_STORE_URL": f"sqlite:///{disk.folder}/store.sqlite",
         "FLASK_USER_STORE_TIMEOUT": "2",
     }
-    with running(command, port.number, folder, environ) as server:
-        ask_both_workers(Visitor(port.number), "GET", "/")
-        yield Site(server, disk)
-    port.close()
+    with closing(Port()) as port:
+        command = disk.command(gunicorn("fault_app:server", port.number, APPS))
+        with running(command, port.number, folder, environ) as server:
+            ask_both_workers(Visitor(port.number), "GET", "/")
+            yield Site(server, disk)
 
 
 def write_until_refused(visitor: Visitor, path: str) -> tuple[dict[str, str], str]:
@@ -70,6 +70,7 @@ def test_a_full_disk_refuses_writes_alone_and_passes(site: Site) -> None:
     with site.disk.full(site.server):
         refused = ask_both_workers(ann, "PUT", "/values/large", "c" * LARGE)
         assert {answer.body["error"] for answer in refused} == {"StorageFull"}
+        assert not list((site.disk.seen_by(site.server) / "store.sqlite.buffers").glob("*.tmp"))
         acknowledged, error = write_until_refused(ann, "/values/key")
         assert error == "StorageFull"
         expected = {"large": "a" * LARGE} | acknowledged

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,12 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "FLASK_USER_STORE_URL": f"sqlite:///{folder}/store.sqlite",
         "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
     }
-    port = Port()
-    command = gunicorn("fault_app:server", port.number, APPS, "--worker-class", "gevent", *request.param)
-    with running(command, port.number, folder, environ) as server:
-        ask_both_workers(Visitor(port.number), "GET", "/")
-        yield port.number
+    with closing(Port()) as port:
+        command = gunicorn("fault_app:server", port.number, APPS, "--worker-class", "gevent", *request.param)
+        with running(command, port.number, folder, environ) as server:
+            ask_both_workers(Visitor(port.number), "GET", "/")
+            yield port.number
     assert "Using worker: gevent" in server.log
-    port.close()
 
 
 def new_visitor(port: int) -> Visitor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +18,7 @@ from typing import Any
 import apsw
 import pytest
 from backends import Child
+from faults import bound_by_modes, closed
 from flask import Flask
 
 from flask_dash_store import StorageError, UserStore, UserStoreMiddleware
@@ -159,6 +162,30 @@ def without_descriptors(database: Path) -> None:
 
 def test_without_file_descriptors_what_needs_one_is_an_error_and_passes(database: Path) -> None:
     assert Child("spawn", without_descriptors, database).outcome() is None
+
+
+# A directory that may not be written to
+
+OPEN = """
+import sys
+from flask_dash_store import DashDatabase, UserStoreError
+try:
+    DashDatabase(sys.argv[1], secret_key="k" * 32)
+    print("opened")
+except UserStoreError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("name", ["store.sqlite", "new.sqlite", "new/store.sqlite"])
+def test_an_app_does_not_start_in_a_directory_that_is_closed_and_does_when_it_is_open(database, name) -> None:
+    def start() -> str:
+        command = bound_by_modes([sys.executable, "-c", OPEN, str(database.parent / name)])
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    with closed(database.parent):
+        assert start() == "StorageError"
+    assert start() == "opened"
 
 
 # A WAL that has lost its end

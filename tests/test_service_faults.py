@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from faults import bound_by_modes, closed, write_lock_held
 from http_visitor import NOTHING, Visitor, ask_both_workers
 from servers import Port, gunicorn, running
 
+from flask_dash_store import DashDatabase
 from flask_dash_store.storage.sqlite import SqliteStorage
 
 APPS = Path(__file__).parent / "apps"
@@ -52,11 +53,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "FLASK_USER_STORE_URL": f"sqlite:///{database}",
         "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
     }
-    port = Port()
-    command = bound_by_modes(gunicorn("fault_app:server", port.number, APPS))
-    with running(command, port.number, folder, environ):
-        yield Site(port.number, database)
-    port.close()
+    with closing(Port()) as port:
+        command = bound_by_modes(gunicorn("fault_app:server", port.number, APPS))
+        with running(command, port.number, folder, environ):
+            yield Site(port.number, database)
 
 
 def errors(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> set[str]:
@@ -142,6 +142,33 @@ def test_another_store_in_its_place_is_used_by_all_processes_and_loses_nothing(s
     seen_from_beside.close()
 
 
+def test_a_process_that_comes_late_to_another_store_uses_it_too(tmp_path: Path) -> None:
+    early, late = (DashDatabase(tmp_path / "store.sqlite", secret_key="k" * 32) for _ in range(2))
+    late.store_user_value("ann", "key", "in the copy")
+    early._storage.back_up(tmp_path / "copy")
+    os.replace(tmp_path / "copy", tmp_path / "store.sqlite")
+    early.store_user_value("ann", "early", 1)
+    early._storage._database.checkpoint()  # Now the WAL is older than the file.
+    late.store_user_value("ann", "late", 2)
+    for database in (early, late):
+        assert [database.get_user_value("ann", key) for key in ("key", "early", "late")] == ["in the copy", 1, 2]
+        database.close()
+
+
+def test_a_file_that_was_moved_away_holds_what_was_acknowledged_before_another_came(tmp_path: Path) -> None:
+    database, elsewhere = tmp_path / "store.sqlite", tmp_path / "elsewhere" / "store.sqlite"
+    elsewhere.parent.mkdir(mode=0o700)
+    with DashDatabase(database, secret_key="k" * 32) as stores:
+        stores._storage.back_up(tmp_path / "copy")
+        stores.store_user_value("ann", "key", "before")
+        database.rename(elsewhere)
+        (tmp_path / "copy").rename(database)
+        stores.store_user_value("ann", "key", "after")
+        with DashDatabase(elsewhere, secret_key="k" * 32) as former:
+            assert former.get_user_value("ann", "key") == "before"
+        assert stores.get_user_value("ann", "key") == "after"
+
+
 def test_a_database_that_is_deleted_is_missed_until_a_copy_is_put_in_its_place(site: Site) -> None:
     visitor = site.visitor()
     visitor.do("PUT", "/values/key", "in the copy")
@@ -178,7 +205,7 @@ def test_a_page_of_noise_is_an_error_of_who_reads_it_until_a_copy_is_put_in_its_
     with site.database.open("r+b") as file:
         file.seek(file.read().index(marker[:1000].encode()) // 4096 * 4096)
         file.write(os.urandom(4096))
-    bob.do("PUT", "/values/0", "y" * 1000)  # What is written by others has each process read the file again.
+    all_do(bob, "PUT", "/values/50", "y" * 1000)  # What others write has each process read the file again.
     assert errors(ann, "GET", "/values") == {"StorageCorrupt"}
     assert bob.do("GET", "/values/99")["value"] == "x" * 1000
     os.replace(copy, site.database)
