@@ -22,7 +22,7 @@ from flask_dash_store import (
     UserStoreMiddleware,
     ValueTooLarge,
 )
-from flask_dash_store.storage import sqlite
+from flask_dash_store.storage.sqlite import storage as sqlite
 from flask_dash_store.wsgi import ENVIRON_KEY
 
 GETS = 100_000

@@ -372,14 +372,9 @@ def test_purge_waits_for_other_writers_only_when_told_to(storage, clock, now, th
     with storage.transaction("ann"):
         storage.set("ann", "k", small(b"new"), now())
         purging = thread.submit(storage.purge, clock(), clock(), 10, wait)
-<<<<<<< HEAD
         # A storage that locks owner by owner may pass over those who are being written to.
         refused = not wait and isinstance(purging.exception(timeout=10), StorageBusy)
     assert refused or purging.result(timeout=30) == 0
-=======
-        assert wait or isinstance(purging.exception(timeout=10), StorageBusy)
-    assert not wait or purging.result(timeout=30) == 0
->>>>>>> postgresql
     assert items(storage, "ann", now()) == [("k", b"new")]
 
 

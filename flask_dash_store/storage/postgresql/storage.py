@@ -7,31 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-<<<<<<< HEAD:flask_dash_store/storage/postgresql/storage.py
 from ...body import Body, Stored
-from ...errors import QuotaExceeded, SessionEnded, StorageError, TooManyKeys, ValueTooLarge
+from ...errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError, TooManyKeys, ValueTooLarge
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
-from . import statements as statements
+from . import statements
 from .connection import MAX_VALUE_BYTES, Bindings, Row, Target
 from .opening import make_tables
 from .pool import Pool
 from .transaction import Database
-=======
-from ..body import Body, Stored
-from ..errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError, TooManyKeys, ValueTooLarge
-from ..lifetime import Moment
-from . import postgresql_statements as statements
-from .account import Limits
-from .base import Dump, KeyExpiry, Reseal, Storage
-from .connecting import Synchronous
-from .postgresql_connection import MAX_VALUE_BYTES, Bindings, Row, Target
-from .postgresql_opening import make_tables
-from .postgresql_pool import Pool
-from .postgresql_transaction import Database
-from .sqlite import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
->>>>>>> postgresql:flask_dash_store/storage/postgresql.py
 
 logger = logging.getLogger("flask_dash_store")
 
