@@ -26,11 +26,34 @@ SECTOR = 512
 LEFT_OUT = ("-shm", "-reserve")
 TIMEOUT = 100
 
-MODELLED = "openat close lseek write pwrite64 ftruncate fsync fdatasync rename unlink mkdir".split()
-ELSEWHERE = "open renameat renameat2 unlinkat mkdirat".split()  # what some machines call these
-NOT_MODELLED = (
-    "fallocate writev pwritev pwritev2 truncate link linkat symlink symlinkat rmdir copy_file_range sendfile".split()
-)
+MODELLED = [
+    "openat",
+    "close",
+    "lseek",
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "unlink",
+    "mkdir",
+]
+ELSEWHERE = ["open", "renameat", "renameat2", "unlinkat", "mkdirat"]  # what some machines call these
+NOT_MODELLED = [
+    "fallocate",
+    "writev",
+    "pwritev",
+    "pwritev2",
+    "truncate",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "rmdir",
+    "copy_file_range",
+    "sendfile",
+]
 
 _CALL = re.compile(r"\d+ +(\w+)\((.*)\) += (\d+)")
 _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.*)|([^," ]+)')
