@@ -26,34 +26,11 @@ SECTOR = 512
 LEFT_OUT = ("-shm", "-reserve")
 TIMEOUT = 100
 
-MODELLED = [
-    "openat",
-    "close",
-    "lseek",
-    "write",
-    "pwrite64",
-    "ftruncate",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "unlink",
-    "mkdir",
-]
-ELSEWHERE = ["open", "renameat", "renameat2", "unlinkat", "mkdirat"]  # what some machines call these
-NOT_MODELLED = [
-    "fallocate",
-    "writev",
-    "pwritev",
-    "pwritev2",
-    "truncate",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "rmdir",
-    "copy_file_range",
-    "sendfile",
-]
+MODELLED = {"openat", "close", "lseek", "write", "pwrite64", "ftruncate", "fsync", "fdatasync"}
+MODELLED |= {"rename", "unlink", "mkdir"}
+SAME_AS = {"open": "openat", "renameat": "rename", "renameat2": "rename", "unlinkat": "unlink", "mkdirat": "mkdir"}
+NOT_MODELLED = {"fallocate", "truncate", "writev", "pwritev", "pwritev2", "copy_file_range", "sendfile"}
+NOT_MODELLED |= {"link", "linkat", "symlink", "symlinkat", "rmdir"}
 
 _CALL = re.compile(r"\d+ +(\w+)\((.*)\) += (\d+)")
 _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.*)|([^," ]+)')
@@ -71,7 +48,7 @@ class Call(NamedTuple):
 def record(command: Sequence[str], trace: Path) -> list[Call]:
     """The calls of a command, of those that change what is stored."""
     assert shutil.which("strace"), "strace is missing; on Debian: sudo apt-get install strace"
-    names = ",".join(f"?{name}" for name in MODELLED + ELSEWHERE + NOT_MODELLED)
+    names = ",".join(f"?{name}" for name in sorted(MODELLED | SAME_AS.keys() | NOT_MODELLED))
     strace = ["strace", "-f", "--seccomp-bpf", "-xx", "-s", "100000000", "-e", f"trace={names}", "-o", str(trace)]
     done = subprocess.run([*strace, *command], capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, f"strace, or what it traced, has failed:\n{done.stderr}"
@@ -208,7 +185,7 @@ class Disk:
         self._tree.leave(folder, chance)
 
     def take(self, call: Call) -> None:
-        name = _SAME_AS.get(call.name, call.name)
+        name = SAME_AS.get(call.name, call.name)
         if call.texts and name not in ("write", "pwrite64"):
             paths = [Path(text.decode()) for text in call.texts]
             if all(self._is_modelled(path) for path in paths):
@@ -272,6 +249,3 @@ class Disk:
         opened.node.sync()
 
     _fdatasync = _fsync
-
-
-_SAME_AS = {"open": "openat", "renameat": "rename", "renameat2": "rename", "unlinkat": "unlink", "mkdirat": "mkdir"}
