@@ -139,7 +139,7 @@ def test_killing_workers_loses_no_acknowledged_write_and_tears_no_value(
 ) -> None:
     port, database, chance = Port(), tmp_path / "store.sqlite", random.Random(KILLS)
     settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_USER_STORE_URL": f"sqlite:///{database}"}
-    with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings):
+    with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings) as server:
         writers, inspector = Writers(port.number), Inspector(database)
         for _ in range(KILLS):
             with writers.writing():
@@ -148,4 +148,5 @@ def test_killing_workers_loses_no_acknowledged_write_and_tears_no_value(
                 writers.wait_for(1)
             inspector.check(writers)
             inspector.check_that_purging_leaves_no_orphans()
+        server.stop(signal.SIGKILL)  # A worker that has just been started may miss a SIGTERM.
     port.close()

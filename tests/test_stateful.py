@@ -47,7 +47,7 @@ def blocks(inside: st.SearchStrategy[Deed]) -> st.SearchStrategy[Deed]:
 
 
 atoms = st.one_of(deeds, blocks(st.one_of(deeds, blocks(deeds))))
-clients = st.sampled_from([0, 1, 2])
+clients = st.sampled_from([0, 1])
 stores = st.sampled_from([0, 1, 2])
 sessions = st.sampled_from([0, 1])
 session_ends = st.sampled_from([("regenerate",), ("destroy",)])
@@ -67,7 +67,7 @@ class Processes(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.time = context.Value("d", time.time(), lock=False)
-        self.clients = [Client(self.folder, self.time) for _ in range(3)]
+        self.clients = [Client(self.folder, self.time) for _ in range(2)]
         self.stores = [Store(self.clock), Store(self.clock), Store(self.clock, USER)]
         self.ended: list[str] = []
         for store in self.stores:
@@ -77,13 +77,13 @@ class Processes(RuleBasedStateMachine):
         return float(self.time.value)
 
     def do(self, client: int, store: Store, deed: Deed) -> Outcome:
-        outcome, store.cookie = self.clients[client % 3].do(store.cookie, deed)
+        outcome, store.cookie = self.clients[client % 2].do(store.cookie, deed)
         return outcome
 
     def look(self, store: Store) -> None:
         """Each process sees what the model says."""
         expected = attempt(store.model, ("copy",))
-        for client in range(3):
+        for client in range(2):
             assert self.do(client, store, ("copy",)) == expected
 
     def look_for_one_of(self, store: Store, possible: list[Model]) -> None:
@@ -104,7 +104,7 @@ class Processes(RuleBasedStateMachine):
     def race(self, client: int, number: int, deeds: tuple[Deed, Deed]) -> None:
         store = self.stores[number]
         self.begin_at_once(store, client, deeds)
-        outcomes = [self.clients[each % 3].end()[0] for each in (client, client + 1)]
+        outcomes = [self.clients[each % 2].end()[0] for each in (client, client + 1)]
         possible = []
         for order in ([0, 1], [1, 0]):
             model = store.model.clone()
@@ -115,7 +115,7 @@ class Processes(RuleBasedStateMachine):
 
     def begin_at_once(self, store: Store, client: int, deeds: tuple[Deed, Deed]) -> None:
         for each, deed in enumerate(deeds):
-            self.clients[(client + each) % 3].begin(store.cookie, deed)
+            self.clients[(client + each) % 2].begin(store.cookie, deed)
 
     # Ends of sessions
 
@@ -142,7 +142,7 @@ class Processes(RuleBasedStateMachine):
         assert written in [("returned", None), ("raised", "SessionEnded")]
         if written == ("returned", None):
             attempt(store.model, write)
-        ended, store.cookie = self.clients[(client + 1) % 3].end()
+        ended, store.cookie = self.clients[(client + 1) % 2].end()
         assert ended == ("returned", None)
         self.note_end(store, end)
 
@@ -241,7 +241,7 @@ class Processes(RuleBasedStateMachine):
 
 TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(
-    max_examples=soak.repeats(ci=25, soak=2000),
+    max_examples=soak.repeats(ci=20, soak=2000),
     stateful_step_count=soak.repeats(ci=20, soak=50),
     derandomize=not soak.IS_SOAK,
     deadline=None,
