@@ -145,12 +145,16 @@ def _append(store: Any, key: str, item: int) -> None:
 def _transact(store: Any, deeds: list[Deed], end: str) -> tuple[Outcome, ...]:
     """:param end: how the block ends: "commit", "fail", or "die" with its process"""
     with store.transaction():
-        outcomes = tuple(attempt(store, deed) for deed in deeds)
+        outcomes = _burst(store, deeds)
         if end == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if end == "fail":
             raise ZeroDivisionError
     return outcomes
+
+
+def _burst(store: Any, deeds: list[Deed]) -> tuple[Outcome, ...]:
+    return tuple(attempt(store, deed) for deed in deeds)
 
 
 DEEDS: dict[str, Callable[..., Any]] = {
@@ -168,6 +172,7 @@ DEEDS: dict[str, Callable[..., Any]] = {
     "get": lambda store, key: store.get(key),
     "copy": lambda store: store.copy(),
     "transact": _transact,
+    "burst": _burst,
     "regenerate": lambda store: store.regenerate(),
     "destroy": lambda store: store.destroy(),
 }

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from visits import Site
 from flask_dash_store.installation import EXTENSION
 from flask_dash_store.lifetime import Clock
 from flask_dash_store.storage.purging import ORPHAN_AGE
+
+Done = tuple[Deed, Outcome]
 
 keys = st.sampled_from("abc")
 numbers = st.integers(0, 9)
@@ -47,12 +50,23 @@ def blocks(inside: st.SearchStrategy[Deed]) -> st.SearchStrategy[Deed]:
     return st.tuples(st.just("transact"), st.lists(inside, min_size=1, max_size=4), ends)
 
 
-atoms = st.one_of(deeds, blocks(st.one_of(deeds, blocks(deeds))))
+atoms = st.booleans().flatmap(lambda is_block: blocks(st.one_of(deeds, blocks(deeds))) if is_block else deeds)
 clients = st.sampled_from([0, 1])
 stores = st.sampled_from([0, 1, 2])
 sessions = st.sampled_from([0, 1])
 session_ends = st.sampled_from([("regenerate",), ("destroy",)])
 moments = st.sampled_from([0, 0.0005, 0.001, 0.002, 0.005])
+
+
+def orders(model: Model, ours: list[Done], theirs: list[Done]) -> Iterator[Model]:
+    """What is stored after all of it, in each order in which each deed has the outcome that it had."""
+    if not ours and not theirs:
+        yield model
+    for first, rest, others in ((ours[:1], ours[1:], theirs), (theirs[:1], theirs[1:], ours)):
+        for deed, outcome in first:
+            after = model.clone()
+            if attempt(after, deed) == outcome:
+                yield from orders(after, rest, others)
 
 
 class Store:
@@ -78,7 +92,7 @@ class Processes(RuleBasedStateMachine):
         return float(self.time.value)
 
     def do(self, client: int, store: Store, deed: Deed) -> Outcome:
-        outcome, store.cookie = self.clients[client % 2].do(store.cookie, deed)
+        outcome, store.cookie = self.clients[client].do(store.cookie, deed)
         return outcome
 
     def look(self, store: Store) -> None:
@@ -101,22 +115,17 @@ class Processes(RuleBasedStateMachine):
         assert self.do(client, store, deed) == attempt(store.model, deed)
         self.look(store)
 
-    @rule(client=clients, number=stores, deeds=st.tuples(atoms, atoms))
-    def race(self, client: int, number: int, deeds: tuple[Deed, Deed]) -> None:
+    @rule(number=stores, bursts=st.tuples(*[st.lists(atoms, min_size=1, max_size=4)] * 2))
+    def race(self, number: int, bursts: tuple[list[Deed], list[Deed]]) -> None:
+        """Two processes do several things each, and there is an order in which one could have done them all."""
         store = self.stores[number]
-        self.begin_at_once(store, client, deeds)
-        outcomes = [self.clients[each % 2].end()[0] for each in (client, client + 1)]
-        possible = []
-        for order in ([0, 1], [1, 0]):
-            model = store.model.clone()
-            if all(attempt(model, deeds[each]) == outcomes[each] for each in order):
-                possible.append(model)
-        assert possible, outcomes
+        for client, burst in zip(self.clients, bursts, strict=True):
+            client.begin(store.cookie, ("burst", burst))
+        outcomes = [client.end()[0][1] for client in self.clients]
+        done = [list(zip(*each, strict=True)) for each in zip(bursts, outcomes, strict=True)]
+        possible = list(orders(store.model, *done))
+        assert possible, done
         self.look_for_one_of(store, possible)
-
-    def begin_at_once(self, store: Store, client: int, deeds: tuple[Deed, Deed]) -> None:
-        for each, deed in enumerate(deeds):
-            self.clients[(client + each) % 2].begin(store.cookie, deed)
 
     # Ends of sessions
 
@@ -137,13 +146,14 @@ class Processes(RuleBasedStateMachine):
     def write_while_session_ends(self, client: int, number: int, end: Deed, key: str, value: Any) -> None:
         store, write = self.stores[number], ("set", key, value)
         self.ended.append(store.cookie)
-        self.begin_at_once(store, client, (write, end))
+        self.clients[client].begin(store.cookie, write)
+        self.clients[1 - client].begin(store.cookie, end)
         written, cookie = self.clients[client].end()
         assert cookie == store.cookie
         assert written in [("returned", None), ("raised", "SessionEnded")]
         if written == ("returned", None):
             attempt(store.model, write)
-        ended, store.cookie = self.clients[(client + 1) % 2].end()
+        ended, store.cookie = self.clients[1 - client].end()
         assert ended == ("returned", None)
         self.note_end(store, end)
 
@@ -207,9 +217,10 @@ class Processes(RuleBasedStateMachine):
 
     # Time
 
-    @rule(tenths=st.sampled_from([3, 6, 12]))
-    def wait(self, tenths: int) -> None:
+    @rule(number=stores, tenths=st.sampled_from([3, 6, 9, 12]))
+    def wait_and_look(self, number: int, tenths: int) -> None:
         self.time.value += tenths * TTL / 10
+        self.look(self.stores[number])
 
     @rule(client=clients)
     def purge(self, client: int) -> None:
@@ -244,7 +255,7 @@ class Processes(RuleBasedStateMachine):
 
 TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(
-    max_examples=soak.repeats(ci=20, soak=2000),
+    max_examples=soak.repeats(ci=20, soak=1000),
     stateful_step_count=soak.repeats(ci=20, soak=50),
     derandomize=not soak.IS_SOAK,
     phases=[Phase.generate],  # Shrinking takes too long, and what depends on when a process dies does not shrink.
