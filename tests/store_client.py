@@ -60,16 +60,16 @@ class Client:
         self._process.kill()
         self._process.join()
         self._process.close()
+        self._connection.close()
 
     def restart(self) -> None:
         """Kill it, if it lives, and start another in its place."""
         self.kill()
-        self._connection.close()
         self._start()
 
 
 def _serve(connection: Connection, folder: Path, clock: Any) -> None:
-    site = Site(lambda: clock.value, folder, ttl=TTL, lifetime=LIFETIME)
+    site = Site(lambda: clock.value, folder, ttl=TTL, lifetime=LIFETIME, timeout=PATIENCE)
     with suppress(EOFError, OSError):  # the tests have ended
         while True:
             connection.send(_answer(site, *connection.recv()))
