@@ -1,0 +1,168 @@
+"""A power loss leaves a consistent database and values that are whole or absent; with FULL, all that was acknowledged.
+
+It is a model: see power_loss.py. What a real load has asked the file system for is cut off at any point.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import power_load
+import pytest
+import soak
+from clocks import HandClock
+from power_load import State
+from power_loss import LEFT_OUT, Call, Chance, Disk, record
+
+from flask_dash_store.codec import BODY_THRESHOLD
+from flask_dash_store.storage import schema
+from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
+from flask_dash_store.trace import Trace
+from flask_dash_store.user_store import UserStore
+
+LOSSES = soak.repeats(ci=100, soak=300)
+SEED = 1
+LARGE = bytes(2 * BODY_THRESHOLD)
+
+
+class Recording(NamedTuple):
+    """What a load has asked the file system for, below a folder."""
+
+    synchronous: str
+    root: Path
+    calls: list[Call]
+
+
+@pytest.fixture(scope="module", params=["NORMAL", "FULL"])
+def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    folder = tmp_path_factory.mktemp("recording")
+    root = folder / "root"
+    root.mkdir()
+    calls = record([sys.executable, power_load.__file__, str(root), request.param, str(SEED)], folder / "trace")
+    assert sum(map(is_acknowledgement, calls)) == power_load.STEPS
+    return Recording(request.param, root, calls)
+
+
+def is_acknowledgement(call: Call) -> bool:
+    return call.name == "write" and call.texts == [b"acknowledged\n"]
+
+
+class Loss(NamedTuple):
+    number: int
+    acknowledged: int
+    left: Path
+
+
+def losses(recording: Recording, folder: Path) -> Iterator[Loss]:
+    """What power losses leave, and how many steps had been acknowledged before each."""
+    chance, disk, acknowledged, taken = random.Random(SEED), Disk(recording.root), 0, 0
+    changes = [place for place, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")]
+    for number, cut in enumerate(sorted(chance.choices(changes, k=LOSSES))):
+        for call in recording.calls[taken:cut]:
+            disk.take(call)
+            acknowledged += is_acknowledgement(call)
+        taken = cut
+        left = folder / f"after {number}"
+        disk.leave(left, Chance(number))
+        yield Loss(number, acknowledged, left)
+
+
+class Survivor:
+    """The package on what is found once the machine has started again."""
+
+    def __init__(self, folder: Path, synchronous: str) -> None:
+        self.clock = HandClock(time.time())
+        self._bodies = folder / "store.sqlite.buffers"
+        self._middleware, self._installation = power_load.install(folder, synchronous=synchronous, clock=self.clock)
+        self._storage = self._installation.storage
+
+    def state(self) -> State:
+        ended, found = 0, {"s": {}, "u": {}}
+        for owner in self._storage.everyone():
+            if self._storage.dump(owner).ended_at is None:
+                found[owner[0]] |= UserStore(self._installation._backend, owner, Trace()).copy()
+            else:
+                ended += 1
+        return found["s"], found["u"], ended
+
+    def check(self) -> None:
+        """It has no damage, takes what is new, and leaves nothing of what was lost."""
+        assert list(self._storage.problems()) == []
+        store = self._middleware.for_user("new")
+        store["key"] = LARGE
+        assert store["key"] == LARGE
+        self.clock.step(2 * ORPHAN_AGE)
+        self._middleware.purge()
+        named = {file for (file,) in self._storage._database.select(schema.NAMED_FILES)}
+        assert {file.name for file in self._bodies.iterdir()} == named
+        self._storage.close()
+
+
+def is_left_of(found: State, expected: State) -> bool:
+    """Whether it is what is expected, or all of it but some large values."""
+    return found[2] == expected[2] and all(
+        store.items() <= whole.items() and all(len(whole[key]) > BODY_THRESHOLD for key in whole.keys() - store)
+        for store, whole in zip(found[:2], expected[:2], strict=True)
+    )
+
+
+def test_after_a_power_loss_all_is_consistent_and_with_full_nothing_acknowledged_is_lost(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_dash_store.storage.sqlite.storage.boot_id", lambda: "after the power loss")
+    states = list(power_load.states(SEED))
+    lost = 0
+    for loss in losses(recording, tmp_path):
+        with blaming(loss):
+            survivor = Survivor(loss.left, recording.synchronous)
+            found = survivor.state()
+            now, next_ = states[loss.acknowledged], states[min(loss.acknowledged + 1, power_load.STEPS)]
+            if recording.synchronous == "FULL":
+                assert found in (now, next_)
+            else:
+                assert any(is_left_of(found, state) for state in states[: loss.acknowledged + 2])
+                lost += found not in (now, next_)
+            survivor.check()
+        shutil.rmtree(loss.left)
+    assert (lost > 0) == (recording.synchronous == "NORMAL"), "A model in which nothing is ever lost proves nothing."
+
+
+@contextmanager
+def blaming(loss: Loss) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"after {loss}")
+        raise
+
+
+class NothingIsLost(Chance):
+    def keeps_data(self) -> bool:
+        return True
+
+    keeps_name = keeps_data
+
+    def sectors(self, data: bytes) -> bytes:
+        return data
+
+
+def test_the_model_of_a_disk_leaves_what_the_real_one_has_when_nothing_is_lost(
+    recording: Recording, tmp_path: Path
+) -> None:
+    disk = Disk(recording.root)
+    for call in recording.calls:
+        disk.take(call)
+    disk.leave(tmp_path / "after", NothingIsLost(0))
+    assert contents(tmp_path / "after") == contents(recording.root)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(LEFT_OUT)]
+    return {path.relative_to(folder): path.read_bytes() for path in files}

@@ -1,0 +1,264 @@
+"""Several processes use the same stores, are killed and started again: what was acknowledged is there, and no more.
+
+Hypothesis thinks up what they do. A model says what has to be stored then.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soak
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from store_client import LIFETIME, USER, Client, context
+from store_model import TTL, Deed, Large, Model, Outcome, attempt
+from visits import Site
+
+from flask_dash_store.installation import EXTENSION
+from flask_dash_store.lifetime import Clock
+from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
+
+Done = tuple[Deed, Outcome]
+
+keys = st.sampled_from("abc")
+numbers = st.integers(0, 9)
+values = st.one_of(numbers, st.lists(numbers, max_size=2), st.builds(Large, st.integers(1, 255)))
+ttls = st.just(TTL / 2)
+deeds = st.one_of(
+    st.tuples(st.just("set"), keys, values),
+    st.tuples(st.just("set for a while"), keys, values, ttls),
+    st.tuples(st.just("expire"), keys, ttls),
+    st.tuples(st.sampled_from(["delete", "pop", "get"]), keys),
+    st.tuples(st.just("append"), keys, numbers),
+    st.tuples(st.just("setdefault"), keys, values),
+    st.tuples(st.just("increment"), keys, numbers),
+    st.tuples(st.just("update"), st.dictionaries(keys, values)),
+    st.tuples(st.sampled_from(["popitem", "clear", "copy"])),
+)
+ends = st.sampled_from(["commit", "commit", "fail"])
+
+
+def blocks(inside: st.SearchStrategy[Deed]) -> st.SearchStrategy[Deed]:
+    return st.tuples(st.just("transact"), st.lists(inside, min_size=1, max_size=4), ends)
+
+
+atoms = st.booleans().flatmap(lambda is_block: blocks(st.one_of(deeds, blocks(deeds))) if is_block else deeds)
+clients = st.sampled_from([0, 1])
+stores = st.sampled_from([0, 1, 2])
+sessions = st.sampled_from([0, 1])
+session_ends = st.sampled_from([("regenerate",), ("destroy",)])
+moments = st.sampled_from([0, 0.0005, 0.001, 0.002, 0.005])
+
+
+def orders(model: Model, ours: list[Done], theirs: list[Done]) -> Iterator[Model]:
+    """What is stored after all of it, in each order in which each deed has the outcome that it had."""
+    if not ours and not theirs:
+        yield model
+    for first, rest, others in ((ours[:1], ours[1:], theirs), (theirs[:1], theirs[1:], ours)):
+        for deed, outcome in first:
+            after = model.clone()
+            if attempt(after, deed) == outcome:
+                yield from orders(after, rest, others)
+
+
+class Store:
+    """What leads to a store, which is a cookie or the user's name, and a model of what it holds."""
+
+    def __init__(self, clock: Clock, leads_to: str = "") -> None:
+        self.cookie = leads_to
+        self.model = Model(clock)
+
+
+class Processes(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.time = context.Value("d", time.time(), lock=False)
+        self.clients = [Client(self.folder, self.time) for _ in range(2)]
+        self.stores = [Store(self.clock), Store(self.clock), Store(self.clock, USER)]
+        self.ended: list[str] = []
+        for store in self.stores:
+            self.look(store)
+
+    def clock(self) -> float:
+        return float(self.time.value)
+
+    def do(self, client: int, store: Store, deed: Deed) -> Outcome:
+        outcome, store.cookie = self.clients[client].do(store.cookie, deed)
+        return outcome
+
+    def look(self, store: Store) -> None:
+        """Each process sees what the model says."""
+        expected = attempt(store.model, ("copy",))
+        for client in range(2):
+            assert self.do(client, store, ("copy",)) == expected
+
+    def look_for_one_of(self, store: Store, possible: list[Model]) -> None:
+        """The model becomes that one which agrees with what is stored."""
+        found = self.do(0, store, ("copy",))
+        store.model = next((model for model in possible if attempt(model, ("copy",)) == found), store.model)
+        self.look(store)
+
+    # Deeds, of one process or of two at once
+
+    @rule(client=clients, number=stores, deed=atoms)
+    def act(self, client: int, number: int, deed: Deed) -> None:
+        store = self.stores[number]
+        assert self.do(client, store, deed) == attempt(store.model, deed)
+        self.look(store)
+
+    @rule(number=stores, bursts=st.tuples(*[st.lists(atoms, min_size=1, max_size=4)] * 2))
+    def race(self, number: int, bursts: tuple[list[Deed], list[Deed]]) -> None:
+        """Two processes do several things each, and there is an order in which one could have done them all."""
+        store = self.stores[number]
+        for client, burst in zip(self.clients, bursts, strict=True):
+            client.begin(store.cookie, ("burst", burst))
+        outcomes = [client.end()[0][1] for client in self.clients]
+        done = [list(zip(*each, strict=True)) for each in zip(bursts, outcomes, strict=True)]
+        possible = list(orders(store.model, *done))
+        assert possible, done
+        self.look_for_one_of(store, possible)
+
+    # Ends of sessions
+
+    @rule(client=clients, number=sessions, end=session_ends)
+    def end_session(self, client: int, number: int, end: Deed) -> None:
+        store = self.stores[number]
+        self.ended.append(store.cookie)
+        assert self.do(client, store, end) == ("returned", None)
+        self.note_end(store, end)
+
+    def note_end(self, store: Store, end: Deed) -> None:
+        assert store.cookie not in self.ended
+        if end == ("destroy",):
+            store.model = Model(self.clock)
+        self.look(store)
+
+    @rule(client=clients, number=sessions, end=session_ends, key=keys, value=values)
+    def write_while_session_ends(self, client: int, number: int, end: Deed, key: str, value: Any) -> None:
+        store, write = self.stores[number], ("set", key, value)
+        self.ended.append(store.cookie)
+        self.clients[client].begin(store.cookie, write)
+        self.clients[1 - client].begin(store.cookie, end)
+        written, cookie = self.clients[client].end()
+        assert cookie == store.cookie
+        assert written in [("returned", None), ("raised", "SessionEnded")]
+        if written == ("returned", None):
+            attempt(store.model, write)
+        ended, store.cookie = self.clients[1 - client].end()
+        assert ended == ("returned", None)
+        self.note_end(store, end)
+
+    @rule(client=clients, number=st.integers(0, 99))
+    def replay(self, client: int, number: int) -> None:
+        """What has ended stays so, and leads to nobody's session."""
+        for old in self.ended[number % len(self.ended) :][:1] if self.ended else []:
+            for deed, outcome in ((("copy",), ("returned", {})), (("set", "a", 1), ("raised", "SessionEnded"))):
+                answer, cookie = self.clients[client].do(old, deed)
+                assert answer == outcome
+                assert cookie == old or cookie not in self.ended + [store.cookie for store in self.stores]
+
+    # Deaths
+
+    @rule(client=clients)
+    def die_idle(self, client: int) -> None:
+        self.clients[client].restart()
+
+    @rule(client=clients, number=stores, deeds=st.lists(deeds, max_size=4))
+    def die_in_transaction(self, client: int, number: int, deeds: list[Deed]) -> None:
+        store = self.stores[number]
+        with pytest.raises(EOFError):
+            self.do(client, store, ("transact", deeds, "die"))
+        self.clients[client].restart()
+        self.look(store)
+
+    @rule(client=clients, number=stores, deed=atoms, moment=moments)
+    def die_during(self, client: int, number: int, deed: Deed, moment: float) -> None:
+        store = self.stores[number]
+        after = store.model.clone()
+        expected = attempt(after, deed)
+        answer = self.answer_before_death(client, store, deed, moment)
+        if answer is None:
+            self.look_for_one_of(store, [store.model, after])
+        else:
+            assert answer[0] == expected
+            store.model = after
+            self.look(store)
+
+    def answer_before_death(self, client: int, store: Store, deed: Deed, moment: float) -> tuple[Outcome, str] | None:
+        dying = self.clients[client]
+        dying.begin(store.cookie, deed)
+        answer = dying.end() if dying.has_answered_within(moment) else None
+        dying.restart()
+        return answer
+
+    @rule(client=clients, number=sessions, end=session_ends, moment=moments)
+    def die_while_session_ends(self, client: int, number: int, end: Deed, moment: float) -> None:
+        store = self.stores[number]
+        answer = self.answer_before_death(client, store, end, moment)
+        if answer is not None:
+            self.ended.append(store.cookie)
+            store.cookie = answer[1]
+            self.note_end(store, end)
+        elif self.do(0, store, ("delete", "no such key")) == ("raised", "SessionEnded"):
+            self.ended.append(store.cookie)  # And the visitor was told no other.
+            self.stores[number] = Store(self.clock)
+            self.look(self.stores[number])
+        else:
+            self.look(store)
+
+    # Time
+
+    @rule(number=stores, tenths=st.sampled_from([3, 6, 9, 12]))
+    def wait_and_look(self, number: int, tenths: int) -> None:
+        self.time.value += tenths * TTL / 10
+        self.look(self.stores[number])
+
+    @rule(client=clients)
+    def purge(self, client: int) -> None:
+        self.clients[client].do("", ("purge",))
+
+    def teardown(self) -> None:
+        has_failed = sys.exc_info() != (None, None, None)  # Then that is the one thing to tell.
+        try:
+            for store in [] if has_failed else self.stores:
+                self.look(store)
+        finally:
+            for client in self.clients:
+                client.kill()
+        if not has_failed:
+            self.check()
+        shutil.rmtree(self.folder)
+
+    def check(self) -> None:
+        """Nothing is damaged, and all of it goes when its time is over."""
+        site = Site(self.clock, self.folder, ttl=TTL, lifetime=LIFETIME)
+        storage = site.app.extensions[EXTENSION].storage
+        checked = site.app.test_cli_runner().invoke(args=["user-store", "check"])
+        assert checked.exit_code == 0, checked.output
+        self.time.value += 2 * ORPHAN_AGE + TTL
+        site.middleware.purge()
+        assert [owner for owner in storage.everyone() if storage.dump(owner).ended_at is None] == []
+        assert not list(storage.values)
+        assert not list(self.folder.glob("*.buffers/*"))
+        site.database.close()
+        storage.close()
+
+
+TestProcesses = Processes.TestCase
+TestProcesses.settings = settings(
+    max_examples=soak.repeats(ci=20, soak=1000),
+    stateful_step_count=soak.repeats(ci=20, soak=50),
+    derandomize=not soak.IS_SOAK,
+    phases=[Phase.generate],  # Shrinking takes too long, and what depends on when a process dies does not shrink.
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
