@@ -30,15 +30,19 @@ def tables(document: str) -> Iterator[tuple[list[str], list[list[str]]]]:
         yield head, rows
 
 
-def functions_in(file: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+def tests_in(file: Path) -> set[str]:
+    """The names of a file's functions, and of its classes, which hypothesis makes of its machines."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    assigned = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | assigned
+    return {name for name in names if name.startswith(("test_", "Test"))}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_test_that_is_named_is_there(document: str) -> None:
     for file, test in NAMED_TEST.findall(read(document)):
         assert (ROOT / file).exists(), file
-        assert not test or (test.startswith("test_") and test in functions_in(ROOT / file)), test
+        assert not test or test in tests_in(ROOT / file), test
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

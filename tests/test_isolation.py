@@ -6,19 +6,19 @@ the 50 clients send 1000 requests to each server instead of a few.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soak
 from http_visitor import Visitor
 from servers import Port, gunicorn, running
 
 APPS = Path(__file__).parent / "apps"
 CLIENTS = 50
-REQUESTS = 1000 if os.environ.get("SOAK") else 40
+REQUESTS = soak.repeats(ci=40, soak=1000)
 KEYS = 5
 REPEATS = 15_000
 

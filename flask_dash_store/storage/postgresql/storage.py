@@ -135,15 +135,8 @@ class PostgresqlStorage(Storage):
         self, key: str, more_bytes: int, more_keys: int, taken_bytes: int, taken_keys: int
     ) -> QuotaExceeded | TooManyKeys:
         if more_keys and taken_keys + more_keys > self._limits.max_keys:
-            return TooManyKeys(
-                f"{key!r} would be one key more than the {self._limits.max_keys} that one owner may have. Delete keys, "
-                "keep many small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=)."
-            )
-        return QuotaExceeded(
-            f"The value for {key!r} needs {more_bytes} bytes more. The values of one owner may take "
-            f"{self._limits.max_bytes} bytes, and {taken_bytes} are taken. Delete keys, or raise "
-            "USER_STORE_MAX_BYTES (max_bytes=)."
-        )
+            return self._limits.too_many_keys(key)
+        return self._limits.quota_exceeded(key, more_bytes, taken_bytes)
 
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         args = {"key": key.encode(), "key_expires": key_expires}
