@@ -142,6 +142,17 @@ def test_another_store_in_its_place_is_used_by_all_processes_and_loses_nothing(s
     seen_from_beside.close()
 
 
+def test_a_process_that_has_just_made_its_file_uses_another_in_its_place(tmp_path: Path) -> None:
+    database, other = tmp_path / "store.sqlite", tmp_path / "other.sqlite"
+    with DashDatabase(other, secret_key="k" * 32) as stores:
+        stores.store_user_value("ann", "key", "in the other")
+    with DashDatabase(database, secret_key="k" * 32) as stores:
+        stores.store_user_value("ann", "key", "in the former")
+        os.replace(other, database)
+        stores.store_user_value("ann", "more", 1)
+        assert [stores.get_user_value("ann", key) for key in ("key", "more")] == ["in the other", 1]
+
+
 def test_a_process_that_comes_late_to_another_store_uses_it_too(tmp_path: Path) -> None:
     early, late = (DashDatabase(tmp_path / "store.sqlite", secret_key="k" * 32) for _ in range(2))
     late.store_user_value("ann", "key", "in the copy")
