@@ -68,5 +68,5 @@ class Housekeeping:
             self._next = now
 
     def _purge(self, now: float, wait: bool) -> tuple[int, int]:
-        owners = self._storage.purge(now, now - self._keep_ended, BATCH, wait)
-        return owners, self._storage.purge_keys(now, BATCH, wait)
+        keys = self._storage.purge_keys(now, BATCH, wait)
+        return self._storage.purge(now, now - self._keep_ended, BATCH, wait), keys

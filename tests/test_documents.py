@@ -30,7 +30,7 @@ def tables(document: str) -> Iterator[tuple[list[str], list[list[str]]]]:
         yield head, rows
 
 
-def tests_in(file: Path) -> set[str]:
+def names_of_tests(file: Path) -> set[str]:
     """The names of a file's functions, and of its classes, which hypothesis makes of its machines."""
     nodes = list(ast.walk(ast.parse(file.read_text())))
     assigned = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
@@ -42,7 +42,7 @@ def tests_in(file: Path) -> set[str]:
 def test_every_test_that_is_named_is_there(document: str) -> None:
     for file, test in NAMED_TEST.findall(read(document)):
         assert (ROOT / file).exists(), file
-        assert not test or test in tests_in(ROOT / file), test
+        assert not test or test in names_of_tests(ROOT / file), test
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -47,8 +47,10 @@ def use_wal(database: Database, filename: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            database.select("PRAGMA auto_vacuum = INCREMENTAL")
-            mode = database.select("PRAGMA journal_mode = WAL")
+            mode = database.select("PRAGMA journal_mode")
+            if mode != [("wal",)]:  # To set it again would write, which a full disk does not let it.
+                database.select("PRAGMA auto_vacuum = INCREMENTAL")
+                mode = database.select("PRAGMA journal_mode = WAL")
         except StorageBusy:
             if time.monotonic() > deadline:
                 raise

@@ -17,8 +17,9 @@ from ...errors import StorageError
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
 
+WAL_FILES = ("-wal", "-shm")
+
 Inode = tuple[int, int]
-Version = tuple[int, int, int]
 
 
 class FileIdentity:
@@ -29,11 +30,10 @@ class FileIdentity:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._wal = f"{path}-wal"
         self._inode = _inode_of(path)
-        self._wal_inode: Inode | None = None
-        self._former_wal: Version | None = None
         self._look_again = 0.0
+        self._wal_inodes: dict[str, Inode | None] = {}
+        self._is_former_wal_gone = False
 
     def is_same(self) -> bool:
         """Whether the path still names that file."""
@@ -48,49 +48,53 @@ class FileIdentity:
         return is_same
 
     def note_wal(self) -> None:
-        """Remember which WAL a connection uses that was just opened. As long as it is open, no other has its inode."""
-        self._wal_inode = _inode_of(self._wal)
+        """Remember the files that SQLite keeps beside the database while somebody has it open."""
+        self._wal_inodes = {f"{self._path}{suffix}": _inode_of(f"{self._path}{suffix}") for suffix in WAL_FILES}
 
-    def leave(self) -> None:
-        """Remember which WAL was the former file's, while the connections to that are still open."""
-        version = _version_of(self._wal)
-        self._former_wal = version if version is not None and version[:2] == self._wal_inode else None
+    def check_present(self) -> None:
+        """:raises StorageError: when the path names no file any more"""
+        if _inode_of(self._path) is None:
+            raise StorageError(
+                f"The storage file {self._path} has gone while it was in use. Put it back, or restart the app, which "
+                "then begins with an empty one."
+            )
+
+    def remove_former_wal(self) -> None:
+        """A WAL beside another database than its own would be replayed into it (howtocorrupt.html, section 1.2).
+
+        To be called while connections to the former file are open: until they are closed no other file, such as the
+        WAL that another process has begun for the new one, can have the inode of theirs.
+        """
+        with _one_process_at_a_time(os.path.dirname(self._path)):
+            for path, inode in self._wal_inodes.items():
+                if inode is not None and _inode_of(path) == inode:
+                    os.unlink(path)
+        self._is_former_wal_gone = bool(self._wal_inodes) and None not in self._wal_inodes.values()
 
     def follow(self) -> None:
         """Accept the file that the path names now, once all connections to the former one have been closed.
 
-        :raises StorageError: when there is none, or when it cannot be told whose WAL lies beside it
+        :raises StorageError: when it cannot be told whose WAL lies beside it
         """
-        with _one_process_at_a_time(os.path.dirname(self._path)):
-            inode = _inode_of(self._path)
-            if inode is None:
-                raise StorageError(
-                    f"The storage file {self._path} has gone while it was in use. Put it back, or restart the app, "
-                    "which then begins with an empty one."
-                )
-            if inode != self._inode:
-                self._remove_former_wal()
-                self._inode = inode
+        if not self._is_former_wal_gone:
+            self._check_wal()
+        self._is_former_wal_gone = False
+        self._wal_inodes = {}
+        self._inode = _inode_of(self._path)
 
-    def _remove_former_wal(self) -> None:
-        """A WAL beside another database than its own would be replayed into it (howtocorrupt.html, section 1.2)."""
-        wal = _version_of(self._wal)
-        if wal is None:
-            return
-        if wal == self._former_wal:
-            os.unlink(self._wal)
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._path}-shm")
-        elif os.stat(self._wal).st_size and os.stat(self._wal).st_mtime_ns < os.stat(self._path).st_ctime_ns:
-            raise StorageError(
-                f"Another file was put in the place of {self._path}, and {self._wal} beside it is older: it may "
-                "belong to the former one. Remove it, or stop the app and use `flask user-store restore`."
-            )
+    def _check_wal(self) -> None:
+        wal = f"{self._path}-wal"
+        with suppress(FileNotFoundError):
+            status = os.stat(wal)
+            if status.st_size and status.st_mtime_ns < os.stat(self._path).st_ctime_ns:
+                raise StorageError(
+                    f"Another file was put in the place of {self._path}, and {wal} beside it is older: it may belong "
+                    "to the former one. Stop the app, and remove it, or use `flask user-store restore`."
+                )
 
 
 @contextmanager
 def _one_process_at_a_time(directory: str) -> Iterator[None]:
-    """Between a look at a WAL and its removal, no other process may have made a new one."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -105,12 +109,3 @@ def _inode_of(path: str) -> Inode | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _version_of(path: str) -> Version | None:
-    """Tells a file from others, also from one that was given its inode later."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -111,10 +111,11 @@ class Pool:
         """
         if self._file is None or self._file.is_same():
             return
+        self._file.check_present()
         if self._open:
             self._to_former_file |= self._open
-            self._file.leave()
             self._checkpoint_former_file()
+            self._file.remove_former_wal()
             self._close_idle()
             if self._open:
                 raise StorageError(f"The storage file {self.name} was replaced while it was being read. Try again.")
@@ -122,8 +123,11 @@ class Pool:
 
     def _checkpoint_former_file(self) -> None:
         """Leave a file that was moved away complete, for its WAL does not go with it."""
-        with suppress(IndexError, apsw.Error):
-            self._idle[-1].wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        with suppress(IndexError):
+            connection = self._idle.pop()
+            with suppress(apsw.Error):
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._idle.append(connection)
 
     def take_turn(self, patience: float) -> float:
         """Become this process's writer, who releases :attr:`writer` in the end.

@@ -43,7 +43,7 @@ class Purging:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
         if wait and removed < limit:
-            self._empty_wal()
+            self._database.checkpoint(truncate=True)  # What was deleted is still to be read in the WAL.
         return removed
 
     def keys(self, now: float, limit: int, wait: bool) -> int:
@@ -51,13 +51,7 @@ class Purging:
         for few in self._past(schema.PAST_KEYS, (now, limit), wait):
             with self._database.transaction(wait) as transaction:
                 removed += self._purge_keys(transaction, [place for (place,) in few], now)
-        if wait and 0 < removed < limit:
-            self._empty_wal()
         return removed
-
-    def _empty_wal(self) -> None:
-        """What was deleted is still to be read in the WAL."""
-        self._database.checkpoint(truncate=True)
 
     def _past(self, sql: str, args: tuple[float, ...], wait: bool) -> Iterator[list[Row]]:
         """What has to be purged, a few at a time. To ask is a transaction too, so that it waits, or not, as told."""

@@ -65,24 +65,32 @@ class SqliteStorage(Storage):
         self._limits = Limits(max_bytes, max_keys)
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
-        self._buffers: Buffers
+        self._file: FileIdentity | None = None
+        self._reserve: Reserve | None = None
         if path == ":memory:":
-            self.filename = ":memory:"
-            self._database = Database(MemoryPool(self._connector(timeout, synchronous), "in memory", timeout))
-            self._buffers = BuffersInMemory()
+            self._open_memory(timeout, synchronous)
         else:
             file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
-            self.filename = str(prepare_private_file(file))
-            check_filesystem(self.filename)
-            identity = FileIdentity(self.filename)
-            self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, identity))
-            check_private_directory(buffers_beside(self.filename))
-            self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
-        self._reserve = Reserve(f"{self.filename}-reserve") if path not in (None, ":memory:") else None
+            self._open_file(file, timeout, synchronous)
         self._freeing(lambda: self._prepare(timeout))
         self._purging = Purging(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
         self._dumping = Dumping(self._database, self._buffers, self._boot)
+
+    def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
+        self.filename = ":memory:"
+        self._database = Database(MemoryPool(self._connector(timeout, synchronous), "in memory", timeout))
+        self._buffers: Buffers = BuffersInMemory()
+
+    def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
+        self.filename = str(prepare_private_file(file))
+        check_filesystem(self.filename)
+        check_private_directory(buffers_beside(self.filename))
+        self._file = FileIdentity(self.filename)
+        self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, self._file))
+        self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
+        if not self._temporary:
+            self._reserve = Reserve(f"{self.filename}-reserve")
 
     def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
         return lambda: connect(self.filename, timeout, synchronous)
@@ -96,6 +104,8 @@ class SqliteStorage(Storage):
             self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
             for index in schema.INDEXES:
                 transaction.execute(index)
+        if self._file is not None:
+            self._file.note_wal()  # A new file had none when the first connection to it was opened.
 
     # Reading
 
