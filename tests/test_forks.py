@@ -64,7 +64,7 @@ BEFORE = {"small": "before", "large": LARGE}
 def open_middleware(file: Path, **options: Any) -> UserStoreMiddleware:
     app = Flask("forks")
     app.secret_key = SECRET
-    return UserStoreMiddleware(app, url=f"sqlite:///{file}", **options)
+    return UserStoreMiddleware(app, url=f"sqlite:///{file}", timeout=PATIENCE, **options)
 
 
 @pytest.fixture
@@ -224,7 +224,11 @@ def test_a_worker_that_is_killed_in_a_transaction_lets_the_others_go_on(
     place: Place, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     port = Port()
-    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_USER_STORE_URL": f"sqlite:///{place.file}"}
+    settings = {
+        "FLASK_SECRET_KEY": SECRET,
+        "FLASK_USER_STORE_URL": f"sqlite:///{place.file}",
+        "FLASK_USER_STORE_TIMEOUT": str(PATIENCE),
+    }
     with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings) as server:
         with ThreadPoolExecutor(2) as threads:
             stuck = threads.submit(Visitor(port.number).ask, "POST", "/stay-inside")

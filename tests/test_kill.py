@@ -138,7 +138,11 @@ def test_killing_workers_loses_no_acknowledged_write_and_tears_no_value(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     port, database, chance = Port(), tmp_path / "store.sqlite", random.Random(KILLS)
-    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_USER_STORE_URL": f"sqlite:///{database}"}
+    settings = {
+        "FLASK_SECRET_KEY": SECRET,
+        "FLASK_USER_STORE_URL": f"sqlite:///{database}",
+        "FLASK_USER_STORE_TIMEOUT": str(PATIENCE),
+    }
     with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings) as server:
         writers, inspector = Writers(port.number), Inspector(database)
         for _ in range(KILLS):
