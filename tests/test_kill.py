@@ -21,7 +21,7 @@ from servers import Port, gunicorn, running
 
 from flask_dash_store import UserStoreMiddleware
 from flask_dash_store.installation import EXTENSION
-from flask_dash_store.storage import schema
+from flask_dash_store.storage.sqlite import schema
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 APPS = Path(__file__).parent / "apps"

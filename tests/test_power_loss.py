@@ -22,7 +22,7 @@ from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
 from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage import schema
+from flask_dash_store.storage.sqlite import schema
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from flask_dash_store.trace import Trace
 from flask_dash_store.user_store import UserStore

@@ -98,6 +98,8 @@ class BufferFiles:
                     _sync(self._directory.parent)
                 self._write(body)
         except OSError as error:
+            if error.errno is None:
+                raise  # A signal's handler has raised it, a TimeoutError say.
             kind = StorageFull if error.errno in NO_SPACE else StorageError
             raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
 

@@ -142,18 +142,15 @@ class Pool:
             if not _acquire(self.writer, patience):
                 raise self.busy()
             patience = max(0.0, patience - (time.monotonic() - began))
-        if self._file is not None and not self._file.is_same():
-            self._leave_file()
-        return patience
-
-    def _leave_file(self) -> None:
         try:
-            with self._opening:
-                self.check_open()
-                self._follow_file()
+            if self._file is not None and not self._file.is_same():
+                with self._opening:
+                    self.check_open()
+                    self._follow_file()
         except BaseException:
             self.writer.release()
             raise
+        return patience
 
     def wait_for_others(self, error: apsw.Error, patience: float, call: Callable[[], T]) -> T:
         """What to do when another process is in the way of a call: call again, for so many seconds, or give up.

@@ -60,15 +60,16 @@ class Transaction:
             self._connection = self.pool.acquire()
             try:
                 self._begin(patience)
+                self._process = os.getpid()
+                self.is_open = True
+                _begun.set((self, *_still_open()))
             except BaseException:
+                self.is_open = False
                 self.pool.release(self._connection)
                 raise
         except BaseException:
             self._writer.release()
             raise
-        self._process = os.getpid()
-        self.is_open = True
-        _begun.set((self, *_still_open()))
         return self
 
     def _begin(self, patience: float) -> None:
@@ -83,19 +84,23 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._one_call:  # A task that this context has started may be amid one.
-            self.is_open = False
-        _begun.set(_still_open())
-        if self._process != os.getpid():
-            return  # This is a fork from inside the block. The transaction and its connection are the parent's.
+        is_ours = self._process == os.getpid()
         try:
+            with self._one_call:  # A task that this context has started may be amid one.
+                self.is_open = False
+            _begun.set(_still_open())
+            if not is_ours:
+                return  # This is a fork from inside the block. The transaction and its connection are the parent's.
             if error is None:
                 self._commit()
             else:
                 self._roll_back()
         finally:
-            self.pool.release(self._connection)
-            self._writer.release()
+            if is_ours:
+                try:
+                    self.pool.release(self._connection)
+                finally:
+                    self._writer.release()
         _call(self._if_committed)
         self.pool.checkpoint_if_due()
 
