@@ -107,7 +107,7 @@ def test_a_key_with_a_ttl_of_its_own_is_gone_in_time_whatever_is_done_with_it(
     [
         ({"max_bytes": 10_000}, QuotaExceeded, "USER_STORE_MAX_BYTES", lambda store: store.update(a=1, b="b" * 10_000)),
         ({"max_keys": 2}, TooManyKeys, "USER_STORE_MAX_KEYS", lambda store: store.update(a=1, b=2)),
-        ({"max_value_bytes": 10_000}, ValueTooLarge, "USER_STORE_MAX_VALUE_BYTES", lambda store: store.set("a", "a" * 10_000)),
+        ({"max_value_bytes": 99}, ValueTooLarge, "USER_STORE_MAX_VALUE_BYTES", lambda store: store.update(a="a" * 99)),
     ],
     ids=["bytes", "keys", "value"],
 )  # fmt: skip

@@ -73,3 +73,12 @@ def _in_postgresql(url: str, key: str, change: Callable[[bytes], bytes]) -> int:
         for session, payload in rows:
             connection.execute(update, (change(payload), session, key.encode()))
     return len(rows)
+
+
+def end_leases(url: str) -> None:
+    """What a Redis server does by itself when the holder of a lease has not been heard of for ten seconds."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        with Redis(unix_socket_path=parts.path) as client:
+            for lease in client.scan_iter(f"{parse_qs(parts.query)['prefix'][0]}*:lease"):
+                client.delete(lease)
