@@ -94,6 +94,7 @@ def test_a_key_with_a_ttl_of_its_own_is_gone_in_time_whatever_is_done_with_it(
     clock.step(99)
     assert browser.visit(lambda store: store.increment("code")) == 2
     clock.step(1)
+    assert browser.visit(lambda store: (store.get("code"), "code" in store)) == (None, False)
     assert browser.visit(list) == ["name", "late"]
     clock.step(100)
     assert browser.visit(dict) == {"name": "Ada"}
@@ -141,13 +142,16 @@ def test_a_value_that_was_moved_to_another_visitor_or_key_is_refused(
     browser: Browser, new_site: NewSite, url: str
 ) -> None:
     thief = Browser(new_site())
-    thief.visit(lambda store: store.update(stolen=1, name="Bob"))
+    thief.visit(lambda store: store.update(other=1, name="Bob"))
     payloads: list[bytes] = []
     rewrite(url, "name", lambda payload: payloads.append(payload) or payload)
+    ada, bob = payloads
+    rewrite(url, "name", lambda payload: ada if payload == bob else bob)
+    for each in (browser, thief):
+        each.visit(raising(TamperedValue, "name", read))
     for payload in payloads:
-        rewrite(url, "stolen", lambda _, payload=payload: payload)
-        thief.visit(raising(TamperedValue, "stolen", lambda store: store["stolen"]))
-    assert len(payloads) == 2
+        rewrite(url, "other", lambda _, payload=payload: payload)
+        thief.visit(raising(TamperedValue, "other", lambda store: store["other"]))
 
 
 # Transactions, and the end of a session, over two workers
