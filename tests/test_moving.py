@@ -6,12 +6,14 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -332,22 +334,25 @@ def test_while_the_app_goes_on_writing_it_copies_what_there_is_and_the_last_run_
 # As it is typed
 
 
-def shell(*command: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_USER_STORE_URL": url, "FLASK_USER_STORE_TIMEOUT": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "flask", "--app", str(APPS / "plain_app.py"), "user-store", *command],
-        cwd=folder, env=os.environ | settings, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-
-
-def test_it_runs_from_the_command_line(tmp_path: Path) -> None:
+def test_it_runs_from_the_command_line_and_shows_how_far_it_is(tmp_path: Path) -> None:
     url, new_url = sqlite(tmp_path), f"sqlite:///{tmp_path}/new.sqlite"
     app = Flask(__name__)
     app.secret_key = SECRET
-    UserStoreMiddleware(app, url=url).for_user("ann").update(name="Ann")
-    done = shell("copy", url, new_url, url=url, folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Copied 1 sessions and users; 0 were there already." in done.stdout
+    stores = UserStoreMiddleware(app, url=url)
+    for number in range(4):
+        stores.for_user(number).update(name="Ann")
+    terminal, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", str(APPS / "plain_app.py"), "user-store", "copy", url, new_url],
+        cwd=tmp_path, env=os.environ | {"FLASK_SECRET_KEY": SECRET, "FLASK_USER_STORE_URL": url, "TERM": "xterm"},
+        stdout=theirs, stderr=subprocess.PIPE, timeout=60,
+    )  # fmt: skip
+    os.close(theirs)
+    with suppress(OSError), open(terminal, "rb", buffering=0) as output:
+        shown = output.read(100_000).decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    for position in ("0/4", "4/4", "Copied 4 sessions and users; 0 were there already."):
+        assert position in shown
 
 
 def test_a_file_to_copy_from_that_is_not_there_is_a_message_and_not_made(tmp_path: Path, clock: HandClock) -> None:
