@@ -8,8 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
+
+from servers import connection_to
 
 TIMEOUT = 30
 PATIENCE = 30
@@ -27,7 +29,7 @@ class Answer:
 class Visitor:
     """``cookie`` is the value of the cookie ``user_store``, which the next request carries."""
 
-    def __init__(self, port: int, cookie: str | None = None) -> None:
+    def __init__(self, port: int | Path, cookie: str | None = None) -> None:
         self.port = port
         self.cookie = cookie
 
@@ -38,7 +40,7 @@ class Visitor:
         if value is not NOTHING:
             headers["Content-Type"] = "application/json"
             body = json.dumps(value)
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)) as connection:
+        with closing(connection_to(self.port, TIMEOUT)) as connection:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             answer = Answer(response.status, response.getheader("Set-Cookie"), json.loads(response.read()))

@@ -1,4 +1,7 @@
-"""Real servers on a free port of 127.0.0.1, which answer when a test gets them and are gone when it ends."""
+"""Real servers on a free port of 127.0.0.1, which answer when a test gets them and are gone when it ends.
+
+Where a port is wanted it may also be the path of a Unix socket, which is reached from other networks too.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,26 @@ class Port:
         self._socket.close()
 
 
+class _UnixConnection(HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.host)
+
+
+def connection_to(port: int | Path, timeout: float) -> HTTPConnection:
+    return (
+        HTTPConnection("127.0.0.1", port, timeout) if isinstance(port, int) else _UnixConnection(str(port), 80, timeout)
+    )
+
+
 class Server:
     """A running server: its command, and what it has printed."""
 
-    def __init__(self, command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], port: int | Path, folder: Path, environ: Mapping[str, str]) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.log_file = folder / f"server-{port}-{time.monotonic_ns()}.log"
+        self.log_file = folder / f"server-{time.monotonic_ns()}.log"
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*END_WITH_PARENT, *command],
@@ -62,7 +78,7 @@ class Server:
             assert time.monotonic() < deadline, f"The server does not answer:\n{self.log}"
 
     def _answers(self) -> bool:
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=START_TIMEOUT)) as connection:
+        with closing(connection_to(self.port, START_TIMEOUT)) as connection:
             try:
                 connection.request("GET", "/")
                 connection.getresponse().read()
@@ -93,7 +109,7 @@ def _clean_environ() -> dict[str, str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str] | None = None
+    command: Sequence[str], port: int | Path, folder: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """A server that answers. When the block ends it is stopped, and must have logged no traceback."""
     server = Server(command, port, folder, environ or {})
@@ -108,12 +124,13 @@ def running(
     assert "Traceback" not in server.log, server.log
 
 
-def gunicorn(target: str, port: int, source: Path, *options: str) -> list[str]:
+def gunicorn(target: str, port: int | Path, source: Path, *options: str) -> list[str]:
     """The command for ``target``, a module in the folder ``source`` and a name in it, with 2 workers x 4 threads."""
+    place = f"127.0.0.1:{port}" if isinstance(port, int) else f"unix:{port}"
     return [
         *(sys.executable, "-m", "gunicorn", "--no-control-socket", "--config", str(WARM_WORKERS)),
         *("--chdir", str(source)),
-        *("--bind", f"127.0.0.1:{port}", "--workers", "2", "--threads", "4", "--keep-alive", "1"),
+        *("--bind", place, "--workers", "2", "--threads", "4", "--keep-alive", "1"),
         *options,
         target,
     ]

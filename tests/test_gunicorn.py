@@ -1,4 +1,4 @@
-"""The main promises over plain HTTP, against a real gunicorn of two workers with four threads each."""
+"""The main promises over plain HTTP on each backend, against a real gunicorn of two workers with four threads each."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from typing import Self
 import pytest
 from http_visitor import PATIENCE, THREADS, Visitor, ask_both_workers, in_parallel
 from servers import Port, Server, gunicorn, running
+from urls import URLS
 
 APPS = Path(__file__).parent / "apps"
 
 
-def serving(port: int, folder: Path, *options: str) -> AbstractContextManager[Server]:
-    settings = {
-        "FLASK_SECRET_KEY": "only for these tests",
-        "FLASK_USER_STORE_URL": f"sqlite:///{folder}/store.sqlite",
-    }
+def serving(port: int, folder: Path, backend: str, *options: str) -> AbstractContextManager[Server]:
+    settings = {"FLASK_SECRET_KEY": "only for these tests", "FLASK_USER_STORE_URL": URLS[backend](folder)}
     return running(gunicorn("plain_app:server", port, APPS, *options), port, folder, settings)
 
 
-@pytest.fixture(scope="module", params=[(), ("--preload",)], ids=["plain", "preload"])
+@pytest.fixture(
+    scope="module",
+    params=[("sqlite",), ("sqlite", "--preload"), ("redis", "--preload"), ("postgresql", "--preload")],
+    ids=["sqlite", "sqlite, preload", "redis, preload", "postgresql, preload"],
+)
 def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a gunicorn that serves all tests of this module."""
     port = Port()
@@ -178,15 +180,19 @@ def test_fifty_visitors_at_once_never_see_each_others_values(port: int) -> None:
     assert len({visitor.cookie for visitor in visitors.values()}) == len(sessions) == 50
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
-def test_a_restart_keeps_sessions_and_values(tmp_path: Path, with_signal: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("backend", "with_signal"),
+    [("sqlite", signal.SIGTERM), ("sqlite", signal.SIGKILL), ("redis", signal.SIGKILL), ("postgresql", signal.SIGKILL)],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_a_restart_keeps_sessions_and_values(tmp_path: Path, backend: str, with_signal: signal.Signals) -> None:
     port = Port()
     visitor = Visitor(port.number)
-    with serving(port.number, tmp_path) as server:
+    with serving(port.number, tmp_path, backend) as server:
         visitor.do("PUT", "/key", "value")
         before = visitor.ask("GET", "/")
         server.stop(with_signal)
-    with serving(port.number, tmp_path):
+    with serving(port.number, tmp_path, backend):
         after = visitor.ask("GET", "/")
     port.close()
     assert after.set_cookie is None

@@ -155,7 +155,7 @@ def test_a_duration_that_is_too_long_is_refused_before_it_can_fail_a_request(nam
 DURATIONS = [0, -1, float("nan"), float("inf"), "1 day", True, timedelta(0)]
 SIZES = [0, -1, 1.5, "1 GiB", True]
 WRONG = {
-    "url": [5, "", "user_store.sqlite", "/user_store.sqlite", "redis://localhost", "sqlite://", "sqlite:///"],
+    "url": [5, "", "user_store.sqlite", "/user_store.sqlite", "mysql://localhost", "sqlite://", "sqlite:///"],
     "ttl": [None, *DURATIONS],
     "lifetime": DURATIONS,
     "timeout": [None, *DURATIONS],

@@ -41,7 +41,7 @@ def layout() -> html.Div:
 
 def writer_of(key: str, use_async: bool) -> Callable[[str], Any]:
     def write(load: str) -> str:
-        g.user_store[key] = f"{request.cookies['tester']} {load}"
+        g.user_store[key] = f"{request.cookies.get('tester', '')} {load}"
         return key
 
     async def write_async(load: str) -> str:
