@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 
 from .codec import Codec, PickleCodec
 from .copying import copy
-from .errors import InvalidKey, StorageCorrupt, TamperedValue, UserStoreError
+from .errors import InvalidKey, StorageCorrupt, TamperedValue, UnreadableValue, UserStoreError
 from .installation import EXTENSION, Installation
 from .keys import check_key
 from .owner import user_owner
@@ -101,7 +101,10 @@ def copy_command(from_url: str, to_url: str) -> None:
     since, and start it with the new URL.
     """
     installation = _installation()
-    with closing(installation.open_storage(from_url)) as source, closing(installation.open_storage(to_url)) as target:
+    with (
+        closing(installation.open_storage(from_url, must_exist=True)) as source,
+        closing(installation.open_storage(to_url)) as target,
+    ):
         owners = list(source.everyone())
         with click.progressbar(copy(owners, source, target), len(owners), "Copying", show_pos=True) as progress:
             copied = sum(progress)
@@ -125,12 +128,12 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     imported, left = 0, 0
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
-            owner, key = user_owner(_known(row.user_id)), check_key(row.key)
-        except InvalidKey as error:
+            owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
+        except (InvalidKey, UnreadableValue) as error:
             click.echo(f"Left out {row.name!r}: {error}")
             left += 1
             continue
-        storage.set(owner, key, codec.adopt(owner, key, row.pickled), installation.moment_of_users())
+        storage.set(owner, key, codec.adopt(owner, key, pickled), installation.moment_of_users())
         imported += 1
     click.echo(f"Imported {imported} values.")
     if left:
@@ -141,6 +144,12 @@ def _known(user_id: str | None) -> str:
     if user_id is None:
         raise InvalidKey("which part is the user id cannot be told; name the ids with --user-ids.")
     return user_id
+
+
+def _pickle(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise UnreadableValue("what is stored is no pickle.")
+    return value
 
 
 def _problems(storage: Storage, codec: Codec) -> Iterator[str]:

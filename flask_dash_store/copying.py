@@ -13,19 +13,23 @@ def copy(owners: Iterable[str], source: Storage, target: Storage) -> Iterator[bo
     """Copy owners one after the other, and read each again to see that it has arrived.
 
     An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
-    second run brings what has changed since the first.
+    second run brings what has changed since the first. One that has ended in the target stays ended.
 
     :returns: for each owner, once it is done, whether there was anything to copy
     :raises StorageError: when a storage fails, or what was written does not read as it was written
     """
     for owner in owners:
-        kept = source.dump(owner)
-        is_due = kept is not None and not _is_same(target.dump(owner), kept)
+        kept, there = source.dump(owner), target.dump(owner)
+        is_due = kept is not None and not _is_ended(there) and not _is_same(there, kept)
         if kept is not None and is_due:
             target.load(owner, kept)
             if not _is_same(target.dump(owner), kept):
                 raise StorageError(f"The copy of {owner[:10]}… does not read as it was written. Copy it again.")
         yield is_due
+
+
+def _is_ended(dump: Dump | None) -> bool:
+    return dump is not None and dump.ended_at is not None
 
 
 def _is_same(one: Dump | None, other: Dump) -> bool:

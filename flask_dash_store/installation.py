@@ -60,7 +60,7 @@ class Installation:
         app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
         self._is_first_request = True
 
-    def open_storage(self, url: str) -> Storage:
+    def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits."""
         settings = self._settings
         return open_storage(
@@ -71,6 +71,7 @@ class Installation:
             max_keys=settings.max_keys,
             timeout=settings.timeout_seconds,
             synchronous=settings.synchronous,
+            must_exist=must_exist,
         )
 
     def moment_of_users(self) -> Moment:

@@ -33,7 +33,7 @@ class Settings:
     cookie has.
     """
 
-    url: str = "sqlite:///user_store.sqlite"
+    url: str = field(default="sqlite:///user_store.sqlite", repr=False)  # It may hold a password.
     ttl: float | timedelta = DAY
     lifetime: float | timedelta | None = None
     max_bytes: int = DEFAULT_MAX_BYTES

@@ -110,6 +110,7 @@ FAULTS: list[tuple[type[UserStoreError], Use]] = [
     (errors.UnstorableValue, edit),
     (errors.ValueTooLarge, write(VALUE * 20_000)),
     (errors.QuotaExceeded, write(VALUE * 10_000)),
+    (errors.TooManyKeys, lambda site, store: store.update({f"{n}": VALUE for n in range(11)})),
     (errors.UnreadableValue, take_class_away),
     (errors.TamperedValue, tamper),
     (errors.NotANumber, lambda site, store: store.increment("secret")),
@@ -129,7 +130,7 @@ def test_an_error_and_its_logged_traceback_tell_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: type[UserStoreError], use: Use
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    site = Site(tmp_path, max_bytes=100_000, max_value_bytes=400_000)
+    site = Site(tmp_path, max_bytes=100_000, max_value_bytes=400_000, max_keys=10)
     error = site.visit(use)
     assert type(error) is fault
     chain = "".join(traceback.format_exception(error))
@@ -141,6 +142,7 @@ def test_an_error_and_its_logged_traceback_tell_no_secret(
 def test_no_error_that_a_request_can_meet_is_forgotten_above() -> None:
     all_errors = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, UserStoreError)}
     of_the_file_alone = {errors.StorageFull, errors.StorageCorrupt, errors.StorageClosed}
+    of_the_file_alone |= {errors.UnknownFormat, errors.UnsuitableFilesystem}
     without_a_visitor = {errors.ConfigurationError, errors.OutsideRequest, errors.OutsideCookiePath, UserStoreError}
     assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS} | {ResponseStarted}
 

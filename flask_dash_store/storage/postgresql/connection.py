@@ -49,6 +49,9 @@ class Target(NamedTuple):
     parameters: dict[str, Any]
     schema: str
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"  # The parameters may hold a password.
+
     @classmethod
     def of(cls, url: str) -> Target:
         """:raises ConfigurationError: when it is no URL of a PostgreSQL database"""
@@ -58,10 +61,20 @@ class Target(NamedTuple):
         schema = unquote(ours[-1].removeprefix("schema=")) if ours else DEFAULT_SCHEMA
         if not 0 < len(schema.encode()) < 64 or "\0" in schema:
             raise ConfigurationError("The schema= of USER_STORE_URL (url=) has to be a name of 1 to 63 bytes.")
+        if "@" in address.partition("://")[2].partition("/")[2]:
+            raise ConfigurationError(
+                "USER_STORE_URL (url=) holds an @ behind a /. Special characters in a password are percent-encoded."
+            )
         try:
             return cls(dict(conninfo_to_dict(f"{address}?{theirs}" if theirs else address)), schema)
         except psycopg.Error as error:
-            raise ConfigurationError(f"USER_STORE_URL (url=) is no URL that PostgreSQL knows: {error}") from None
+            reason, quote, quoted = str(error).strip().partition(': "')
+            if "@" not in quoted and quoted.rstrip('"') not in address:
+                reason += quote + quoted
+            raise ConfigurationError(  # The rest may hold a password.
+                f"USER_STORE_URL (url=) is no URL that PostgreSQL knows: {reason}. Special characters in a password "
+                "are percent-encoded."
+            ) from None
 
     @property
     def quoted_schema(self) -> str:

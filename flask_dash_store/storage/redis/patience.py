@@ -6,14 +6,16 @@ asks for each owner, and the others wait for it.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
+from secrets import SystemRandom
 from types import TracebackType
 
 from .server import Server
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.0005, 0.02
+
+_chance = SystemRandom()  # After a fork, others would be given the same numbers.
 
 
 class Queues:
@@ -63,7 +65,7 @@ class Patience:
             self._turn = self._queues.enter(self._owner)
             self._has_turn = self._turn.acquire(timeout=left)
         else:
-            time.sleep(min(left, self._wait * random.uniform(0.5, 1)))  # noqa: S311
+            time.sleep(min(left, self._wait * _chance.uniform(0.5, 1)))
             self._wait = min(self._wait * 2, _LONGEST_WAIT)
 
     def __exit__(

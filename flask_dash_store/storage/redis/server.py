@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from .lua import Script
-from .url import Client, Target, exceptions
+from .url import Client, MasterNotFoundError, Target, exceptions
 
 T = TypeVar("T")
 
@@ -228,7 +228,10 @@ def is_timeout(error: BaseException) -> bool:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    text = str(error)
+    if isinstance(error, MasterNotFoundError):
+        text = text.partition(" : ")[0]  # The rest shows the sentinels' clients, passwords and all before redis-py 8.
+    return f"{type(error).__name__}: {text}"
 
 
 def _execute_on(node: Client, command: tuple[Any, ...], _: Client) -> Any:

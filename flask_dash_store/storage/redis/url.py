@@ -16,6 +16,7 @@ try:
     from redis.cluster import ClusterNode, RedisCluster
     from redis.connection import SSLConnection, parse_url
     from redis.retry import Retry
+    from redis.sentinel import MasterNotFoundError as MasterNotFoundError
     from redis.sentinel import Sentinel
 except ImportError as error:
     raise ConfigurationError(
@@ -31,8 +32,12 @@ _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
 _FORMS = (
     "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
     "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name after it, and "
-    "valkey for redis"
+    "valkey for redis. Special characters in a password are percent-encoded"
 )
+
+
+class _Wrong(ValueError):
+    """What is wrong with a URL, in words that hold nothing of it. What others say may hold a password."""
 
 
 class Target(NamedTuple):
@@ -56,12 +61,12 @@ def parse(url: str, prefix: str, patience: float) -> Target:
         query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
-            raise ValueError("its prefix is empty, or holds a space or one of {}*?[]\\^")
+            raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
         scheme, _, way = parts.scheme.partition("+")
         make = _WAYS[way, scheme]
         name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), patience)
     except (ValueError, KeyError, TypeError) as error:
-        reason = "" if isinstance(error, KeyError) else f" ({error})"
+        reason = f" ({error})" if isinstance(error, _Wrong | TypeError) else ""
         raise ConfigurationError(
             f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is no URL of a Redis or Valkey "
             f"server{reason}. It can be {_FORMS}."
@@ -97,7 +102,7 @@ def _by_sentinels(parts: SplitResult, patience: float) -> _Made:
     service, _, db = parts.path.strip("/").partition("/")
     hosts, options = _hosts_and_options(parts, db, 26379)
     if not service:
-        raise ValueError("it names no service")
+        raise _Wrong("it names no service")
     credentials = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     # All sentinels together have the time of one answer.
     sentinel_options = _bounded(patience / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
@@ -115,7 +120,7 @@ def _by_sentinels(parts: SplitResult, patience: float) -> _Made:
 def _cluster(parts: SplitResult, patience: float) -> _Made:
     hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
     if options.pop("db", 0):
-        raise ValueError("a cluster has no databases")
+        raise _Wrong("a cluster has no databases")
     bounded = _bounded(patience) | _KEEPALIVE | options
 
     def connect() -> Client:
@@ -141,7 +146,7 @@ def _hosts_and_options(parts: SplitResult, db: str, default_port: int) -> tuple[
     for place in places.split(","):
         one = urlsplit(f"//{place}")
         if not one.hostname:
-            raise ValueError("it names no host")
+            raise _Wrong("it names no host")
         hosts.append((one.hostname, one.port or default_port))
     options = _options(f"{parts.scheme}://{credentials}{at}host/{int(db or 0)}?{parts.query}")
     if options.pop("connection_class", None) is SSLConnection:

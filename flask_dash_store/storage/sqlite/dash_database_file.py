@@ -19,7 +19,7 @@ class Row(NamedTuple):
     name: str
     user_id: str | None
     key: str
-    pickled: bytes
+    pickled: object
 
 
 def read(file: Path, user_ids: Iterable[str] = ()) -> Iterator[Row]:
