@@ -13,7 +13,16 @@ from flask.cli import with_appcontext
 
 from .codec import Codec, PickleCodec
 from .copying import copy
-from .errors import InvalidKey, StorageCorrupt, TamperedValue, UnreadableValue, UserStoreError
+from .errors import (
+    InvalidKey,
+    QuotaExceeded,
+    StorageCorrupt,
+    TamperedValue,
+    TooManyKeys,
+    UnreadableValue,
+    UserStoreError,
+    ValueTooLarge,
+)
 from .installation import EXTENSION, Installation
 from .keys import check_key
 from .owner import user_owner
@@ -105,10 +114,19 @@ def copy_command(from_url: str, to_url: str) -> None:
         closing(installation.open_storage(from_url, must_exist=True)) as source,
         closing(installation.open_storage(to_url)) as target,
     ):
-        owners = list(source.everyone())
-        with click.progressbar(copy(owners, source, target), len(owners), "Copying", show_pos=True) as progress:
+        owners, left_out = list(source.everyone()), list[str]()
+
+        def leave_out(owner: str, error: StorageCorrupt) -> None:
+            left_out.append(f"Left out {owner[:10]}…: {error}")
+
+        steps = copy(owners, source, target, leave_out)
+        with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
             copied = sum(progress)
-    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
+    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied - len(left_out)} were there already.")
+    for line in left_out:
+        click.echo(line)
+    if left_out:
+        _fail(f"{len(left_out)} were left out, for their values are damaged; `flask user-store check` tells more.")
 
 
 @user_store.command("import")
@@ -129,12 +147,11 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
             owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
-        except (InvalidKey, UnreadableValue) as error:
+            storage.set(owner, key, codec.adopt(owner, key, pickled), installation.moment_of_users())
+            imported += 1
+        except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
             click.echo(f"Left out {row.name!r}: {error}")
             left += 1
-            continue
-        storage.set(owner, key, codec.adopt(owner, key, pickled), installation.moment_of_users())
-        imported += 1
     click.echo(f"Imported {imported} values.")
     if left:
         _fail(f"{left} were left out.")

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from .errors import StorageError
+from .errors import StorageCorrupt, StorageError
 from .storage import Storage
 from .storage.base import Dump, Value
 
 
-def copy(owners: Iterable[str], source: Storage, target: Storage) -> Iterator[bool]:
+def copy(
+    owners: Iterable[str], source: Storage, target: Storage, damaged: Callable[[str, StorageCorrupt], None]
+) -> Iterator[bool]:
     """Copy owners one after the other, and read each again to see that it has arrived.
 
     An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
     second run brings what has changed since the first. One that has ended in the target stays ended.
 
-    :returns: for each owner, once it is done, whether there was anything to copy
+    :param damaged: told of each owner whose values cannot all be read, and who is left out
+    :returns: for each owner, once it is done, whether anything was copied
     :raises StorageError: when a storage fails, or what was written does not read as it was written
     """
     for owner in owners:
-        kept, there = source.dump(owner), target.dump(owner)
-        is_due = kept is not None and not _is_ended(there) and not _is_same(there, kept)
-        if kept is not None and is_due:
-            target.load(owner, kept)
-            if not _is_same(target.dump(owner), kept):
-                raise StorageError(f"The copy of {owner[:10]}… does not read as it was written. Copy it again.")
-        yield is_due
+        try:
+            kept = source.dump(owner)
+        except StorageCorrupt as error:
+            damaged(owner, error)
+            yield False
+        else:
+            yield kept is not None and _bring(owner, kept, target)
+
+
+def _bring(owner: str, kept: Dump, target: Storage) -> bool:
+    there = target.dump(owner)
+    if _is_ended(there) or _is_same(there, kept):
+        return False
+    target.load(owner, kept)
+    if not _is_same(target.dump(owner), kept):
+        raise StorageError(f"The copy of {owner[:10]}… does not read as it was written. Copy it again.")
+    return True
 
 
 def _is_ended(dump: Dump | None) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import apsw
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -253,6 +254,29 @@ def test_a_second_run_copies_what_has_changed_and_nothing_else(move: Move) -> No
     assert Browser(move.after, browser.cookie).visit(dict) == {}
 
 
+def test_who_is_damaged_is_left_out_by_name_and_all_others_arrive(tmp_path: Path, clock: HandClock) -> None:
+    move = Move(tmp_path, clock, (f"sqlite:///{tmp_path}/before.sqlite", f"sqlite:///{tmp_path}/after.sqlite"))
+    for name in ("ann", "bob", "cai"):
+        move.before.middleware.for_user(name).update(small=1, large=name * BODY_THRESHOLD)
+    (file,) = Path(f"{tmp_path}/before.sqlite.buffers").glob(body_of(tmp_path / "before.sqlite", "u.bob/large"))
+    file.unlink()
+    result = move.copy()
+    assert result.exit_code == 1
+    assert "Left out u.bob…" in result.output
+    assert move.after.middleware.for_user("ann") == {"small": 1, "large": "ann" * BODY_THRESHOLD}
+    assert move.after.middleware.for_user("cai") == {"small": 1, "large": "cai" * BODY_THRESHOLD}
+    assert move.after.middleware.for_user("bob") == {}
+
+
+def body_of(database: Path, place: str) -> str:
+    # The same library as the package's, so that closing it drops no locks.
+    connection = apsw.Connection(str(database))
+    try:
+        return connection.execute('SELECT file FROM "values" WHERE key = ?', (place,)).get
+    finally:
+        connection.close()
+
+
 def killed(work: Callable[[], None]) -> None:
     """Work in a process of its own, which kills itself amid it."""
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -282,7 +306,7 @@ def test_what_was_killed_midway_goes_on_where_it_stopped(move: Move) -> None:
 
     def copy_some() -> None:
         source, target = move.open()
-        for count, _ in enumerate(copy(list(source.everyone()), source, target), 1):
+        for count, _ in enumerate(copy(list(source.everyone()), source, target, pytest.fail), 1):
             if count == 4:
                 kill_me()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ...body import Stored
+from ...errors import StorageCorrupt
 from ..base import Dump, Value
 from ..expiry import is_ended
 from . import schema
@@ -49,7 +50,11 @@ class Dumping:
         if file is None:
             return key, (payload, None), key_expires
         body = self._buffers.read(file, may_be_torn=boot != self._boot)
-        return None if body is None else (key, (payload, body), key_expires)
+        if body is not None:
+            return key, (payload, body), key_expires
+        if boot == self._boot:
+            raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
+        return None  # A power loss has taken it, as it may take what was written last.
 
     def load(self, owner: str, dump: Dump) -> None:
         bodies = [body for _, (_, body), _ in dump.values if body is not None]
