@@ -116,17 +116,17 @@ def copy_command(from_url: str, to_url: str) -> None:
     ):
         owners, left_out = list(source.everyone()), list[str]()
 
-        def leave_out(owner: str, error: StorageCorrupt) -> None:
-            left_out.append(f"Left out {owner[:10]}…: {error}")
+        def leave_out(owner: str, key: str) -> None:
+            left_out.append(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
 
         steps = copy(owners, source, target, leave_out)
         with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
             copied = sum(progress)
-    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied - len(left_out)} were there already.")
+    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
     for line in left_out:
         click.echo(line)
     if left_out:
-        _fail(f"{len(left_out)} were left out, for their values are damaged; `flask user-store check` tells more.")
+        _fail(f"{len(left_out)} values were left out; `flask user-store check` tells more.")
 
 
 @user_store.command("import")

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from .errors import StorageCorrupt, StorageError
+from .errors import StorageError
 from .storage import Storage
 from .storage.base import Dump, Value
 
 
 def copy(
-    owners: Iterable[str], source: Storage, target: Storage, damaged: Callable[[str, StorageCorrupt], None]
+    owners: Iterable[str], source: Storage, target: Storage, damaged: Callable[[str, str], None]
 ) -> Iterator[bool]:
     """Copy owners one after the other, and read each again to see that it has arrived.
 
     An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
     second run brings what has changed since the first. One that has ended in the target stays ended.
 
-    :param damaged: told of each owner whose values cannot all be read, and who is left out
+    :param damaged: told of each owner and key whose value cannot be read, and is left out
     :returns: for each owner, once it is done, whether anything was copied
     :raises StorageError: when a storage fails, or what was written does not read as it was written
     """
     for owner in owners:
-        try:
-            kept = source.dump(owner)
-        except StorageCorrupt as error:
-            damaged(owner, error)
-            yield False
-        else:
-            yield kept is not None and _bring(owner, kept, target)
+        kept = source.dump(owner)
+        for key in kept.damaged if kept else ():
+            damaged(owner, key)
+        yield kept is not None and _bring(owner, kept, target)
 
 
 def _bring(owner: str, kept: Dump, target: Storage) -> bool:

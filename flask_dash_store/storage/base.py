@@ -39,12 +39,13 @@ class Dump(NamedTuple):
 
     Times are in seconds since the epoch. An owner that was ended has a time when it was, and no values; of the
     others, ``expires`` is infinity for those who are kept until they are deleted. Values are in the order of their
-    keys.
+    keys; ``damaged`` are the keys of those that cannot be read.
     """
 
     expires: float
     ended_at: float | None
     values: list[Value]
+    damaged: tuple[str, ...] = ()
 
 
 class Storage(ABC):

@@ -23,7 +23,7 @@ from typing import ClassVar
 from ...body import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
 from ...lifetime import Moment
-from ..base import Dump, KeyExpiry, Reseal, Storage
+from ..base import Dump, KeyExpiry, Reseal, Storage, Value
 from ..expiry import is_ended, is_in_future, is_live_key
 from ..limits import Limits
 from . import scripts
@@ -138,7 +138,7 @@ class RedisStorage(Storage):
     def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
         return [(key, value) for key, value, _ in self._live_values(owner, moment)]
 
-    def _live_values(self, owner: str, moment: Moment) -> list[tuple[str, Stored, float | None]]:
+    def _live_values(self, owner: str, moment: Moment) -> list[Value]:
         fields = self._calls.all_fields(owner, moment.now)
         if not self._is_alive(owner, fields.get(b"expires"), moment):
             return []
@@ -194,7 +194,7 @@ class RedisStorage(Storage):
                 self._fill(new_owner, moment.expires, values, moment.now)
             self.end(owner, moment)
 
-    def _fill(self, owner: str, expires: float, values: list[tuple[str, Stored, float | None]], now: float) -> None:
+    def _fill(self, owner: str, expires: float, values: list[Value], now: float) -> None:
         """Put values in the place of all that is kept of an owner, in a transaction."""
         mode = "anew"
         for batch in batches(values, _BATCH, _BATCH_BYTES):
@@ -217,7 +217,14 @@ class RedisStorage(Storage):
         expiry = parse_expiry(fields.get(b"expires")) or 0.0
         if is_ended(expiry):
             return Dump(-expiry, -expiry, [])
-        return Dump(expiry, None, _values(fields))
+        values: list[Value] = []
+        damaged: list[str] = []
+        for key, header in all_headers(fields):
+            try:
+                values.append((key, _value(key, header, fields), header.expires))
+            except StorageCorrupt:
+                damaged.append(key)
+        return Dump(expiry, None, values, tuple(damaged))
 
     def load(self, owner: str, dump: Dump) -> None:
         with self.transaction(owner):
@@ -296,7 +303,7 @@ class RedisStorage(Storage):
         self._server.close()
 
 
-def _values(fields: dict[bytes, bytes]) -> list[tuple[str, Stored, float | None]]:
+def _values(fields: dict[bytes, bytes]) -> list[Value]:
     """An owner's values in the order of their keys, each with the time when its key is gone by itself."""
     return [(key, _value(key, header, fields), header.expires) for key, header in all_headers(fields)]
 

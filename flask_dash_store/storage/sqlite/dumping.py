@@ -41,20 +41,25 @@ class Dumping:
             if is_ended(expiry):
                 return Dump(-expiry, -expiry, [])
             rows = transaction.execute(schema.DUMP, {"owner": owner})
-            values = [value for row in rows if (value := self._dump_value(owner, row)) is not None]
-            return Dump(float(expiry) if isinstance(expiry, (float, int)) else 0.0, None, values)
+            found = [self._dump_value(owner, row) for row in rows]
+        values = [each for each in found if isinstance(each, tuple)]
+        damaged = tuple(each for each in found if isinstance(each, str))
+        return Dump(float(expiry) if isinstance(expiry, (float, int)) else 0.0, None, values, damaged)
 
-    def _dump_value(self, owner: str, row: Row) -> Value | None:
+    def _dump_value(self, owner: str, row: Row) -> Value | str | None:
+        """A value, or its key if it is damaged; None if a power loss has taken it, as it may what was written last."""
         place, payload, key_expires, file, boot = row
-        key = place[len(owner) + 1 :]
+        key: str = place[len(owner) + 1 :]
         if file is None:
             return key, (payload, None), key_expires
-        body = self._buffers.read(file, may_be_torn=boot != self._boot)
-        if body is not None:
-            return key, (payload, body), key_expires
-        if boot == self._boot:
-            raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
-        return None  # A power loss has taken it, as it may take what was written last.
+        is_same_boot = boot == self._boot
+        try:
+            body = self._buffers.read(file, may_be_torn=not is_same_boot)
+        except StorageCorrupt:
+            return key
+        if body is None:
+            return key if is_same_boot else None
+        return key, (payload, body), key_expires
 
     def load(self, owner: str, dump: Dump) -> None:
         bodies = [body for _, (_, body), _ in dump.values if body is not None]
