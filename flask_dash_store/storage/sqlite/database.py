@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import apsw
 
@@ -67,27 +68,22 @@ class Database:
         try:
             connection = pool.acquire()
             try:
-                self._run(connection, patience, sql, args)
+                if patience == pool.timeout:
+                    connection.execute(sql, args)
+                else:
+                    with pool.waiting(connection, patience):
+                        connection.execute(sql, args)
                 changes = connection.changes()
+            except apsw.BusyError as error:
+                changes = pool.wait_for_others(error, patience, partial(_change, connection, sql, args))
+            except apsw.Error as error:
+                raise pool.fault(error, connection) from error
             finally:
                 pool.release(connection)
         finally:
             pool.writer.release()
         pool.checkpoint_if_due()
         return changes
-
-    def _run(self, connection: apsw.Connection, patience: float, sql: str, args: Bindings) -> None:
-        pool = self._pool
-        try:
-            if patience == pool.timeout:
-                connection.execute(sql, args)
-            else:
-                with pool.waiting(connection, patience):
-                    connection.execute(sql, args)
-        except apsw.BusyError as error:
-            pool.wait_for_others(error, patience, lambda: connection.execute(sql, args))
-        except apsw.Error as error:
-            raise pool.fault(error, connection) from error
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""
@@ -139,3 +135,8 @@ class Database:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _change(connection: apsw.Connection, sql: str, args: Bindings) -> int:
+    connection.execute(sql, args)
+    return connection.changes()

@@ -25,26 +25,25 @@ Inode = tuple[int, int]
 class FileIdentity:
     """Which file a path named when it was opened.
 
+    ``is_known_until`` is the time, by the monotonic clock, for which the last look at it is good.
+
     :param path: the database file, which exists
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._inode = _inode_of(path)
-        self._look_again = 0.0
+        self.is_known_until = 0.0
         self._wal_inodes: dict[str, Inode | None] = {}
         self._is_former_wal_gone = False
 
     def is_same(self) -> bool:
         """Whether the path still names that file."""
-        now = monotonic()
-        if now < self._look_again:
-            return True
         try:
             is_same = _inode_of(self._path) == self._inode
         except OSError:
             return False
-        self._look_again = now + GLANCE if is_same else 0.0
+        self.is_known_until = monotonic() + GLANCE if is_same else 0.0
         return is_same
 
     def note_wal(self) -> None:

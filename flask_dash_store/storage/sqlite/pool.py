@@ -143,7 +143,8 @@ class Pool:
                 raise self.busy()
             patience = max(0.0, patience - (time.monotonic() - began))
         try:
-            if self._file is not None and not self._file.is_same():
+            file = self._file
+            if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
                 with self._opening:
                     self.check_open()
                     self._follow_file()
