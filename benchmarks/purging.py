@@ -86,9 +86,9 @@ class Trial:
         time.sleep(self._window)
 
     def beside(self) -> None:
-        (removed,) = self._crew.call("purge")
-        if removed != self._count:
-            raise RuntimeError(f"{removed} of {self._count} expired sessions were purged")
+        self._crew.call("purge")
+        if self._is_anything_past():  # The app may have purged a few of them itself.
+            raise RuntimeError("not all that had expired was purged")
 
     def after(self) -> None:
         deadline = time.monotonic() + 120

@@ -11,6 +11,10 @@ from .mapping import Backend
 logger = logging.getLogger("flask_dash_store")
 
 INTERVAL = 60.0
+# After a response there is time for a few, while the next request waits for this thread or for the turn to write; and
+# then for a few more after a pause, or purging very many would take all of the processor.
+FEW = 40
+PAUSE = 0.05
 BATCH = 200
 
 
@@ -35,15 +39,15 @@ class Housekeeping:
         return not (now < self._next <= now + INTERVAL or self._storage.purges_itself)
 
     def run(self) -> None:
-        """Purge one batch. Where there may be more, it is due again at once."""
+        """Purge a few. Where there may be more, it is due again soon."""
         now = self._clock()
         try:
             self._mend_expiries(now)
             self._next = now + INTERVAL
-            if BATCH in self._purge(now, wait=False):
-                self._next = now
+            if FEW in self._purge(now, FEW, wait=False):
+                self._next = now + PAUSE
         except StorageBusy:
-            pass  # Somebody writes at this moment, and users come first. What has expired can wait.
+            self._next = now + PAUSE  # Somebody writes at this moment, and users come first.
         except StorageError as error:
             self._next = now + INTERVAL
             logger.warning("What has expired could not be purged: %s", error)
@@ -54,7 +58,7 @@ class Housekeeping:
         self._mend_expiries(self._clock())
         while True:
             began = time.monotonic()
-            owners, keys = self._purge(self._clock(), wait=True)
+            owners, keys = self._purge(self._clock(), BATCH, wait=True)
             total += owners
             if BATCH not in (owners, keys):
                 return total
@@ -67,6 +71,6 @@ class Housekeeping:
             self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
             self._next = now
 
-    def _purge(self, now: float, wait: bool) -> tuple[int, int]:
-        keys = self._storage.purge_keys(now, BATCH, wait)
-        return self._storage.purge(now, now - self._keep_ended, BATCH, wait), keys
+    def _purge(self, now: float, limit: int, wait: bool) -> tuple[int, int]:
+        keys = self._storage.purge_keys(now, limit, wait)
+        return self._storage.purge(now, now - self._keep_ended, limit, wait), keys

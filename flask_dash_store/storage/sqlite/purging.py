@@ -12,7 +12,7 @@ from .transaction import Row, Transaction
 
 PURGED_TOGETHER = 4
 VACUUM_PAGES = 32
-VACUUMS = 64
+VACUUMS = 4
 # A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
 ORPHAN_AGE = 60 * 60.0
 
