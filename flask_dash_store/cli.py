@@ -81,8 +81,13 @@ def backup(file: Path) -> None:
 
     The app goes on meanwhile; the copy is of one point in time.
     """
-    _sqlite_storage("backup").back_up(file)
+    left_out = _sqlite_storage("backup").back_up(file)
     click.echo(f"Backed up to {file}.")
+    for place in left_out:
+        owner, _, key = place.partition("/")
+        click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
+    if left_out:
+        _fail(f"{len(left_out)} values were left out; `flask user-store check` tells more.")
 
 
 @user_store.command()

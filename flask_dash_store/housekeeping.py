@@ -60,7 +60,7 @@ class Housekeeping:
             began = time.monotonic()
             owners, keys = self._purge(self._clock(), BATCH, wait=True)
             total += owners
-            if BATCH not in (owners, keys):
+            if owners == keys == 0:
                 return total
             # SQLite has no queue for writers: who waits looks again now and then, and must find the turn free.
             time.sleep(time.monotonic() - began)

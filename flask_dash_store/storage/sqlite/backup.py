@@ -8,16 +8,20 @@ the files by other means, while they are in use, would tear them
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 
+from ...body import NAME_BYTES
 from ...errors import StorageError
 from . import schema
 from .account import clear, measure
-from .buffers import BufferFiles, Buffers, buffers_beside, copy_file
+from .buffers import HELD, BufferFiles, Buffers, buffers_beside, copy_file, sync_directory
 from .connecting import connect
 from .database import Database
 from .files import prepare_private_file
@@ -37,38 +41,42 @@ class Backup:
         self._filename = filename
         self._bodies = buffers_beside(filename)
 
-    def write(self, target: Path) -> None:
+    def write(self, target: Path) -> list[str]:
         """Copy what is stored at one point in time. Others read and write meanwhile.
 
+        :returns: the places of values that are damaged, and left out
         :raises StorageError: when the target exists, or cannot be written
         """
         bodies = buffers_beside(target)
         if target.exists() or bodies.exists():
             raise StorageError(f"{target}, or {bodies.name} beside it, exists already. Name a new file.")
         unfinished = prepare_private_file(target.with_name(f"{target.name}.{uuid.uuid4().hex}"))
-        held = Path(f"{self._filename}.backup-{uuid.uuid4().hex}")
+        held = self._bodies / f"{HELD}{uuid.uuid4().hex}"
         try:
             with self._database.snapshot(lambda: self._hold_bodies(held)) as connection:
                 _copy_pages(connection, unfinished)
             if held.exists():
                 _copy_bodies(held, bodies)
+            damaged = _leave_out_damaged(unfinished, bodies)
             os.rename(unfinished, target)
-        except StorageError:
-            raise  # StorageBusy is an OSError too.
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(bodies, ignore_errors=True)
-            raise StorageError(f"The backup {target} could not be written: {error.strerror}.") from error
+            if isinstance(error, OSError) and not isinstance(error, StorageError):  # StorageBusy is an OSError too.
+                raise StorageError(f"The backup {target} could not be written: {error.strerror}.") from error
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
             shutil.rmtree(held, ignore_errors=True)
+        return damaged
 
     def _hold_bodies(self, held: Path) -> None:
         """Keep the bodies of this point in time, for they are unlinked when their values are replaced."""
         names = self._database.select(schema.NAMED_FILES)
         if names:
-            held.mkdir(mode=0o700)
+            held.mkdir(mode=0o700, parents=True)
         for (name,) in names:
-            os.link(self._bodies / name, held / name)
+            with suppress(FileNotFoundError):
+                os.link(self._bodies / name, held / name)
 
     def restore(self, source: Path) -> None:
         """Put what a copy holds in the place of all that is stored. Others see it at once, when it is done.
@@ -79,14 +87,12 @@ class Backup:
         """
         if not source.is_file() or source.samefile(self._filename):
             raise StorageError(f"{source} is no backup of {self._filename}.")
+        source = source.resolve()
         try:
-            copy = connect(str(source.resolve()), timeout=0, synchronous="FULL")
+            copy = connect(str(source), timeout=0, synchronous="FULL")
             try:
                 _check_whole(source, copy)
-                if buffers_beside(source).exists():
-                    _copy_bodies(buffers_beside(source), self._bodies)
-                with self._database.transaction() as transaction:
-                    self._replace_all(transaction, copy)
+                self._restore(source, copy)
             finally:
                 copy.close(True)
         except StorageError:
@@ -96,15 +102,25 @@ class Backup:
         except OSError as error:
             raise StorageError(f"The backup {source} cannot be restored: {error.strerror}.") from error
 
-    def _replace_all(self, transaction: Transaction, copy: apsw.Connection) -> None:
+    def _restore(self, source: Path, copy: apsw.Connection) -> None:
+        # Under names of their own: one that is there already may be unlinked before its row is back.
+        names = {name: secrets.token_hex(NAME_BYTES) for (name,) in copy.execute(schema.NAMED_FILES)}
+        try:
+            if names:
+                _copy_bodies(buffers_beside(source), self._bodies, names)
+            with self._database.transaction() as transaction:
+                self._replace_all(transaction, copy, names)
+        except BaseException:
+            self._buffers.remove(names.values())
+            raise
+
+    def _replace_all(self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str]) -> None:
         ended = transaction.execute(schema.ALL_ENDED)
-        restored = {name for (name,) in copy.execute(schema.NAMED_FILES)}
-        replaced = [row for row in transaction.execute(schema.NAMED_FILES) if row[0] not in restored]
-        forget_files(transaction, self._buffers, replaced)
+        forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
-        for row in copy.execute(schema.ALL_VALUES):
-            transaction.execute(schema.PUT, row)
+        for place, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
+            transaction.execute(schema.PUT, (place, value, expires, names.get(file), nbytes, boot))
         for owner, expiry in copy.execute(schema.ALL_SESSIONS):
             transaction.execute(schema.PUT_SESSION, (owner, expiry, *measure(transaction, owner)))
         for owner, expiry in ended:
@@ -118,8 +134,22 @@ def _check_whole(source: Path, copy: apsw.Connection) -> None:
         raise StorageError(f"The backup {source} is damaged: {problem}.")
     bodies = BufferFiles(buffers_beside(source), sync=False)
     for (name,) in copy.execute(schema.NAMED_FILES):
-        if bodies.read(name, may_be_torn=True) is None:
+        if bodies.read(str(name), may_be_torn=True) is None:
             raise StorageError(f"The backup {source} is not whole: {name} is missing or damaged.")
+
+
+def _leave_out_damaged(file: Path, bodies: Path) -> list[str]:
+    """Delete the values of a copy whose bodies are missing or damaged. Returns their places."""
+    kept = BufferFiles(bodies, sync=False)
+    copy = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        rows = copy.execute(schema.ALL_BODIES).fetchall()
+        damaged = [str(place) for place, name in rows if kept.read(str(name), may_be_torn=True) is None]
+        for place in damaged:
+            copy.execute(schema.DELETE, (place,))
+    finally:
+        copy.close(True)
+    return damaged
 
 
 def _copy_pages(source: apsw.Connection, target: Path) -> None:
@@ -133,8 +163,9 @@ def _copy_pages(source: apsw.Connection, target: Path) -> None:
         destination.close(True)
 
 
-def _copy_bodies(source: Path, target: Path) -> None:
+def _copy_bodies(source: Path, target: Path, names: Mapping[str, str] | None = None) -> None:
+    """Copy bodies, under other names where these are given."""
     target.mkdir(mode=0o700, exist_ok=True)
-    for body in source.iterdir():
-        if not (target / body.name).exists():
-            copy_file(body, target / body.name)
+    for name in names or os.listdir(source):
+        copy_file(source / name, target / (names[name] if names else name))
+    sync_directory(target)

@@ -30,6 +30,8 @@ _MAGIC = b"flask_dash_store"
 _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
+HELD = "held-"
+"""What the name of a directory begins with that a backup keeps bodies in while it runs."""
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 
@@ -48,12 +50,16 @@ def buffers_beside(database: str | Path) -> Path:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy one body, which is there, whole and synced, once its name is."""
-    temporary = target.with_name(target.name + _TEMPORARY)
-    with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
-        shutil.copyfileobj(original, copy, 2**20)
-        copy.flush()
-        os.fsync(copy.fileno())
-    os.rename(temporary, target)
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
+            shutil.copyfileobj(original, copy, 2**20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.rename(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Buffers(Protocol):
@@ -95,7 +101,7 @@ class BufferFiles:
             except FileNotFoundError:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
                 if self._sync:
-                    _sync(self._directory.parent)
+                    sync_directory(self._directory.parent)
                 self._write(body)
         except OSError as error:
             if error.errno is None:
@@ -120,7 +126,7 @@ class BufferFiles:
             os.unlink(temporary)
             raise
         if self._sync:
-            _sync(self._directory)
+            sync_directory(self._directory)
 
     def read(self, name: str, may_be_torn: bool) -> Body | None:
         try:
@@ -152,15 +158,17 @@ class BufferFiles:
                 os.unlink(self._path(name))
 
     def written_before(self, time: float) -> Iterator[str]:
-        with suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+        with suppress(OSError), os.scandir(self._directory) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     if entry.stat().st_mtime >= time:
                         continue
                     if _NAME.fullmatch(entry.name):
                         yield entry.name
                     elif entry.name.endswith(_TEMPORARY):
                         os.unlink(entry)
+                    elif entry.name.startswith(HELD):
+                        shutil.rmtree(entry)
 
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
@@ -214,7 +222,7 @@ def _checksum(contents: Iterable[memoryview]) -> int:
     return checksum
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import StorageError
@@ -23,7 +25,7 @@ _creating = threading.Lock()
 
 
 def prepare_private_file(path: Path) -> Path:
-    """Make sure that the file exists, and that nobody but its owner may read it.
+    """Make sure that the file exists, and is this user's. One that is made here is for its owner alone.
 
     Missing directories are made, for the owner alone. SQLite gives its ``-wal`` and ``-shm`` files the mode of the
     file itself, whatever the umask.
@@ -59,7 +61,8 @@ def check_private_directory(path: Path) -> None:
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise StorageError(f"{path} is a link or no directory; remove it.")
-        _check_mode(path, 0o700)
+        _check_owner(path)
+        _close(path, 0o700)
 
 
 def _check(path: Path) -> None:
@@ -68,15 +71,42 @@ def _check(path: Path) -> None:
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(file.lstat().st_mode):
                 raise StorageError(f"The storage file {file} is a link or no regular file; name the file itself.")
-            _check_mode(file, 0o600)
+            _check_owner(file)
 
 
-def _check_mode(path: Path, mode: int) -> None:
+def _check_owner(path: Path) -> None:
     status = path.lstat()
     if status.st_uid != os.geteuid():
         raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
-    if status.st_mode & 0o077:
+
+
+def close_to_others(path: str) -> None:
+    """Let nobody but its owner read a database file that was there before, nor the files beside it."""
+    for suffix in SIDE_FILES:
+        with suppress(FileNotFoundError):
+            _close(Path(f"{path}{suffix}"), 0o600)
+
+
+def _close(path: Path, mode: int) -> None:
+    if path.stat().st_mode & 0o077:
         path.chmod(mode)
+
+
+@contextmanager
+def alone_in(directory: str) -> Iterator[None]:
+    """A block that one caller at a time is in, of all threads and processes that keep a database in the directory.
+
+    :raises StorageError: when the directory cannot be opened
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"The directory {directory} cannot be opened: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class TemporaryDirectory:

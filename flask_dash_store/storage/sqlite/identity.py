@@ -6,13 +6,12 @@ SQLite does not notice: it goes on writing to the file that it has open, which n
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from time import monotonic
 
 from ...errors import StorageError
+from .files import alone_in
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
@@ -39,10 +38,7 @@ class FileIdentity:
 
     def is_same(self) -> bool:
         """Whether the path still names that file."""
-        try:
-            is_same = _inode_of(self._path) == self._inode
-        except OSError:
-            return False
+        is_same = _inode_of(self._path) == self._inode
         self.is_known_until = monotonic() + GLANCE if is_same else 0.0
         return is_same
 
@@ -64,10 +60,11 @@ class FileIdentity:
         To be called while connections to the former file are open: until they are closed no other file, such as the
         WAL that another process has begun for the new one, can have the inode of theirs.
         """
-        with _one_process_at_a_time(os.path.dirname(self._path)):
+        with alone_in(os.path.dirname(self._path)):
             for path, inode in self._wal_inodes.items():
                 if inode is not None and _inode_of(path) == inode:
-                    os.unlink(path)
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
         self._is_former_wal_gone = bool(self._wal_inodes) and None not in self._wal_inodes.values()
 
     def follow(self) -> None:
@@ -92,19 +89,9 @@ class FileIdentity:
                 )
 
 
-@contextmanager
-def _one_process_at_a_time(directory: str) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _inode_of(path: str) -> Inode | None:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_dev, status.st_ino

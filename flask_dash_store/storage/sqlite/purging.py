@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -68,10 +69,14 @@ class Purging:
         return True
 
     def _empty_ended(self, limit: int, wait: bool) -> None:
-        for (owner,) in self._database.select(schema.ENDED_WITH_VALUES, (limit,)):
-            with self._database.transaction(wait) as transaction:
-                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
-                transaction.execute(schema.RECOUNT, (0, 0, owner))
+        """Delete the values of those who ended on a full disk."""
+        while rows := self._database.select(schema.ENDED_WITH_VALUES, (limit,)):
+            for (owner,) in rows:
+                with self._database.transaction(wait) as transaction:
+                    forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
+                    transaction.execute(schema.RECOUNT, (0, 0, owner))
+            if not wait:
+                return
 
     def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> int:
         removed = 0
@@ -86,11 +91,15 @@ class Purging:
 
     def _vacuum(self, wait: bool) -> None:
         """Give free pages back to the file system: all of them, or as many as a request's end has time for."""
-        steps = 0
-        while (wait or steps < VACUUMS) and self._database.select("PRAGMA freelist_count") != [(0,)]:
+        steps, before, free = 0, math.inf, self._free_pages()
+        # A file that was not made by this package may be one that gives nothing back.
+        while 0 < free < before and (wait or steps < VACUUMS):
             with self._database.transaction(wait) as transaction:
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            steps += 1
+            steps, before, free = steps + 1, free, self._free_pages()
+
+    def _free_pages(self) -> int:
+        return int(self._database.select("PRAGMA freelist_count")[0][0])
 
     def _purge_orphans(self, before: float) -> None:
         for file in self._buffers.written_before(before):

@@ -6,12 +6,14 @@ moment when what frees space finds none.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 # Logging out takes about 16 KiB of it.
 RESERVED_BYTES = 4 * 2**20
+LEAST_BYTES = 4096
 
 
 class Reserve:
@@ -19,34 +21,51 @@ class Reserve:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.keep()
 
     def keep(self) -> None:
         """Take the space, or as much of it as there is. On a full disk that may be none."""
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
+            descriptor = self._open()
             try:
-                if os.fstat(descriptor).st_size < RESERVED_BYTES:
-                    self._fill(descriptor)
+                _fill(descriptor)
             finally:
                 os.close(descriptor)
 
-    @staticmethod
-    def _fill(descriptor: int) -> None:
-        nbytes = RESERVED_BYTES
-        while nbytes:
-            try:
-                return os.posix_fallocate(descriptor, 0, nbytes)
-            except OSError:
-                nbytes //= 2
-        return None
-
     @contextmanager
     def released(self) -> Iterator[None]:
-        """A block in which the space may be used."""
-        with suppress(OSError):
-            os.unlink(self._path)
+        """A block in which the space may be used, by one caller of all processes at a time."""
         try:
-            yield
+            descriptor = self._open()
+        except OSError:
+            yield  # There is no such file, and none can be made.
+            return
+        try:
+            os.ftruncate(descriptor, 0)
+            try:
+                yield
+            finally:
+                _fill(descriptor)
         finally:
-            self.keep()
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+
+def _fill(descriptor: int) -> None:
+    taken, step = os.fstat(descriptor).st_size, RESERVED_BYTES
+    while taken < RESERVED_BYTES and step >= LEAST_BYTES:
+        try:
+            _take(descriptor, taken, min(step, RESERVED_BYTES - taken))
+            taken += step
+        except OSError:
+            step //= 2
+
+
+def _take(descriptor: int, offset: int, nbytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, offset, nbytes)
+    else:  # macOS
+        os.pwrite(descriptor, bytes(nbytes), offset)

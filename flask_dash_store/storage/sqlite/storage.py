@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...body import Body, Stored
-from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
+from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UserStoreError
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
 from ..expiry import is_ended, is_in_future, is_live_key
@@ -23,7 +23,7 @@ from .checking import problems
 from .connecting import connect, use_wal
 from .database import Database
 from .dumping import Dumping
-from .files import TemporaryDirectory, check_private_directory, prepare_private_file
+from .files import TemporaryDirectory, check_private_directory, close_to_others, prepare_private_file
 from .filesystem import check_filesystem
 from .format import check_tables, upgrade
 from .identity import FileIdentity
@@ -97,6 +97,8 @@ class SqliteStorage(Storage):
 
     def _prepare(self, timeout: float) -> None:
         check_tables(self._database, self.filename)
+        if self._file is not None:
+            close_to_others(self.filename)
         use_wal(self._database, self.filename, timeout)
         with self._database.transaction() as transaction:
             upgrade(transaction)
@@ -106,6 +108,8 @@ class SqliteStorage(Storage):
                 transaction.execute(index)
         if self._file is not None:
             self._file.note_wal()  # A new file had none when the first connection to it was opened.
+        if self._reserve is not None:
+            self._reserve.keep()
 
     # Reading
 
@@ -263,7 +267,7 @@ class SqliteStorage(Storage):
             self._buffers.write(body)
         try:
             yield
-        except StorageBusy:
+        except UserStoreError:
             if body is not None:
                 self._buffers.remove([body.name])
             raise
@@ -356,12 +360,13 @@ class SqliteStorage(Storage):
     def load(self, owner: str, dump: Dump) -> None:
         self._dumping.load(owner, dump)
 
-    def back_up(self, target: Path) -> None:
+    def back_up(self, target: Path) -> list[str]:
         """Copy what is stored at one point in time into a new file, while others read and write.
 
+        :returns: where values are damaged, and left out, each as ``owner/key``
         :raises StorageError: when the file exists, or cannot be written
         """
-        self._backup.write(target)
+        return self._backup.write(target)
 
     def restore(self, source: Path) -> None:
         """Put what such a copy holds in the place of all that is stored. Who was logged out since stays logged out.
