@@ -207,6 +207,20 @@ def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda body: os.truncate(body, LARGE // 2)], ids=["missing", "torn"])
+def test_a_backup_leaves_out_what_is_damaged_by_name_and_can_be_restored(
+    stores: UserStoreMiddleware, tmp_path: Path, database: Path, damage: Callable[[Path], None]
+) -> None:
+    stores.for_user("bob")["large"] = large(2)
+    (body, *_) = sorted(Path(f"{database}.buffers").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    damage(body)  # Ann's, which was written first.
+    status, output = run(stores, "backup", tmp_path / "copy")
+    assert (status, "Left out 'large' of u.ann…" in output) == (1, True)
+    assert run(stores, "restore", tmp_path / "copy", "--yes")[0] == 0
+    assert stores.for_user("ann") == {"small": 1}
+    assert stores.for_user("bob") == {"large": large(2)}
+
+
 def no_file(copy: Path) -> None:
     copy.unlink()
 

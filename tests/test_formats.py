@@ -115,12 +115,14 @@ def test_a_newer_format_is_refused_and_left_as_it_is(database: Path, version: in
     ids=["another id", "another version", "a table of that name", "sqlitedict's own"],
 )
 def test_the_file_of_another_program_is_refused_and_left_as_it_is(database: Path, sql: str) -> None:
-    database.touch(0o600)
+    database.touch(0o644)
     execute(database, sql)
     before = database.read_bytes()
     with pytest.raises(UnknownFormat, match="another program"):
         open_store(database)
     assert database.read_bytes() == before
+    assert database.stat().st_mode & 0o777 == 0o644
+    assert [path for path in database.parent.iterdir() if path.is_file()] == [database]
 
 
 def test_a_server_that_runs_while_a_newer_version_upgrades_the_file_opens_no_new_connection(database: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -121,3 +122,14 @@ def test_workers_that_start_on_a_full_disk_serve_what_is_stored_and_log_out(site
         assert {answer.body["worker"] for answer in answers}.isdisjoint(former)
         assert all(answer.body["values"] == {"key": "x" * 1000} for answer in answers)
         assert visitor.ask("POST", "/destroy").status == 200
+
+
+def test_many_log_out_on_a_full_disk(site: Site) -> None:
+    visitors = [site.visitor() for _ in range(30)]
+    for visitor in visitors:
+        visitor.do("PUT", "/values/key", 1)
+    with site.disk.full(site.server):
+        write_until_refused(site.visitor(), "/values/key")
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda visitor: visitor.ask("POST", "/destroy"), visitors))
+    assert [answer.status for answer in answers] == [200] * len(visitors)

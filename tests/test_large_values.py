@@ -18,6 +18,7 @@ from flask import Flask
 
 from flask_dash_store import (
     QuotaExceeded,
+    SessionEnded,
     StorageCorrupt,
     TamperedValue,
     UserStore,
@@ -354,3 +355,13 @@ def test_in_memory_they_are_copies_too() -> None:
     store["array"] = numbers()
     store["array"][:] = -1
     np.testing.assert_array_equal(store["array"], numbers())
+
+
+def test_a_refused_write_leaves_no_file(middleware: UserStoreMiddleware, database: Path) -> None:
+    session_id = "s" * 43
+    late = middleware.open(session_id)
+    middleware.open(session_id).destroy()
+    for _ in range(2):
+        with pytest.raises(SessionEnded):
+            late["large"] = os.urandom(BODY_THRESHOLD)
+    assert files(database) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import apsw
 import pytest
 from backends import Child, items, small
 
@@ -326,3 +327,22 @@ def test_a_temporary_file_goes_when_its_process_ends_and_not_with_a_fork() -> No
     filename, is_there_after_the_fork = run(FORK_WITH_A_TEMPORARY_FILE).split()
     assert is_there_after_the_fork == "True"
     assert not Path(filename).parent.exists()
+
+
+def test_a_purge_empties_all_who_ended_on_a_full_disk_however_few_it_takes_at_a_time(storage) -> None:
+    for owner in ("ann", "bob", "cai"):
+        storage.set(owner, "k", small(b"v"), NOW)
+        storage._end(owner, NOW, delete_values=False)
+    assert storage.purge(NOW.now, 0, limit=1, wait=True) == 0
+    assert storage._database.select('SELECT COUNT(*) FROM "values"') == [(0,)]
+
+
+def test_a_purge_of_a_file_that_gives_no_space_back_ends(path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE filler (bytes BLOB)")  # Too late now for auto_vacuum, which its own files have.
+    connection.close()
+    storage = SqliteStorage(path)
+    storage.set("ann", "k", small(b"v" * 100_000), NOW)
+    storage.clear("ann", NOW)
+    assert storage.purge(NOW.now, 0, limit=10, wait=True) == 0
+    storage.close()
