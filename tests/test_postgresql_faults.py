@@ -232,6 +232,31 @@ def test_a_transaction_whose_connection_is_lost_is_undone_even_if_the_block_goes
     assert storage.get("ann", "k", MOMENT) == small(b"old")
 
 
+class Interruption(BaseException):
+    """What a signal handler or gevent.Timeout raises."""
+
+
+def test_an_interruption_leaves_nested_blocks_as_it_came_and_undoes_them(server, storage, thread) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    def interrupt_who_waits() -> None:
+        waiting(server)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with server.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
+            thread.submit(interrupt_who_waits)
+            with pytest.raises(Interruption), storage.transaction("ann"), storage.transaction("ann"):
+                use(storage, WRITE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    use(storage, TRANSACTION)
+
+
 def test_threads_share_what_connections_the_server_has_left(server, storage) -> None:
     held = [server.connect() for _ in range(4)]
     try:

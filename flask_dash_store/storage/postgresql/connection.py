@@ -167,9 +167,13 @@ class Connection(psycopg.Connection[Row]):
         """Whether it is in a transaction that can go on."""
         return self.pgconn.transaction_status == TransactionStatus.INTRANS
 
+    def can_roll_back(self) -> bool:
+        """Whether it is in a transaction, and no call that was interrupted still waits for its answer."""
+        return self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
     def clean_up(self) -> bool:
         """Undo what has been left unfinished. Returns whether the connection can be used again."""
-        if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        if self.can_roll_back():
             with suppress(psycopg.Error):
                 self.run("ROLLBACK")
         return self.pgconn.transaction_status == TransactionStatus.IDLE and not self._is_standby
