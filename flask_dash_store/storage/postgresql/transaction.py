@@ -172,9 +172,9 @@ class Transaction:
             )
         if not self._one_call.acquire(timeout=self.pool.timeout):
             raise StorageBusy(
-                f"A nested transaction on the {self.pool.name} kept this thread, which was started in the outer one, "
-                f"waiting for longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a "
-                "call wait. Do not wait for a thread inside a nested block."
+                f"A nested block, or a call, of another thread in the same transaction on the {self.pool.name} took "
+                f"longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
+                "Do not wait for a thread inside a nested block."
             )
         try:
             yield
