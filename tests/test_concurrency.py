@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
+from contextvars import copy_context
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -14,12 +15,16 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from backends import Child
+from backends import SHARED, Child, small
+from clocks import HandClock
 from flask import Flask
 
-from flask_dash_store import StorageBusy, UserStore, UserStoreMiddleware
+from flask_dash_store import StorageBusy, StorageError, UserStore, UserStoreMiddleware
+from flask_dash_store.lifetime import Lifetime
+from flask_dash_store.storage import Storage
 
 PROCESSES, THREADS, TIMES = 4, 8, 200
+MOMENT = Lifetime(1000.0, HandClock()).moment()
 
 Work = Callable[[UserStore, str], object]
 
@@ -175,6 +180,61 @@ def test_a_task_that_was_started_in_a_transaction_has_its_own_after_its_end(path
 
     asyncio.run(asyncio.wait_for(side_by_side(), 60))
     assert dict(store) == {"early": 1, "late": 2}
+
+
+# Threads and forks inside a transaction
+
+
+@pytest.fixture(params=["sqlite_file", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    storage = SHARED[request.param](tmp_path, timeout=0.2)
+    yield storage
+    storage.close()
+
+
+def test_a_thread_that_a_nested_block_waits_for_is_told_so_instead_of_waiting_for_the_block(storage) -> None:
+    with ThreadPoolExecutor(1) as pool, storage.transaction("ann"):
+        storage.set("ann", "outer", small(b""), MOMENT)
+        for use in (lambda: storage.get("ann", "outer", MOMENT), lambda: storage.transaction("ann").__enter__()):
+            with storage.transaction("ann"):
+                error = pool.submit(copy_context().run, use).exception(60)
+            assert isinstance(error, StorageBusy)
+            assert "inside a nested block" in str(error)
+    assert storage.keys("ann", MOMENT) == ["outer"]
+
+
+def test_a_fork_that_leaves_nested_blocks_leaves_them_by_its_own_exception_and_to_its_parent(storage) -> None:
+    with ExitStack() as blocks:
+        for key in ("outer", "inner"):
+            blocks.enter_context(storage.transaction("ann"))
+            storage.set("ann", key, small(b""), MOMENT)
+        assert Child("fork", blocks.__exit__, SystemExit, SystemExit(), None).outcome() is False
+    assert storage.keys("ann", MOMENT) == ["outer", "inner"]
+
+
+def begin_and_leave(storage: Storage, block: AbstractContextManager[None]) -> bool | None:
+    with pytest.raises(StorageError, match="forked"), storage.transaction("ann"):
+        pass
+    return block.__exit__(SystemExit, SystemExit(), None)
+
+
+def test_a_fork_waits_for_no_thread_that_was_in_its_transaction(storage) -> None:
+    is_inside, is_over = ThreadEvent(), ThreadEvent()
+
+    def stay_inside() -> None:
+        with storage.transaction("ann"):
+            is_inside.set()
+            assert is_over.wait(60)
+
+    block = storage.transaction("ann")
+    with ThreadPoolExecutor(1) as pool, block:
+        thread = pool.submit(copy_context().run, stay_inside)
+        try:
+            assert is_inside.wait(60)
+            assert not Child("fork", begin_and_leave, storage, block).outcome(timeout=30)
+        finally:
+            is_over.set()
+        thread.result(60)
 
 
 # Forks beside threads

@@ -97,6 +97,14 @@ WRONG = [
     f"postgresql://ann:2/{SECRET}@host/db",
     f"postgresql://ann:{SECRET}@[host/db",
     f"postgresql://ann:{SECRET}@host/db?nonsense=1",
+    f"postgresql://ann@host/db?password=half&{SECRET}=half",
+    f"postgresql://ann@host/db?password={SECRET}%zz",
+    f"postgresql://ann:{SECRET} 2@127.0.0.1:1/db",
+    f"postgresql://ann:half@{SECRET}@host/db",
+    f"postgresql://127.0.0.1:{SECRET}/db",
+    f"postgresql+psycopg://ann:{SECRET}@host/db",
+    f"postgresql:/ann:{SECRET}@host/db",
+    f"postgres:ann:{SECRET}@host/db",
 ]
 
 

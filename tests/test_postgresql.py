@@ -198,7 +198,8 @@ def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(storage, tmp
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://host/db?colour=green", "colour"),
+        ("postgresql://host/db?colour=green", "query parameter"),
+        ("postgresql+psycopg://host/db", "begin with postgresql://"),
         ("postgresql://host/db?schema=", "schema="),
         ("postgresql://host/db?schema=" + "x" * 64, "schema="),
     ],

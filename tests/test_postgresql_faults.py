@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Any
 
+import psycopg
 import pytest
 from backends import small
 from clocks import HandClock
@@ -20,6 +22,7 @@ from servers_postgresql import PostgresServer, running
 from flask_dash_store.errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
 from flask_dash_store.lifetime import Lifetime
 from flask_dash_store.storage.postgresql import PostgresqlStorage
+from flask_dash_store.storage.postgresql.connection import Connection as PostgresqlConnection
 
 MOMENT = Lifetime(1000.0, HandClock()).moment()
 DEADLINE = 30.0
@@ -232,6 +235,31 @@ def test_a_transaction_whose_connection_is_lost_is_undone_even_if_the_block_goes
     assert storage.get("ann", "k", MOMENT) == small(b"old")
 
 
+class Interruption(BaseException):
+    """What a signal handler or gevent.Timeout raises."""
+
+
+def test_an_interruption_leaves_nested_blocks_as_it_came_and_undoes_them(server, storage, thread) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    def interrupt_who_waits() -> None:
+        waiting(server)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with server.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
+            thread.submit(interrupt_who_waits)
+            with pytest.raises(Interruption), storage.transaction("ann"), storage.transaction("ann"):
+                use(storage, WRITE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    use(storage, TRANSACTION)
+
+
 def test_threads_share_what_connections_the_server_has_left(server, storage) -> None:
     held = [server.connect() for _ in range(4)]
     try:
@@ -243,6 +271,32 @@ def test_threads_share_what_connections_the_server_has_left(server, storage) -> 
         for connection in held:
             connection.close()
     use(storage, WRITE)
+
+
+def test_a_connection_that_was_lost_in_another_thread_is_given_to_nobody(server, storage, thread, monkeypatch) -> None:
+    refused = threading.Event()
+    open_connection = PostgresqlConnection.open
+
+    def open_or_tell(*args: Any) -> PostgresqlConnection:
+        try:
+            return open_connection(*args)
+        except psycopg.Error:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(PostgresqlConnection, "open", open_or_tell)
+    pool = storage._database._pool
+    ours = pool.acquire()
+    others = [server.connect() for _ in range(6)]
+    try:
+        future = thread.submit(use, storage, WRITE)
+        assert refused.wait(DEADLINE)
+        others[0].execute("SELECT pg_terminate_backend(%s, 10000)", (ours.info.backend_pid,))
+        pool.release(ours)
+        future.result(timeout=DEADLINE)
+    finally:
+        for connection in others:
+            connection.close()
 
 
 @pytest.mark.parametrize(("state", "kind"), [("53100", StorageFull), ("XX001", StorageCorrupt)])

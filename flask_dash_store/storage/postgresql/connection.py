@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 from collections.abc import Generator
 from contextlib import suppress
@@ -39,6 +40,10 @@ DEFAULT_SCHEMA = "flask_dash_store"
 # A value is one message in the protocol, and one field in a table: each less than 1 GiB. The rest is for the key.
 MAX_VALUE_BYTES = 2**30 - 2**16
 
+_SCHEMES = ("postgresql://", "postgres://")
+# libpq quotes what it does not understand, in the quotation marks of any language, and that may hold a password.
+_UNQUOTED = re.compile(r"[\w /-]*")
+
 # How much of a large value, in bytes a second, a server takes or gives at least.
 SLOWEST = 10 * 2**20
 
@@ -55,6 +60,11 @@ class Target(NamedTuple):
     @classmethod
     def of(cls, url: str) -> Target:
         """:raises ConfigurationError: when it is no URL of a PostgreSQL database"""
+        if not url.startswith(_SCHEMES):
+            raise ConfigurationError(
+                "USER_STORE_URL (url=) names PostgreSQL, so it has to begin with postgresql:// or postgres://, without "
+                "the name of a driver."
+            )
         address, _, query = url.partition("?")
         ours = [part for part in query.split("&") if part.startswith("schema=")]
         theirs = "&".join(part for part in query.split("&") if part and part not in ours)
@@ -62,19 +72,16 @@ class Target(NamedTuple):
         if not 0 < len(schema.encode()) < 64 or "\0" in schema:
             raise ConfigurationError("The schema= of USER_STORE_URL (url=) has to be a name of 1 to 63 bytes.")
         if "@" in address.partition("://")[2].partition("/")[2]:
-            raise ConfigurationError(
-                "USER_STORE_URL (url=) holds an @ behind a /. Special characters in a password are percent-encoded."
-            )
+            raise _unreadable("an @ behind a /")
+        if url.partition("://")[2].partition("/")[0].count("@") > 1:
+            raise _unreadable("a second @")
         try:
-            return cls(dict(conninfo_to_dict(f"{address}?{theirs}" if theirs else address)), schema)
+            parameters = dict(conninfo_to_dict(f"{address}?{theirs}" if theirs else address))
         except psycopg.Error as error:
-            reason, quote, quoted = str(error).strip().partition(': "')
-            if "@" not in quoted and quoted.rstrip('"') not in address:
-                reason += quote + quoted
-            raise ConfigurationError(  # The rest may hold a password.
-                f"USER_STORE_URL (url=) is no URL that PostgreSQL knows: {reason}. Special characters in a password "
-                "are percent-encoded."
-            ) from None
+            raise _unreadable(_UNQUOTED.match(str(error))[0].strip()) from None  # type: ignore[index]
+        if str(parameters.get("port", "")).strip("0123456789,"):  # It is what follows a colon, if no @ comes.
+            raise _unreadable("a port that is no number")
+        return cls(parameters, schema)
 
     @property
     def quoted_schema(self) -> str:
@@ -86,6 +93,13 @@ class Target(NamedTuple):
         """What error messages call it. It tells no password."""
         place = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default server"
         return f"PostgreSQL schema {self.schema} in {self.parameters.get('dbname', 'the default database')} on {place}"
+
+
+def _unreadable(reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"USER_STORE_URL (url=) is no URL that PostgreSQL knows: {reason}. Special characters in a password are "
+        "percent-encoded."
+    )
 
 
 class Silent(psycopg.OperationalError):
@@ -153,9 +167,13 @@ class Connection(psycopg.Connection[Row]):
         """Whether it is in a transaction that can go on."""
         return self.pgconn.transaction_status == TransactionStatus.INTRANS
 
+    def can_roll_back(self) -> bool:
+        """Whether it is in a transaction, and no call that was interrupted still waits for its answer."""
+        return self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
     def clean_up(self) -> bool:
         """Undo what has been left unfinished. Returns whether the connection can be used again."""
-        if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        if self.can_roll_back():
             with suppress(psycopg.Error):
                 self.run("ROLLBACK")
         return self.pgconn.transaction_status == TransactionStatus.IDLE and not self._is_standby

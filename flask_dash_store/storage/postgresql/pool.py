@@ -58,7 +58,12 @@ class Pool:
         while True:
             connection = self._idle_one(deadline)
             if connection is None:
-                return self._new(deadline)
+                try:
+                    return self._new()
+                except psycopg.Error as error:
+                    connection = self._others_idle_one(deadline)
+                    if connection is None:
+                        raise self.fault(error) from error
             if connection.is_quiet():
                 return connection
             self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
@@ -80,17 +85,12 @@ class Pool:
             self._count += 1
             return None
 
-    def _new(self, deadline: float) -> Connection:
+    def _new(self) -> Connection:
         try:
             connection = Connection.open(self._target, self.timeout, self._synchronous)
-        except BaseException as error:
+        except BaseException:
             self._forget_one()
-            if not isinstance(error, psycopg.Error):
-                raise
-            found = self._others_idle_one(deadline)
-            if found is None:
-                raise self.fault(error) from error
-            return found
+            raise
         self._open.add(connection)
         return connection
 

@@ -8,8 +8,8 @@ A write is one call of a function, so that it is one round trip. It takes the ow
 function sees all that was committed before that statement began (READ COMMITTED), so what comes after the lock sees
 whatever the lock's last holder did, and nobody can change it before the commit gives the lock back: no other writer
 of the owner is ever met halfway, and no stricter isolation is needed. Advisory locks lie in memory alone, know owners
-without a row, and keep no reader waiting. A function that refuses has changed nothing and says so in its result: an
-error would undo the transaction that it was called in.
+without a row, and keep no reader waiting. A function that refuses has removed at most what had expired, and says so
+in its result: an error would undo the transaction that it was called in.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import psycopg
 
-from ...errors import StorageError
+from ...errors import StorageBusy, StorageError
 from .connection import Bindings, Row
 from .pool import Pool
 
@@ -113,11 +113,12 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._is_ours():
+            self.is_open = False
+            return  # This is a fork from inside the block. The transaction and its connection are the parent's.
         with self._one_call:  # A task that this context has started may be amid one.
             self.is_open = False
         _begun.set(_still_open())
-        if self._process != os.getpid():
-            return  # This is a fork from inside the block. The transaction and its connection are the parent's.
         is_committed = False
         try:
             if error is None:
@@ -142,12 +143,7 @@ class Transaction:
 
     def execute(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
-        if self._process != os.getpid():
-            raise StorageError(
-                f"This process was forked inside a transaction on the {self.pool.name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-        with self._one_call:
+        with self._one_at_a_time():
             if not self.is_open:
                 raise StorageError(
                     f"The transaction on the {self.pool.name} that this task or thread was started in has ended. Wait "
@@ -163,6 +159,28 @@ class Transaction:
         except psycopg.Error as error:
             raise self.pool.fault(error) from error
 
+    def _is_ours(self) -> bool:
+        return self._process == os.getpid()
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Keep out the other threads that are in this transaction, in this process."""
+        if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
+            raise StorageError(
+                f"This process was forked inside a transaction on the {self.pool.name}, which is its parent's. "
+                "Start processes before the block begins, or after it ends."
+            )
+        if not self._one_call.acquire(timeout=self.pool.timeout):
+            raise StorageBusy(
+                f"A nested block, or a call, of another thread in the same transaction on the {self.pool.name} took "
+                f"longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
+                "Do not wait for a thread inside a nested block."
+            )
+        try:
+            yield
+        finally:
+            self._one_call.release()
+
     def _undone(self) -> StorageError:
         return StorageError(
             f"The {self.pool.name} has undone the whole transaction when a call inside it failed (see that error). "
@@ -172,7 +190,7 @@ class Transaction:
     @contextmanager
     def savepoint(self, locks: list[str]) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
-        with self._one_call:  # Parts of different threads must not overlap.
+        with self._one_at_a_time():  # Parts of different threads must not overlap.
             name = f"part_{next(self._savepoints)}"
             undone = len(self._if_undone)
             self.execute(f"SAVEPOINT {name}")
@@ -182,7 +200,7 @@ class Transaction:
                 yield
                 self.execute(f"RELEASE {name}")
             except BaseException:
-                if self.is_open and not self._connection.closed:
+                if self._is_ours() and self.is_open and self._connection.can_roll_back():
                     self._run(f"ROLLBACK TO {name}; RELEASE {name}")
                     _call(self._if_undone[undone:])
                     del self._if_undone[undone:]

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from ...errors import StorageError
+from ...errors import StorageBusy, StorageError
 from .pool import Pool, pools
 
 Row = tuple[Any, ...]
@@ -84,23 +84,22 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_ours = self._process == os.getpid()
+        if not self._is_ours():
+            self.is_open = False
+            return  # This is a fork from inside the block. The transaction and its connection are the parent's.
         try:
             with self._one_call:  # A task that this context has started may be amid one.
                 self.is_open = False
             _begun.set(_still_open())
-            if not is_ours:
-                return  # This is a fork from inside the block. The transaction and its connection are the parent's.
             if error is None:
                 self._commit()
             else:
                 self._roll_back()
         finally:
-            if is_ours:
-                try:
-                    self.pool.release(self._connection)
-                finally:
-                    self._writer.release()
+            try:
+                self.pool.release(self._connection)
+            finally:
+                self._writer.release()
         _call(self._if_committed)
         self.pool.checkpoint_if_due()
 
@@ -132,12 +131,8 @@ class Transaction:
 
     def execute(self, sql: str, args: Bindings = ()) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
-        if self._process != os.getpid():
-            raise StorageError(
-                f"This process was forked inside a transaction on {self.pool.name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-        with self._one_call:
+        self._take_turn()
+        try:
             if not self.is_open:
                 raise StorageError(
                     f"The transaction on {self.pool.name} that this task or thread was started in has ended. Wait for "
@@ -145,10 +140,28 @@ class Transaction:
                 )
             if not self._connection.in_transaction:
                 raise self._undone()
-            try:
-                return self._connection.execute(sql, args).fetchall()
-            except (apsw.Error, UnicodeDecodeError) as error:
-                raise self.pool.fault(error, self._connection) from error
+            return self._connection.execute(sql, args).fetchall()
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self.pool.fault(error, self._connection) from error
+        finally:
+            self._one_call.release()
+
+    def _is_ours(self) -> bool:
+        return self._process == os.getpid()
+
+    def _take_turn(self) -> None:
+        """Keep out the other threads that are in this transaction, in this process."""
+        if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
+            raise StorageError(
+                f"This process was forked inside a transaction on {self.pool.name}, which is its parent's. "
+                "Start processes before the block begins, or after it ends."
+            )
+        if not self._one_call.acquire(timeout=self.pool.timeout):
+            raise StorageBusy(
+                f"A nested block, or a call, of another thread in the same transaction on {self.pool.name} took "
+                f"longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
+                "Do not wait for a thread inside a nested block."
+            )
 
     def _undone(self) -> StorageError:
         return StorageError(
@@ -164,14 +177,15 @@ class Transaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
-        with self._one_call:  # Parts of different threads must not overlap.
+        self._take_turn()  # Parts of different threads must not overlap.
+        try:
             name = f"part_{next(self._savepoints)}"
             committed, undone = len(self._if_committed), len(self._if_undone)
             self.execute(f"SAVEPOINT {name}")
             try:
                 yield
             except BaseException:
-                if self.is_open and self._connection.in_transaction:
+                if self._is_ours() and self.is_open and self._connection.in_transaction:
                     self.execute(f"ROLLBACK TO {name}")
                     self.execute(f"RELEASE {name}")
                     del self._if_committed[committed:]
@@ -179,6 +193,8 @@ class Transaction:
                     del self._if_undone[undone:]
                 raise
             self.execute(f"RELEASE {name}")
+        finally:
+            self._one_call.release()
 
 
 def _call(functions: list[Callable[[], None]]) -> None:
