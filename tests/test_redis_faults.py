@@ -262,11 +262,12 @@ def test_a_process_that_is_killed_in_a_transaction_keeps_others_out_for_its_leas
 
 
 class Lossy:
-    """A way to a server on which the answer to one request can be lost, and the connection with it."""
+    """A way to a server that can be slow, and lose the answer to one request and the connection with it."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._marker: bytes | None = None
+        self.slow_turns = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         Thread(target=self._accept, daemon=True).start()
@@ -287,6 +288,9 @@ class Lossy:
             while True:
                 for side in select.select([client, server], [], [])[0]:
                     data = side.recv(65536)
+                    if self.slow_turns:
+                        self.slow_turns -= 1
+                        time.sleep(0.005)
                     if not data or (side is server and is_lost):
                         return
                     if side is client and self._marker is not None and self._marker in data:
@@ -342,6 +346,14 @@ def test_a_write_whose_answer_was_lost_says_that_it_is_not_known_and_a_read_is_r
         behind.set("ann", "k", small(b"new"), now())
     lossy.lose(b"HMGET")
     assert behind.get("ann", "k", now()) == small(b"new")
+
+
+def test_a_large_value_may_take_longer_than_an_answer(lossy, now) -> None:
+    with closing(open_redis(lossy.url, timeout=1)) as storage:
+        lossy.slow_turns = 300
+        storage.set("ann", "k", small(b"1" * 30_000_000), now())
+        assert lossy.slow_turns == 0
+        assert items(storage, "ann", now()) == [("k", b"1" * 30_000_000)]
 
 
 def test_a_write_that_the_server_has_surely_not_done_is_not_called_in_doubt(folder, now) -> None:

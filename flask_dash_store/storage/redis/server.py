@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ MAX_CONNECTIONS = 64
 # A server takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
 MAX_PART_BYTES = 512 * 2**20
 SCAN_BATCH = 1000
+_PIECE = 2**20
 
 # redis-py has exceptions for what the server says, but not where it is wrapped in the error of a script.
 _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
@@ -249,7 +250,7 @@ def _exchange(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command(_pieces(connection.pack_commands(commands)))
         return [client.parse_response(connection, command[0]) for command in commands]
     except BaseException as error:
         if len(commands) > 1 or not isinstance(error, exceptions.ResponseError):
@@ -257,6 +258,16 @@ def _exchange(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         raise
     finally:
         pool.release(connection)
+
+
+def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
+    """What is sent, in pieces of which each has the time of an answer: what is large may take the longer."""
+    for chunk in chunks:
+        if len(chunk) <= _PIECE:
+            yield chunk
+        else:
+            view = memoryview(chunk)
+            yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
 
 
 def _exchange_one(client: Client, command: tuple[Any, ...]) -> Any:
