@@ -27,6 +27,7 @@ from flask_dash_store.errors import (
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.redis import RedisStorage
+from flask_dash_store.storage.redis.server import Server
 from flask_dash_store.storage.redis.url import parse
 
 Now = Callable[..., Moment]
@@ -207,6 +208,18 @@ def test_keys_that_expired_by_themselves_are_purged_on_a_server_that_cannot(stor
     assert items(storage, "ann", now()) == [("stays", b"v")]
 
 
+def test_what_the_server_names_twice_counts_once(storage, client, clock, now, monkeypatch) -> None:
+    for owner in ["ann", "bob"]:
+        storage.set(owner, "k", small(b"v"), now())
+    client.hset("user_store:{eve}", "expires", "rubbish")
+    scan = Server.scan
+    monkeypatch.setattr(Server, "scan", lambda *args: (page for page in scan(*args) for _ in range(2)))
+    assert storage.owners("", now()) == ["ann", "bob"]
+    assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
+    clock.step(TTL)
+    assert storage.purge(clock(), 0.0, limit=10) == 3
+
+
 def test_it_purges_itself(storage) -> None:
     assert storage.purges_itself
 
@@ -346,6 +359,12 @@ def test_a_url_of_no_known_form_is_refused_and_its_password_is_not_told(url) -> 
         open_redis(url.replace("//", "//user:secret@", 1))
     assert "USER_STORE_URL" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_all_nodes_of_a_cluster_together_have_the_time_of_one_to_connect(monkeypatch) -> None:
+    monkeypatch.setattr("flask_dash_store.storage.redis.url.RedisCluster", lambda **options: options)
+    options = parse("redis+cluster://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", "p", 6.0).connect()
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == (2.0, 6.0)
 
 
 def test_sentinels_are_asked_over_tls_with_the_same_certificates_as_the_master() -> None:
