@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -26,6 +27,8 @@ from flask_dash_store.errors import (
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.redis import RedisStorage
+from flask_dash_store.storage.redis.server import Server
+from flask_dash_store.storage.redis.url import parse
 
 Now = Callable[..., Moment]
 
@@ -205,6 +208,18 @@ def test_keys_that_expired_by_themselves_are_purged_on_a_server_that_cannot(stor
     assert items(storage, "ann", now()) == [("stays", b"v")]
 
 
+def test_what_the_server_names_twice_counts_once(storage, client, clock, now, monkeypatch) -> None:
+    for owner in ["ann", "bob"]:
+        storage.set(owner, "k", small(b"v"), now())
+    client.hset("user_store:{eve}", "expires", "rubbish")
+    scan = Server.scan
+    monkeypatch.setattr(Server, "scan", lambda *args: (page for page in scan(*args) for _ in range(2)))
+    assert storage.owners("", now()) == ["ann", "bob"]
+    assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
+    clock.step(TTL)
+    assert storage.purge(clock(), 0.0, limit=10) == 3
+
+
 def test_it_purges_itself(storage) -> None:
     assert storage.purges_itself
 
@@ -325,6 +340,16 @@ def test_what_is_written_to_the_new_owner_of_a_move_is_undone_with_it(storage, c
         "redis+sentinel://127.0.0.1:1",
         "redis+sentinel:///service",
         "redis+cluster://127.0.0.1:1/5",
+        "redis+sentinel://127.0.0.1:1/service?ssl_certfile=1",
+        "rediss+sentinel://127.0.0.1:1/service?ssl_nonsense=1",
+        "redis+cluster://127.0.0.1:1?nonsense=1",
+        "rediss+cluster://127.0.0.1:1?ssl_nonsense=1",
+        "redis://127.0.0.1/zero",
+        "redis://127.0.0.1?decode_responses=True",
+        "redis://127.0.0.1?encoding_errors=ignore",
+        "redis+sentinel://127.0.0.1:1/service?protocol=3",
+        "redis+cluster://127.0.0.1:1?socket_timeout=1",
+        "unix:///redis.sock?retry_on_timeout=yes",
         "redis+other://127.0.0.1",
         "memcached://127.0.0.1",
     ],
@@ -334,6 +359,21 @@ def test_a_url_of_no_known_form_is_refused_and_its_password_is_not_told(url) -> 
         open_redis(url.replace("//", "//user:secret@", 1))
     assert "USER_STORE_URL" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_all_nodes_of_a_cluster_together_have_the_time_of_one_to_connect(monkeypatch) -> None:
+    monkeypatch.setattr("flask_dash_store.storage.redis.url.RedisCluster", lambda **options: options)
+    options = parse("redis+cluster://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", "p", 6.0).connect()
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == (2.0, 6.0)
+
+
+def test_sentinels_are_asked_over_tls_with_the_same_certificates_as_the_master() -> None:
+    options = {"ssl_ca_certs": "/ca.pem", "ssl_certfile": "/cert.pem", "ssl_keyfile": "/key.pem"}
+    url = f"rediss+sentinel://127.0.0.1:1/main?{urlencode(options)}"
+    pool = parse(url, "p", 1.0).connect().connection_pool
+    (sentinel,) = pool.sentinel_manager.sentinels
+    for made in (pool, sentinel.connection_pool):
+        assert options.items() <= made.connection_kwargs.items()
 
 
 @pytest.mark.parametrize("scheme", ["unix", "redis+unix", "valkey+unix"])

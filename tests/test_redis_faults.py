@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import redis
-from backends import items, large, open_redis, small
+from backends import Child, items, large, open_redis, small
 from clocks import HandClock
 from servers import Port
 from servers_redis import RedisServer, Sentinel, short_folder
@@ -22,6 +24,7 @@ from servers_redis import RedisServer, Sentinel, short_folder
 from flask_dash_store.errors import SessionEnded, StorageError, StorageFull
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage.redis import RedisStorage
+from flask_dash_store.storage.redis.scripts import MERGE, SET
 
 Now = Callable[..., Moment]
 
@@ -253,3 +256,169 @@ def test_a_process_that_is_killed_in_a_transaction_keeps_others_out_for_its_leas
     process.join(60)
     until_it_works(lambda: storage.set("ann", "k", small(b"v"), now()))
     assert items(storage, "ann", now()) == [("k", b"v")]
+
+
+# An answer that does not come
+
+
+class Lossy:
+    """A way to a server that can be slow, and lose the answer to one request and the connection with it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._marker: bytes | None = None
+        self.slow_turns = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        Thread(target=self._accept, daemon=True).start()
+
+    def lose(self, marker: bytes) -> None:
+        """Lose the answer to the next request that holds this."""
+        self._marker = marker
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                Thread(target=self._serve, args=self._listener.accept()[:1], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, suppress(ConnectionError):
+            server.connect(str(self._server.socket))
+            is_lost = False
+            while True:
+                for side in select.select([client, server], [], [])[0]:
+                    data = side.recv(65536)
+                    if self.slow_turns:
+                        self.slow_turns -= 1
+                        time.sleep(0.005)
+                    if not data or (side is server and is_lost):
+                        return
+                    if side is client and self._marker is not None and self._marker in data:
+                        is_lost, self._marker = True, None
+                    (server if side is client else client).sendall(data)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.fixture
+def lossy(server: RedisServer) -> Iterator[Lossy]:
+    with closing(Lossy(server)) as lossy:
+        yield lossy
+
+
+@pytest.fixture
+def behind(lossy: Lossy) -> Iterator[RedisStorage]:
+    """A storage whose answers can be lost."""
+    with closing(open_redis(lossy.url)) as storage:
+        yield storage
+
+
+class Interrupt(BaseException):
+    """What a signal's handler may raise anywhere, such as gunicorn's when a request takes too long."""
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the next wait for an answer interrupted, and something done when the one after it begins."""
+    parser = redis.connection.DefaultParser
+
+    def interrupt(then: Callable[[], None] = lambda: None) -> None:
+        def read(*_: Any, **__: Any) -> None:
+            monkeypatch.setattr(parser, "read_response", read_after)
+            raise Interrupt
+
+        def read_after(*args: Any, **options: Any) -> Any:
+            monkeypatch.undo()
+            then()
+            return parser.read_response(*args, **options)
+
+        monkeypatch.setattr(parser, "read_response", read)
+
+    return interrupt
+
+
+def test_a_write_whose_answer_was_lost_says_that_it_is_not_known_and_a_read_is_repeated(lossy, behind, now) -> None:
+    behind.set("ann", "k", small(b"old"), now())
+    lossy.lose(SET.sha.encode())
+    with pytest.raises(StorageError, match="not known whether"):
+        behind.set("ann", "k", small(b"new"), now())
+    lossy.lose(b"HMGET")
+    assert behind.get("ann", "k", now()) == small(b"new")
+
+
+def test_a_large_value_may_take_longer_than_an_answer(lossy, now) -> None:
+    with closing(open_redis(lossy.url, timeout=1)) as storage:
+        lossy.slow_turns = 300
+        storage.set("ann", "k", small(b"1" * 30_000_000), now())
+        assert lossy.slow_turns == 0
+        assert items(storage, "ann", now()) == [("k", b"1" * 30_000_000)]
+
+
+def test_a_write_that_the_server_has_surely_not_done_is_not_called_in_doubt(folder, now) -> None:
+    with RedisServer(folder) as server, closing(open_redis(server.url)) as storage:
+        server.kill()
+        with pytest.raises(StorageError) as caught:
+            storage.set("ann", "k", small(b"new"), now())
+    assert "not known" not in str(caught.value)
+
+
+@pytest.mark.parametrize("script", [SET, MERGE])
+def test_a_transaction_in_which_a_write_is_in_doubt_is_undone_as_a_whole(lossy, behind, storage, now, script) -> None:
+    behind.set("ann", "k", small(b"old"), now())
+    with pytest.raises(StorageError, match="undone"), behind.transaction("ann"):
+        behind.set("ann", "before", small(b"v"), now())
+        with behind.transaction("ann"):
+            behind.delete("ann", "none", now())
+        lossy.lose(script.sha.encode())
+        with pytest.raises(StorageError, match="not known whether"), behind.transaction("ann"):
+            behind.set("ann", "k", small(b"new"), now())
+        for call in (behind.get, behind.delete):
+            with pytest.raises(StorageError, match="undone"):
+                call("ann", "k", now())
+    assert items(storage, "ann", now()) == [("k", b"old")]
+    storage.set("ann", "k", small(b"new"), now())
+
+
+def test_a_lease_whose_answer_was_lost_or_not_waited_for_is_given_back(lossy, behind, client, now, interrupt) -> None:
+    behind.set("ann", "k", small(b"old"), now())
+    lossy.lose(b"NX")
+    with pytest.raises(StorageError), behind.transaction("ann"):
+        pass
+    assert client.keys() == [b"user_store:{ann}"]
+    with behind.transaction("ann"):
+        interrupt()
+        with suppress(Interrupt):
+            behind.set("bob", "k", small(b"v"), now())
+        assert client.keys("*bob*") == []
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_given_to_nobody_else(folder, now, interrupt) -> None:
+    with Sentinel(folder) as sentinel, closing(open_redis(sentinel.url)) as storage:
+        for owner in ["ann", "bob"]:
+            storage.set(owner, "k", small(owner.encode()), now())
+        calls: list[Callable[[], Any]] = [
+            lambda: storage.items("ann", now()),
+            lambda: storage.get("ann", "k", now()),
+            lambda: storage.keys("ann", now()),
+            lambda: list(storage.everyone()),
+        ]
+        for call in calls:
+            sentinel.master.pause()
+            interrupt(then=sentinel.master.resume)
+            with pytest.raises(Interrupt):
+                call()
+            assert items(storage, "bob", now()) == [("k", b"bob")]
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+def test_a_fork_that_leaves_a_nested_block_leaves_the_parents_as_it_is(storage, now, error) -> None:
+    with storage.transaction("ann"):
+        storage.set("ann", "outer", small(b"v"), now())
+        with ExitStack() as stack:
+            stack.enter_context(storage.transaction("ann"))
+            storage.set("ann", "inner", small(b"v"), now())
+            child = Child("fork", stack.__exit__, type(error) if error else None, error, None)
+            assert child.outcome(timeout=30) is False
+    assert storage.keys("ann", now()) == ["outer", "inner"]

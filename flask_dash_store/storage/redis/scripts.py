@@ -196,7 +196,8 @@ PURGE = script(
     """
 local stored = get('expires')
 local expiry = number(stored)
-local is_past = not expiry or (expiry > -number(ARGV[5]) and expiry <= now)
+local is_past = expiry and expiry > -number(ARGV[5]) and expiry <= now
+if not expiry then is_past = #names() > 0 end
 if is_past then erase_all() end
 return {'OK', is_past and 1 or 0}
 """,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ MAX_CONNECTIONS = 64
 # A server takes no longer text than its proto-max-bulk-len, which is this unless somebody has changed it.
 MAX_PART_BYTES = 512 * 2**20
 SCAN_BATCH = 1000
+_PIECE = 2**20
 
 # redis-py has exceptions for what the server says, but not where it is wrapped in the error of a script.
 _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
@@ -39,9 +40,15 @@ _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
     ("BUSY ", StorageBusy),
 )
 _REPLICA = ("ReadOnlyError", "READONLY")
-
-# redis-py makes nothing else of what the server answers to these.
-_ANSWERED_AS_IS = frozenset({"EVALSHA", "HMGET"})
+# Connection errors of redis-py, and the causes of some, after which the server has surely done nothing.
+_REFUSED = (
+    exceptions.AuthenticationError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    MasterNotFoundError,
+    ConnectionRefusedError,
+    FileNotFoundError,
+)
 
 
 class _Connections:
@@ -105,23 +112,10 @@ class Server:
 
         :param repeatable: whether it does no harm when it is done twice
         """
-        return self._guarded(lambda client: self._exchange(client, command), repeatable)
+        return self._guarded(partial(self._execute, command), repeatable)
 
-    def _exchange(self, client: Client, command: tuple[Any, ...]) -> Any:
-        if self.is_cluster or command[0] not in _ANSWERED_AS_IS:
-            return client.execute_command(*command)
-        # The same as execute_command does, in two thirds of the time.
-        pool = client.connection_pool
-        connection = pool.get_connection()
-        try:
-            connection.send_command(*command)
-            return connection.read_response()
-        except BaseException as error:
-            if not isinstance(error, exceptions.ResponseError):
-                connection.disconnect()  # An answer that comes later must not be taken for another command's.
-            raise
-        finally:
-            pool.release(connection)
+    def _execute(self, command: tuple[Any, ...], client: Client) -> Any:
+        return client.execute_command(*command) if self.is_cluster else _exchange_one(client, command)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], repeatable: bool = False) -> list[Any]:
         """Run a script and return its answer. The server knows it by its hash, unless it has been restarted."""
@@ -141,7 +135,7 @@ class Server:
                 raise
             except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
                 if was_repeated or not self._may_repeat(error, repeatable):
-                    raise self.fault(error) from error
+                    raise self._fault(error, is_in_doubt=not repeatable and _is_lost(error)) from error
                 was_repeated = True
 
     def _may_repeat(self, error: Exception, repeatable: bool) -> bool:
@@ -167,6 +161,8 @@ class Server:
         """The answers to many commands that do no harm when they are done twice."""
 
         def execute(client: Client) -> list[Any]:
+            if not self.is_cluster:
+                return _exchange(client, commands)
             pipeline = client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -207,13 +203,14 @@ class Server:
         self._is_closed = True
         self._here().close()
 
-    def fault(self, error: Exception) -> StorageError:
+    def _fault(self, error: Exception, is_in_doubt: bool) -> StorageError:
         """The package's own exception for what redis-py said."""
         text = _text(error)
         kind = next((kind for said, kind in _FAULTS if said in text), StorageError)
         if isinstance(error, exceptions.TimeoutError):
-            text = "It did not answer in time, so it is not known whether a write was done"
-        return kind(f"The storage {self.name} failed: {text.rstrip('.')}.")
+            text = "It did not answer in time"
+        doubt = " It is not known whether what it was told to write is stored." if is_in_doubt else ""
+        return kind(f"The storage {self.name} failed: {text.rstrip('.')}.{doubt}")
 
     def busy(self) -> StorageBusy:
         return StorageBusy(
@@ -227,6 +224,17 @@ def is_timeout(error: BaseException) -> bool:
     return isinstance(error.__cause__, exceptions.TimeoutError)
 
 
+def is_in_doubt(error: BaseException) -> bool:
+    """Whether a write that ended so may have been done: its answer was lost, or somebody did not wait for it."""
+    return not isinstance(error, StorageError) or _is_lost(error.__cause__)
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    if not isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
+        return False
+    return not isinstance(error, _REFUSED) and not isinstance(error.__context__, _REFUSED)
+
+
 def _text(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MasterNotFoundError):
@@ -234,8 +242,40 @@ def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def _exchange(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Send commands to one server together, and return its answers.
+
+    redis-py's own way keeps a connection that was interrupted, and its answer would be taken for another command's.
+    """
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(_pieces(connection.pack_commands(commands)))
+        return [client.parse_response(connection, command[0]) for command in commands]
+    except BaseException as error:
+        if len(commands) > 1 or not isinstance(error, exceptions.ResponseError):
+            connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
+    """What is sent, in pieces of which each has the time of an answer: what is large may take the longer."""
+    for chunk in chunks:
+        if len(chunk) <= _PIECE:
+            yield chunk
+        else:
+            view = memoryview(chunk)
+            yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
+
+
+def _exchange_one(client: Client, command: tuple[Any, ...]) -> Any:
+    return _exchange(client, [command])[0]
+
+
 def _execute_on(node: Client, command: tuple[Any, ...], _: Client) -> Any:
-    return node.execute_command(*command)
+    return _exchange_one(node, command)
 
 
 def _masters(client: Client) -> list[Client]:

@@ -207,8 +207,11 @@ class RedisStorage(Storage):
     # Copying
 
     def everyone(self) -> Iterator[str]:
+        seen: set[str] = set()
         for owners in self._scan(""):
-            yield from owners
+            found = set(owners) - seen
+            seen |= found
+            yield from found
 
     def dump(self, owner: str) -> Dump | None:
         fields = self._calls.all_fields(owner, 0.0)
@@ -244,9 +247,11 @@ class RedisStorage(Storage):
 
     def owners(self, prefix: str, moment: Moment) -> list[str]:
         return sorted(
-            owner
-            for owner, expiry in self._expiries(prefix)
-            if expiry is not None and expiry > moment.now and self._index(owner, moment)[1]
+            {
+                owner
+                for owner, expiry in self._expiries(prefix)
+                if expiry is not None and expiry > moment.now and self._index(owner, moment)[1]
+            }
         )
 
     def limit_expiry(self, prefix: str, latest: float) -> None:
@@ -272,19 +277,16 @@ class RedisStorage(Storage):
         return removed
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
-        """The owners whose names begin so, with their expiries."""
+        """The owners whose names begin so, with their expiries. Some may be given several times."""
         for owners in self._scan(prefix):
             commands = [("HGET", self._leases.keys(owner)[0], "expires") for owner in owners]
             yield from zip(owners, map(parse_expiry, self._server.execute_each(commands)), strict=True)
 
     def _scan(self, prefix: str) -> Iterator[list[str]]:
-        """The owners whose names begin so, each once."""
+        """The owners whose names begin so. Some may be given several times: to know, one would have to hold all."""
         start = f"{self._leases.prefix}{{"
-        seen: set[str] = set()
         for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*}"):
-            found = {key[len(start) : -1] for key in keys} - seen
-            seen |= found
-            yield list(found)
+            yield [key[len(start) : -1] for key in keys]
 
     # Transactions, and the end
 

@@ -32,7 +32,7 @@ from typing import Any
 from ...errors import StorageError
 from .patience import Patience, Queues
 from .scripts import COMMIT, MERGE, RELEASE
-from .server import Server, is_timeout
+from .server import Server, is_in_doubt, is_timeout
 
 SHORTEST_LEASE = 10.0
 
@@ -85,6 +85,7 @@ class Transaction:
     def __init__(self, leases: Leases, owner: str) -> None:
         self.leases = leases
         self.is_open = False
+        self._is_doomed = False
         self._server = leases.server
         self._owner = owner
         self._owners: list[str] = []
@@ -106,9 +107,9 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process != os.getpid():
+        if not self._is_here():
             self.is_open = False
-            return  # This is a fork from inside the block, which is the parent's.
+            return
         with self._one_call:  # A task that this context has started may be amid one.
             self.is_open = False
         _begun.set(_still_open())
@@ -120,7 +121,9 @@ class Transaction:
             raise
         finally:
             if error is not None:
-                self._undo(is_lost=is_timeout(error))
+                self._release(self._owners, error)
+                _call(self._if_undone)
+                self._if_undone.clear()
 
     def join(self, owner: str) -> None:
         """Take the lease on one more owner.
@@ -133,8 +136,13 @@ class Transaction:
                 return
             _, lease = self.leases.keys(owner)
             with self.leases.patience(owner) as patience:
-                while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
-                    patience.wait()
+                try:
+                    while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
+                        patience.wait()
+                except BaseException as error:
+                    if is_in_doubt(error):
+                        self._release([owner], error)
+                    raise
             self._owners.append(owner)
 
     def has(self, owner: str) -> bool:
@@ -150,17 +158,42 @@ class Transaction:
                     f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
                     "for it inside the block."
                 )
-            if writes:
-                self._now = now
-                self._written.add((owner, self._layers[-1]))
-            yield self._token, [*self.leases.keys(owner), *self._layer_keys(owner)]
+            keys = [*self.leases.keys(owner), *self._layer_keys(owner)]
+            self._check_doom()
+            if not writes:
+                yield self._token, keys
+                return
+            self._now = now
+            self._written.add((owner, self._layers[-1]))
+            with self._write():
+                yield self._token, keys
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        """A write into a layer. When it is not known whether it was done, nothing may be committed any more."""
+        try:
+            yield
+        except BaseException as error:
+            self._is_doomed = is_in_doubt(error)
+            raise
+
+    def _check_doom(self) -> None:
+        if self._is_doomed:
+            raise StorageError(
+                f"The whole transaction on {self._server.name} is undone, since it is not known whether a write in it "
+                "was done (see the error before). Leave the block, and begin anew."
+            )
 
     def _layer_keys(self, owner: str) -> list[str]:
         main, _ = self.leases.keys(owner)
         return [f"{main}:{self._token}:{number}" for number in self._layers]
 
+    def _is_here(self) -> bool:
+        """Whether this is not a fork from inside the block, which is the parent's."""
+        return self._process == os.getpid()
+
     def _check_process(self) -> None:
-        if self._process != os.getpid():
+        if not self._is_here():
             raise StorageError(
                 f"This process was forked inside a transaction on {self._server.name}, which is its parent's. "
                 "Start processes before the block begins, or after it ends."
@@ -176,11 +209,13 @@ class Transaction:
             self._layers.append(next(self._numbers))
             try:
                 yield
-                self._merge()
+                if self._is_here():
+                    self._merge()
             except BaseException:
-                self._forget_top()
-                _call(self._if_undone[undone:])
-                del self._if_undone[undone:]
+                if self._is_here():
+                    self._forget_top()
+                    _call(self._if_undone[undone:])
+                    del self._if_undone[undone:]
                 raise
             finally:
                 self._layers.pop()
@@ -192,14 +227,17 @@ class Transaction:
                     self._server.execute("DEL", self._layer_keys(owner)[-1], repeatable=True)
 
     def _merge(self) -> None:
+        self._check_doom()
         below, top = self._layers[-2:]
         for owner in self._owners:
             if (owner, top) in self._written:
                 self._written.add((owner, below))
                 keys = [*self.leases.keys(owner), *self._layer_keys(owner)]
-                self.check(self._server.run(MERGE, keys, self.leases.arguments(self._token, self._now)))
+                with self._write():
+                    self.check(self._server.run(MERGE, keys, self.leases.arguments(self._token, self._now)))
 
     def _commit(self) -> None:
+        self._check_doom()
         groups = [[*self.leases.keys(owner), self._layer_keys(owner)[0]] for owner in reversed(self._owners)]
         for keys in groups if self._server.is_cluster else [list(itertools.chain(*groups))]:
             self.check(self._server.run(COMMIT, keys, self.leases.arguments(self._token, self._now)))
@@ -217,15 +255,13 @@ class Transaction:
             )
         return answer
 
-    def _undo(self, is_lost: bool) -> None:
-        """Give the leases back, unless the server gives no answer; it removes by itself what is left."""
-        if not is_lost:
-            for owner in self._owners:
+    def _release(self, owners: list[str], error: BaseException) -> None:
+        """Give leases back, unless the server gives no answer; it removes by itself what is left."""
+        if not is_timeout(error):
+            for owner in owners:
                 _, lease = self.leases.keys(owner)
                 with suppress(StorageError):
                     self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token], repeatable=True)
-        _call(self._if_undone)
-        self._if_undone.clear()
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something done if what this transaction has done so far is undone."""

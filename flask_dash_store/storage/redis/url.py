@@ -14,7 +14,7 @@ try:
     from redis import exceptions as exceptions
     from redis.backoff import NoBackoff
     from redis.cluster import ClusterNode, RedisCluster
-    from redis.connection import SSLConnection, parse_url
+    from redis.connection import Connection, SSLConnection, parse_url
     from redis.retry import Retry
     from redis.sentinel import MasterNotFoundError as MasterNotFoundError
     from redis.sentinel import Sentinel
@@ -29,6 +29,10 @@ Client = Any  # redis-py's own types do not say which of its many results a comm
 DEFAULT_PREFIX = "user_store:"
 # A brace would move the hash tag that keeps an owner's keys in one slot; the others are SCAN's own.
 _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
+# Others of redis-py's, such as decode_responses or socket_timeout, would change what the package rests on.
+_OPTION = re.compile(
+    "db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
+)
 _FORMS = (
     "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
     "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name after it, and "
@@ -62,6 +66,11 @@ def parse(url: str, prefix: str, patience: float) -> Target:
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
             raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
+        if not all(map(_OPTION.fullmatch, query)):
+            raise _Wrong(
+                "it has an option that is none of prefix, db, username, password, sentinel_username, "
+                "sentinel_password, client_name, health_check_interval and ssl_…"
+            )
         scheme, _, way = parts.scheme.partition("+")
         make = _WAYS[way, scheme]
         name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), patience)
@@ -79,6 +88,7 @@ _Made = tuple[str, Callable[[], Client]]
 
 
 def _single(parts: SplitResult, patience: float) -> _Made:
+    _database(parts.path.strip("/"))
     options = _options(parts.geturl())
     name = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
     return name, _connector(parts.geturl(), _bounded(patience) | _KEEPALIVE)
@@ -106,8 +116,8 @@ def _by_sentinels(parts: SplitResult, patience: float) -> _Made:
     credentials = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     # All sentinels together have the time of one answer.
     sentinel_options = _bounded(patience / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
-    if options.get("ssl"):
-        sentinel_options["ssl"] = True
+    sentinel_options |= {name: value for name, value in options.items() if name.startswith("ssl")}
+    _check(options)
 
     def connect() -> Client:
         bounded = _bounded(patience) | _KEEPALIVE | options
@@ -121,7 +131,9 @@ def _cluster(parts: SplitResult, patience: float) -> _Made:
     hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
     if options.pop("db", 0):
         raise _Wrong("a cluster has no databases")
-    bounded = _bounded(patience) | _KEEPALIVE | options
+    _check(options)
+    # All nodes together have the time of one answer.
+    bounded = _bounded(patience) | _KEEPALIVE | options | {"socket_connect_timeout": patience / len(hosts)}
 
     def connect() -> Client:
         nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
@@ -148,11 +160,24 @@ def _hosts_and_options(parts: SplitResult, db: str, default_port: int) -> tuple[
         if not one.hostname:
             raise _Wrong("it names no host")
         hosts.append((one.hostname, one.port or default_port))
-    options = _options(f"{parts.scheme}://{credentials}{at}host/{int(db or 0)}?{parts.query}")
+    options = _options(f"{parts.scheme}://{credentials}{at}host/{_database(db)}?{parts.query}")
     if options.pop("connection_class", None) is SSLConnection:
         options["ssl"] = True
     del options["host"]
     return hosts, options
+
+
+def _check(options: dict[str, Any]) -> None:
+    """
+    :raises TypeError: when there is one that a connection, which is made here and connects to nothing, does not take
+    """
+    own = {name: value for name, value in options.items() if name != "ssl"}
+    (SSLConnection if "ssl" in options else Connection)(**own)
+
+
+def _database(text: str) -> int:
+    """redis-py would take one that is no number for the first."""
+    return int(text or 0)
 
 
 def _options(url: str) -> dict[str, Any]:
