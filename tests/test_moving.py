@@ -394,7 +394,7 @@ def test_a_file_to_copy_from_that_is_not_there_is_a_message_and_not_made(tmp_pat
         ("redis://127.0.0.1:1/0", "127.0.0.1:1"),
         ("redis://host/nonsense?x=1", "USER_STORE_URL"),
         ("postgresql://nobody@127.0.0.1:1/db", "127.0.0.1"),
-        ("postgresql://host/db?nonsense=1", "nonsense"),
+        ("postgresql://host/db?nonsense=1", "query parameter"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 1])
