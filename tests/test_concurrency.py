@@ -185,7 +185,7 @@ def test_a_task_that_was_started_in_a_transaction_has_its_own_after_its_end(path
 # Threads and forks inside a transaction
 
 
-@pytest.fixture(params=["sqlite_file", "postgresql"])
+@pytest.fixture(params=["sqlite_file", "redis", "postgresql"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     storage = SHARED[request.param](tmp_path, timeout=0.2)
     yield storage

@@ -29,7 +29,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
-from ...errors import StorageError
+from ...errors import StorageBusy, StorageError
 from .patience import Patience, Queues
 from .scripts import COMMIT, MERGE, RELEASE
 from .server import Server, is_in_doubt, is_timeout
@@ -51,7 +51,7 @@ class Leases:
     def __init__(self, server: Server, prefix: str, timeout: float, lease: float, keep_ended: float) -> None:
         self.server = server
         self.prefix = prefix
-        self._timeout = timeout
+        self.timeout = timeout
         self._queues: dict[int, Queues] = {}
         self.milliseconds = int(lease * 1000)
         self.keep_ended = int(keep_ended * 1000)
@@ -72,7 +72,7 @@ class Leases:
         """What somebody has who wants to write to an owner while another one may."""
         # In a fork, the locks of the parent's threads would never be released.
         queues = self._queues.setdefault(os.getpid(), Queues())
-        return Patience(self.server, queues, owner, self._timeout if wait else 0)
+        return Patience(self.server, queues, owner, self.timeout if wait else 0)
 
     def arguments(self, token: str, now: float) -> list[Any]:
         """What every script gets before its own arguments."""
@@ -130,8 +130,7 @@ class Transaction:
 
         :raises StorageBusy: when others do not give it back in time
         """
-        self._check_process()
-        with self._one_call:
+        with self._one_at_a_time():
             if owner in self._owners:
                 return
             _, lease = self.leases.keys(owner)
@@ -151,8 +150,7 @@ class Transaction:
     @contextmanager
     def call(self, owner: str, now: float, writes: bool) -> Iterator[tuple[str, list[str]]]:
         """A call for an owner that has joined, with the token and the keys that its script gets."""
-        self._check_process()
-        with self._one_call:
+        with self._one_at_a_time():
             if not self.is_open:
                 raise StorageError(
                     f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
@@ -192,6 +190,22 @@ class Transaction:
         """Whether this is not a fork from inside the block, which is the parent's."""
         return self._process == os.getpid()
 
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Keep out the other threads that are in this transaction, in this process."""
+        self._check_process()
+        timeout = self.leases.timeout
+        if not self._one_call.acquire(timeout=timeout):
+            raise StorageBusy(
+                f"A nested block, or a call, of another thread in the same transaction on {self._server.name} took "
+                f"longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
+                "Do not wait for a thread inside a nested block."
+            )
+        try:
+            yield
+        finally:
+            self._one_call.release()
+
     def _check_process(self) -> None:
         if not self._is_here():
             raise StorageError(
@@ -202,8 +216,7 @@ class Transaction:
     @contextmanager
     def part(self, owner: str) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
-        self._check_process()
-        with self._one_call:  # Parts of different threads must not overlap.
+        with self._one_at_a_time():  # Parts of different threads must not overlap.
             self.join(owner)
             undone = len(self._if_undone)
             self._layers.append(next(self._numbers))
