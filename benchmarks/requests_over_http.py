@@ -30,7 +30,7 @@ def measure(bench: Bench) -> Result:
     if bench.is_quick:
         bench.leave_out("the other apps, and a request that only reads", "left out by --quick")
     kinds = [kind for kind in KINDS if not bench.is_quick or kind in KINDS_IN_QUICK]
-    rounds = bench.choose(1, 7)
+    rounds = bench.choose(1, 3)
     bench.expect(len(apps) * len(kinds) * rounds)
     with serve([app.name for app in apps], bench.place.inside("http")) as ports:
         subjects = {}

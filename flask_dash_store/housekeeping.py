@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 
 from .errors import StorageBusy, StorageError
@@ -55,10 +56,12 @@ class Housekeeping:
     def run_to_the_end(self) -> int:
         """Purge all that has expired. Returns how many sessions, and users, were removed."""
         total = 0
+        # A storage that keeps no index of what has expired looks through all of it for each batch.
+        batch = sys.maxsize if self._storage.purges_itself else BATCH
         self._mend_expiries(self._clock())
         while True:
             began = time.monotonic()
-            owners, keys = self._purge(self._clock(), BATCH, wait=True)
+            owners, keys = self._purge(self._clock(), batch, wait=True)
             total += owners
             if owners == keys == 0:
                 return total
