@@ -28,9 +28,9 @@ from .servers import postgresql_server, redis_server
 from .small_values import VALUE
 
 PROCESSES = 4
-SESSIONS = 20_000
-MOVED = 100_000
-SECONDS = 3.0
+SESSIONS = 4000
+MOVED = 10_000
+SECONDS = 2.0
 FRAME_BYTES = 50 * 10**6
 
 
