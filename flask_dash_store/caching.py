@@ -40,7 +40,7 @@ def _is_targeted(header: str) -> bool:
 
 def _allows_sharing(control: ResponseCacheControl) -> bool | None:
     """What the directives say; None when they say nothing of it."""
-    if control.private or control.no_store:
+    if _is_private(control) or control.no_store:
         return False
     if control.public or (control.s_maxage or 0) > 0:
         return True
@@ -49,11 +49,15 @@ def _allows_sharing(control: ResponseCacheControl) -> bool | None:
     return None if control.max_age is None else control.max_age > 0
 
 
+def _is_private(control: ResponseCacheControl) -> bool:
+    return control.private in (True, "*")  # Qualified, as in private="Set-Cookie", it speaks of single headers.
+
+
 def keep_private(headers: Headers) -> None:
     """Forbid shared caches to keep the response, unless it says already who may keep it."""
     value = _values(headers, "cache-control")
     control = _control(value)
-    if not (control.private or control.no_store):
+    if not (_is_private(control) or control.no_store):
         _replace(headers, "Cache-Control", f"{value}, private" if value else "private")
 
 

@@ -199,6 +199,7 @@ PUBLIC = [
     {"cache-control": "max-age=60", "Expires": PAST},
     {"Expires": FUTURE},
     {"Cache-Control": "private", "CDN-Cache-Control": "max-age=60"},
+    {"Cache-Control": 'public, private="X-Header"'},
     {"Cache-Control": "no-store", "Surrogate-Control": "max-age=60"},
     {"Cache-Control": "no-cache", "Cloudflare-CDN-Cache-Control": "public"},
 ]
