@@ -123,7 +123,7 @@ def set_clock(clock_file: Path, now: float) -> None:
 
 
 def measure(bench: Bench) -> Result:
-    count, rounds = bench.choose(10_000, REQUIRED), bench.choose(1, 3)
+    count, rounds = bench.choose(10_000, REQUIRED), bench.choose(1, 2)
     result = Result("purging", TITLE, ABOUT.format(count=count))
     bench.expect(len(ARMS) * rounds)
     place = bench.place.inside("purging")

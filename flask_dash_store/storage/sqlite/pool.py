@@ -202,11 +202,12 @@ class Pool:
 
     def checkpoint(self, truncate: bool = False) -> None:
         """Copy the WAL into the database, as far as readers let it; or wait for them, and leave it empty."""
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
             connection = self.acquire()
             try:
-                connection.wal_checkpoint(mode=mode)
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if truncate:  # Writers wait for this one, so it is left little to do.
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             finally:
                 self.release(connection)
         except apsw.BusyError:
