@@ -12,8 +12,9 @@ import pytest
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, StorageFull, UserStore, UserStoreError, UserStoreMiddleware
+from flask_dash_store.storage.block import current_block
 from flask_dash_store.storage.sqlite.pool import Pool
-from flask_dash_store.storage.sqlite.transaction import current_transaction
+from flask_dash_store.storage.sqlite.transaction import Transaction
 
 LARGE = 200_000
 
@@ -33,7 +34,7 @@ def store(tmp_path: Path) -> UserStore:
 
 def limit_pages(store: UserStore, pages: int) -> None:
     """Let the database grow by so many pages and no more, as on a disk that is nearly full."""
-    transaction = current_transaction(store._storage._database._pool)
+    transaction = current_block(store._storage._database._pool, Transaction)
     (count,) = transaction.execute("PRAGMA page_count")[0]
     transaction.execute(f"PRAGMA max_page_count = {count + pages}")
 

@@ -1,26 +1,18 @@
-"""Transactions on PostgreSQL, and how the calls of one context find the one they are in.
-
-It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and what
-one of them has begun is no business of the others.
-"""
+"""Transactions on PostgreSQL, and the calls that join the one they are in."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import TracebackType
 
 import psycopg
 
-from ...errors import StorageBusy, StorageError
+from ...errors import StorageError
+from ..block import Block, current_block
 from .connection import Bindings, Row
 from .pool import Pool
-
-_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.postgresql_transactions", default=())
 
 
 class Database:
@@ -79,35 +71,28 @@ class Database:
                 yield transaction
 
     def _current(self) -> Transaction | None:
-        for transaction in _begun.get():
-            if transaction.pool is self._pool and transaction.is_open:
-                return transaction
-        return None
+        return current_block(self._pool, Transaction)
 
     def close(self) -> None:
         self._pool.close()
 
 
-class Transaction:
-    """A transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
+class Transaction(Block):
+    """A transaction of one context.
 
     :param locks: statements that are run when it begins
     """
 
     def __init__(self, pool: Pool, locks: list[str]) -> None:
+        super().__init__(pool, f"the {pool.name}", pool.timeout)
         self.pool = pool
-        self.is_open = False
         self._locks = locks
-        self._one_call = threading.RLock()
         self._savepoints = itertools.count()
-        self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
         begin = "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *self._locks])
         self._connection, _ = self.pool.start(begin, may_repeat=True)
-        self._process = os.getpid()
-        self.is_open = True
-        _begun.set((self, *_still_open()))
+        self._open()
         return self
 
     def __exit__(
@@ -116,9 +101,7 @@ class Transaction:
         if not self._is_ours():
             self.is_open = False
             return  # This is a fork from inside the block. The transaction and its connection are the parent's.
-        with self._one_call:  # A task that this context has started may be amid one.
-            self.is_open = False
-        _begun.set(_still_open())
+        self._shut()
         is_committed = False
         try:
             if error is None:
@@ -127,7 +110,7 @@ class Transaction:
         finally:
             self.pool.release(self._connection)  # which rolls back what is not committed
             if not is_committed:
-                _call(self._if_undone)
+                self._tell_undone()
 
     def _commit(self) -> None:
         if not self._connection.is_in_transaction():
@@ -137,18 +120,10 @@ class Transaction:
         except psycopg.Error as error:
             raise self.pool.fault(error, is_in_doubt=self._connection.closed) from error
 
-    def if_undone(self, call: Callable[[], None]) -> None:
-        """Have something done if what this transaction has done so far is undone."""
-        self._if_undone.append(call)
-
     def execute(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
         with self._one_at_a_time():
-            if not self.is_open:
-                raise StorageError(
-                    f"The transaction on the {self.pool.name} that this task or thread was started in has ended. Wait "
-                    "for it inside the block."
-                )
+            self._check_open()
             if not self._connection.is_in_transaction():
                 raise self._undone()
             return self._run(sql, args, nbytes)
@@ -158,28 +133,6 @@ class Transaction:
             return self._connection.run(sql, args, nbytes)
         except psycopg.Error as error:
             raise self.pool.fault(error) from error
-
-    def _is_ours(self) -> bool:
-        return self._process == os.getpid()
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Keep out the other threads that are in this transaction, in this process."""
-        if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
-            raise StorageError(
-                f"This process was forked inside a transaction on the {self.pool.name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-        if not self._one_call.acquire(timeout=self.pool.timeout):
-            raise StorageBusy(
-                f"A nested block, or a call, of another thread in the same transaction on the {self.pool.name} took "
-                f"longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
-                "Do not wait for a thread inside a nested block."
-            )
-        try:
-            yield
-        finally:
-            self._one_call.release()
 
     def _undone(self) -> StorageError:
         return StorageError(
@@ -202,18 +155,8 @@ class Transaction:
             except BaseException:
                 if self._is_ours() and self.is_open and self._connection.can_roll_back():
                     self._run(f"ROLLBACK TO {name}; RELEASE {name}")
-                    _call(self._if_undone[undone:])
-                    del self._if_undone[undone:]
+                    self._tell_undone(undone)
                 raise
-
-
-def _call(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
-
-
-def _still_open() -> tuple[Transaction, ...]:
-    return tuple(transaction for transaction in _begun.get() if transaction.is_open)
 
 
 def _literal(text: str) -> str:

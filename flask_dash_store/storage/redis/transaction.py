@@ -20,23 +20,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
-from ...errors import StorageBusy, StorageError
+from ...errors import StorageError
+from ..block import Block, current_block
 from .patience import Patience, Queues
 from .scripts import COMMIT, MERGE, RELEASE
 from .server import Server, is_in_doubt, is_timeout
 
 SHORTEST_LEASE = 10.0
-
-_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.redis_transactions", default=())
 
 
 class Leases:
@@ -58,10 +55,7 @@ class Leases:
 
     def current(self) -> Transaction | None:
         """The transaction that the present context is in; None when it is in none."""
-        for transaction in _begun.get():
-            if transaction.leases is self and transaction.is_open:
-                return transaction
-        return None
+        return current_block(self, Transaction)
 
     def keys(self, owner: str) -> list[str]:
         """The keys of an owner's hash and its lease."""
@@ -79,40 +73,34 @@ class Leases:
         return [token, self.milliseconds, self.keep_ended, repr(now)]
 
 
-class Transaction:
-    """A block of one context: of a thread, or of an asyncio task and the tasks it starts."""
+class Transaction(Block):
+    """A block of one context, on an owner and on those that join it."""
 
     def __init__(self, leases: Leases, owner: str) -> None:
+        super().__init__(leases, leases.server.name, leases.timeout)
         self.leases = leases
-        self.is_open = False
         self._is_doomed = False
         self._server = leases.server
         self._owner = owner
         self._owners: list[str] = []
         self._token = token_hex(16)
-        self._one_call = threading.RLock()
         self._numbers = itertools.count(1)
         self._layers = [next(self._numbers)]
         self._written: set[tuple[str, int]] = set()
         self._now = time.time()
-        self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
-        self._process = os.getpid()
         self.join(self._owner)
-        self.is_open = True
-        _begun.set((self, *_still_open()))
+        self._open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._is_here():
+        if not self._is_ours():
             self.is_open = False
             return
-        with self._one_call:  # A task that this context has started may be amid one.
-            self.is_open = False
-        _begun.set(_still_open())
+        self._shut()
         try:
             if error is None:
                 self._commit()
@@ -122,8 +110,7 @@ class Transaction:
         finally:
             if error is not None:
                 self._release(self._owners, error)
-                _call(self._if_undone)
-                self._if_undone.clear()
+                self._tell_undone()
 
     def join(self, owner: str) -> None:
         """Take the lease on one more owner.
@@ -151,11 +138,7 @@ class Transaction:
     def call(self, owner: str, now: float, writes: bool) -> Iterator[tuple[str, list[str]]]:
         """A call for an owner that has joined, with the token and the keys that its script gets."""
         with self._one_at_a_time():
-            if not self.is_open:
-                raise StorageError(
-                    f"The transaction on {self._server.name} that this task or thread was started in has ended. Wait "
-                    "for it inside the block."
-                )
+            self._check_open()
             keys = [*self.leases.keys(owner), *self._layer_keys(owner)]
             self._check_doom()
             if not writes:
@@ -186,33 +169,6 @@ class Transaction:
         main, _ = self.leases.keys(owner)
         return [f"{main}:{self._token}:{number}" for number in self._layers]
 
-    def _is_here(self) -> bool:
-        """Whether this is not a fork from inside the block, which is the parent's."""
-        return self._process == os.getpid()
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Keep out the other threads that are in this transaction, in this process."""
-        self._check_process()
-        timeout = self.leases.timeout
-        if not self._one_call.acquire(timeout=timeout):
-            raise StorageBusy(
-                f"A nested block, or a call, of another thread in the same transaction on {self._server.name} took "
-                f"longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
-                "Do not wait for a thread inside a nested block."
-            )
-        try:
-            yield
-        finally:
-            self._one_call.release()
-
-    def _check_process(self) -> None:
-        if not self._is_here():
-            raise StorageError(
-                f"This process was forked inside a transaction on {self._server.name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-
     @contextmanager
     def part(self, owner: str) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
@@ -222,13 +178,12 @@ class Transaction:
             self._layers.append(next(self._numbers))
             try:
                 yield
-                if self._is_here():
+                if self._is_ours():
                     self._merge()
             except BaseException:
-                if self._is_here():
+                if self._is_ours():
                     self._forget_top()
-                    _call(self._if_undone[undone:])
-                    del self._if_undone[undone:]
+                    self._tell_undone(undone)
                 raise
             finally:
                 self._layers.pop()
@@ -275,16 +230,3 @@ class Transaction:
                 _, lease = self.leases.keys(owner)
                 with suppress(StorageError):
                     self._server.run(RELEASE, [lease, *self._layer_keys(owner)], [self._token], repeatable=True)
-
-    def if_undone(self, call: Callable[[], None]) -> None:
-        """Have something done if what this transaction has done so far is undone."""
-        self._if_undone.append(call)
-
-
-def _call(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
-
-
-def _still_open() -> tuple[Transaction, ...]:
-    return tuple(transaction for transaction in _begun.get() if transaction.is_open)

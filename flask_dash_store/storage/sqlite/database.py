@@ -8,8 +8,9 @@ from functools import partial
 
 import apsw
 
+from ..block import current_block
 from .pool import Pool
-from .transaction import Bindings, Row, Transaction, current_transaction
+from .transaction import Bindings, Row, Transaction
 
 
 class Database:
@@ -20,7 +21,7 @@ class Database:
 
     def select(self, sql: str, args: Bindings = ()) -> list[Row]:
         """All rows of a query."""
-        transaction = current_transaction(self._pool)
+        transaction = current_block(self._pool, Transaction)
         if transaction is not None:
             return transaction.execute(sql, args)
         connection = self._pool.acquire()
@@ -37,7 +38,7 @@ class Database:
 
     def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
         """The row of a query that gives one at most; None when it gives none."""
-        transaction = current_transaction(self._pool)
+        transaction = current_block(self._pool, Transaction)
         if transaction is not None:
             rows = transaction.execute(sql, args)
             return rows[0] if rows else None
@@ -59,7 +60,7 @@ class Database:
 
         :raises StorageBusy: when others write for longer than the pool's timeout
         """
-        transaction = current_transaction(self._pool)
+        transaction = current_block(self._pool, Transaction)
         if transaction is not None:
             transaction.execute(sql, args)
             return transaction.changes
@@ -87,7 +88,7 @@ class Database:
 
     def if_undone(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""
-        transaction = current_transaction(self._pool)
+        transaction = current_block(self._pool, Transaction)
         if transaction is not None:
             transaction.then(if_undone=call)
 
@@ -98,7 +99,7 @@ class Database:
         :param wait: whether to wait for other writers
         :raises StorageBusy: when others write for longer than the pool's timeout, or at all
         """
-        outer = current_transaction(self._pool)
+        outer = current_block(self._pool, Transaction)
         if outer is not None:
             with outer.savepoint():
                 yield outer
@@ -124,7 +125,7 @@ class Database:
 
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""
-        return current_transaction(self._pool) is not None
+        return current_block(self._pool, Transaction) is not None
 
     def checkpoint(self, truncate: bool = False) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins it anew.

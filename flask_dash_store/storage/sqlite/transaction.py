@@ -1,8 +1,4 @@
-"""A write transaction, and how the calls of one context find the one they are in.
-
-It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and what
-one of them has begun is no business of the others.
-"""
+"""A write transaction, which a fork does not cut in two."""
 
 from __future__ import annotations
 
@@ -11,33 +7,21 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 import apsw
 
-from ...errors import StorageBusy, StorageError
+from ...errors import StorageError
+from ..block import Block, current_block
 from .pool import Pool, pools
 
 Row = tuple[Any, ...]
 Bindings = Sequence[Any] | Mapping[str, Any]
 
-_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
 
-
-def current_transaction(pool: Pool) -> Transaction | None:
-    """The transaction on this pool that the present context is in; None when it is in none."""
-    begun = _begun.get()
-    if begun:
-        for transaction in begun:
-            if transaction.pool is pool and transaction.is_open:
-                return transaction
-    return None
-
-
-class Transaction:
-    """A write transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
+class Transaction(Block):
+    """A write transaction of one context.
 
     It takes SQLite's write lock when it begins, so that what it reads cannot change before it writes.
 
@@ -45,14 +29,12 @@ class Transaction:
     """
 
     def __init__(self, pool: Pool, wait: bool) -> None:
+        super().__init__(pool, pool.name, pool.timeout)
         self.pool = pool
-        self.is_open = False
         self._patience = pool.timeout if wait else 0.0
         self._writer = pool.writer
-        self._one_call = threading.RLock()
         self._savepoints = itertools.count()
         self._if_committed: list[Callable[[], None]] = []
-        self._if_undone: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
         patience = self.pool.take_turn(self._patience)
@@ -60,9 +42,7 @@ class Transaction:
             self._connection = self.pool.acquire()
             try:
                 self._begin(patience)
-                self._process = os.getpid()
-                self.is_open = True
-                _begun.set((self, *_still_open()))
+                self._open()
             except BaseException:
                 self.is_open = False
                 self.pool.release(self._connection)
@@ -88,9 +68,7 @@ class Transaction:
             self.is_open = False
             return  # This is a fork from inside the block. The transaction and its connection are the parent's.
         try:
-            with self._one_call:  # A task that this context has started may be amid one.
-                self.is_open = False
-            _begun.set(_still_open())
+            self._shut()
             if error is None:
                 self._commit()
             else:
@@ -100,7 +78,8 @@ class Transaction:
                 self.pool.release(self._connection)
             finally:
                 self._writer.release()
-        _call(self._if_committed)
+        for call in self._if_committed:
+            call()
         self.pool.checkpoint_if_due()
 
     def _commit(self) -> None:
@@ -120,24 +99,20 @@ class Transaction:
             with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
         self._if_committed.clear()
-        _call(self._if_undone)
+        self._tell_undone()
 
     def then(self, if_committed: Callable[[], None] | None = None, if_undone: Callable[[], None] | None = None) -> None:
         """Have something done once what this transaction has done so far is committed, or is undone."""
         if if_committed is not None:
             self._if_committed.append(if_committed)
         if if_undone is not None:
-            self._if_undone.append(if_undone)
+            self.if_undone(if_undone)
 
     def execute(self, sql: str, args: Bindings = ()) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
         self._take_turn()
         try:
-            if not self.is_open:
-                raise StorageError(
-                    f"The transaction on {self.pool.name} that this task or thread was started in has ended. Wait for "
-                    "it inside the block."
-                )
+            self._check_open()
             if not self._connection.in_transaction:
                 raise self._undone()
             return self._connection.execute(sql, args).fetchall()
@@ -145,23 +120,6 @@ class Transaction:
             raise self.pool.fault(error, self._connection) from error
         finally:
             self._one_call.release()
-
-    def _is_ours(self) -> bool:
-        return self._process == os.getpid()
-
-    def _take_turn(self) -> None:
-        """Keep out the other threads that are in this transaction, in this process."""
-        if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
-            raise StorageError(
-                f"This process was forked inside a transaction on {self.pool.name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-        if not self._one_call.acquire(timeout=self.pool.timeout):
-            raise StorageBusy(
-                f"A nested block, or a call, of another thread in the same transaction on {self.pool.name} took "
-                f"longer than the {self.pool.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
-                "Do not wait for a thread inside a nested block."
-            )
 
     def _undone(self) -> StorageError:
         return StorageError(
@@ -189,21 +147,11 @@ class Transaction:
                     self.execute(f"ROLLBACK TO {name}")
                     self.execute(f"RELEASE {name}")
                     del self._if_committed[committed:]
-                    _call(self._if_undone[undone:])
-                    del self._if_undone[undone:]
+                    self._tell_undone(undone)
                 raise
             self.execute(f"RELEASE {name}")
         finally:
             self._one_call.release()
-
-
-def _call(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
-
-
-def _still_open() -> tuple[Transaction, ...]:
-    return tuple(transaction for transaction in _begun.get() if transaction.is_open)
 
 
 class _Fork:
@@ -221,7 +169,7 @@ class _Fork:
             self._held.append(pool)
         for pool in self._held:
             # A fork inside a transaction of its own would wait for itself.
-            pool.drain_for_fork(wait=current_transaction(pool) is None)
+            pool.drain_for_fork(wait=current_block(pool, Transaction) is None)
 
     def after_in_parent(self) -> None:
         try:
