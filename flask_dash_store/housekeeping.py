@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 
 from .errors import StorageBusy, StorageError
 from .mapping import Backend
@@ -14,7 +13,7 @@ logger = logging.getLogger("flask_dash_store")
 INTERVAL = 60.0
 # After a response there is time for a few, while the next request waits for this thread or for the turn to write; and
 # then for a few more after a pause, or purging very many would take all of the processor.
-FEW = 100
+FEW = 16
 PAUSE = 0.05
 BATCH = 200
 
@@ -60,13 +59,10 @@ class Housekeeping:
         batch = sys.maxsize if self._storage.purges_itself else BATCH
         self._mend_expiries(self._clock())
         while True:
-            began = time.monotonic()
             owners, keys = self._purge(self._clock(), batch, wait=True)
             total += owners
             if owners == keys == 0:
                 return total
-            # SQLite has no queue for writers: who waits looks again now and then, and must find the turn free.
-            time.sleep(time.monotonic() - began)
 
     def _mend_expiries(self, now: float) -> None:
         """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
+from flask_dash_store.storage.sqlite.purging import PURGED_TOGETHER
 
 NOW = Moment(1000, 2000, 0)
 LATER = Moment(2000, 3000, 0)
@@ -254,6 +256,27 @@ def test_a_lock_held_elsewhere_is_an_error_that_names_the_setting_and_passes(pat
         holder.communicate(timeout=60)
     assert write(storage, "k") == ["k"]
     storage.close()
+
+
+def test_a_purge_leaves_the_turn_to_write_to_others_after_each_step(path) -> None:
+    storage, neighbour = SqliteStorage(path), SqliteStorage(path)
+    for n in range(2000):
+        storage.set(f"user {n}", "k", small(b"v"), NOW)
+
+    def left() -> int:
+        return neighbour._database.select('SELECT COUNT(*) FROM "sessions" WHERE value = ?', (NOW.expires,))[0][0]
+
+    passed = []
+    with ThreadPoolExecutor(1) as threads:
+        purge = threads.submit(storage.purge, LATER.now, 0, 2000, wait=True)
+        while not purge.done():
+            before = left()
+            neighbour.set("ann", "k", small(b"v"), LATER)
+            passed.append((before - left()) // PURGED_TOGETHER)
+        assert purge.result() == 2000
+    assert statistics.median(passed) <= 1  # This thread itself is kept from running now and then.
+    storage.close()
+    neighbour.close()
 
 
 def test_many_can_open_a_new_file_at_once(path) -> None:

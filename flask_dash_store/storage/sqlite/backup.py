@@ -89,7 +89,7 @@ class Backup:
             raise StorageError(f"{source} is no backup of {self._filename}.")
         source = source.resolve()
         try:
-            copy = connect(str(source), timeout=0, synchronous="FULL")
+            copy = connect(str(source), synchronous="FULL")
             try:
                 _check_whole(source, copy)
                 self._restore(source, copy)

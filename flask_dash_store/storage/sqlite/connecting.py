@@ -11,20 +11,19 @@ from ..base import Synchronous
 from .database import Database
 from .filesystem import advice
 from .format import check_format
-from .pool import WAL_PAGES, is_cooperative
+from .pool import WAL_PAGES
 
 PAGE_BYTES = 4096
 
 
-def connect(filename: str, timeout: float, synchronous: Synchronous) -> apsw.Connection:
-    """A connection that waits for other writers, overwrites what is deleted, and trusts nothing in the file.
+def connect(filename: str, synchronous: Synchronous) -> apsw.Connection:
+    """A connection that waits for nobody, overwrites what is deleted, and trusts nothing in the file.
 
     :raises UnknownFormat: when the file was written by a newer version of this package, or by another program
     """
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
     connection = apsw.Connection(filename, flags=flags)
-    connection.set_busy_timeout(0 if is_cooperative() else int(timeout * 1000))
     for pragma in (
         f"synchronous = {synchronous}",
         "secure_delete = ON",

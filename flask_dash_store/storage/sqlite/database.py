@@ -27,10 +27,8 @@ class Database:
         connection = self._pool.acquire()
         try:
             return connection.execute(sql, args).fetchall()
-        except apsw.BusyError as error:
-            return self._pool.wait_for_others(
-                error, self._pool.timeout, lambda: connection.execute(sql, args).fetchall()
-            )
+        except apsw.BusyError:
+            return self._pool.wait_for_others(lambda: connection.execute(sql, args).fetchall(), self._pool.timeout)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -46,10 +44,8 @@ class Database:
         try:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
-        except apsw.BusyError as error:
-            return self._pool.wait_for_others(
-                error, self._pool.timeout, lambda: connection.execute(sql, args).fetchone()
-            )
+        except apsw.BusyError:
+            return self._pool.wait_for_others(lambda: connection.execute(sql, args).fetchone(), self._pool.timeout)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -69,14 +65,10 @@ class Database:
         try:
             connection = pool.acquire()
             try:
-                if patience == pool.timeout:
-                    connection.execute(sql, args)
-                else:
-                    with pool.waiting(connection, patience):
-                        connection.execute(sql, args)
+                connection.execute(sql, args)
                 changes = connection.changes()
-            except apsw.BusyError as error:
-                changes = pool.wait_for_others(error, patience, partial(_change, connection, sql, args))
+            except apsw.BusyError:
+                changes = pool.wait_for_others(partial(_change, connection, sql, args), patience)
             except apsw.Error as error:
                 raise pool.fault(error, connection) from error
             finally:

@@ -18,9 +18,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import BuiltinFunctionType
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import apsw
@@ -28,6 +28,7 @@ import apsw
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from .files import NO_SPACE
 from .identity import FileIdentity
+from .waiting import call_again, take
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -36,7 +37,6 @@ Connect = Callable[[], apsw.Connection]
 T = TypeVar("T")
 
 MAX_IDLE = 16
-COOPERATIVE_PAUSE = 0.005
 
 # A checkpoint waits for the disk, and copies each changed page once however often it has changed. While requests
 # write, one can end without having caught up with them; a WAL that has grown this much longer gets one for which
@@ -47,19 +47,11 @@ LONG_WAL_PAGES = 8 * WAL_PAGES
 pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-def is_cooperative() -> bool:
-    """Whether gevent has replaced what waiting is, so that nothing may wait that it does not know of.
-
-    SQLite's busy handler would stop all greenlets of the process, so connections are opened without one.
-    """
-    return not isinstance(time.sleep, BuiltinFunctionType)
-
-
 class Pool:
     """The connections of one storage in this process, and the turn of its writers.
 
     SQLite lets one connection write at a time. Threads of this process wait for :attr:`writer`, and only the one
-    that has it waits for other processes, in SQLite's busy handler.
+    that has it waits for other processes.
 
     :param connect: opens and prepares a connection
     :param name: what error messages call the database
@@ -95,7 +87,7 @@ class Pool:
             self.check_open()
             self._follow_file()
             try:
-                connection = self._connect()
+                connection = call_again(self._connect, self.timeout)
             except apsw.Error as error:
                 raise self.fault(error) from error
             self._open.add(connection)
@@ -139,7 +131,7 @@ class Pool:
         """
         if not self.writer.acquire(blocking=False):
             began = time.monotonic()
-            if not _acquire(self.writer, patience):
+            if not take(self.writer, patience):
                 raise self.busy()
             patience = max(0.0, patience - (time.monotonic() - began))
         try:
@@ -153,35 +145,15 @@ class Pool:
             raise
         return patience
 
-    def wait_for_others(self, error: apsw.Error, patience: float, call: Callable[[], T]) -> T:
-        """What to do when another process is in the way of a call: call again, for so many seconds, or give up.
-
-        SQLite itself has waited already, unless gevent has replaced what waiting is; see :func:`is_cooperative`.
+    def wait_for_others(self, call: Callable[[], T], patience: float) -> T:
+        """Call again what another process was in the way of, for so many seconds.
 
         :raises StorageBusy: when it is still in the way
         """
-        deadline = time.monotonic() + patience
-        while is_cooperative() and time.monotonic() < deadline:
-            time.sleep(COOPERATIVE_PAUSE)
-            try:
-                return call()
-            except apsw.BusyError:
-                pass
-            except apsw.Error as other:
-                raise self.fault(other) from other
-        raise self.fault(error) from error
-
-    @contextmanager
-    def waiting(self, connection: apsw.Connection, patience: float) -> Iterator[None]:
-        """Have SQLite wait for other processes for so many seconds."""
-        if patience == self.timeout or is_cooperative():
-            yield
-            return
-        connection.set_busy_timeout(int(patience * 1000))
         try:
-            yield
-        finally:
-            connection.set_busy_timeout(int(self.timeout * 1000))
+            return call_again(call, patience)
+        except apsw.Error as error:
+            raise self.fault(error) from error
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._wal_pages = pages
@@ -191,7 +163,7 @@ class Pool:
         """Copy the WAL into the database when it has become long. SQLite by itself would do it in the writers' turn."""
         if self._wal_pages < WAL_PAGES or not self._checkpointer.acquire(blocking=False):
             return
-        is_long = self._wal_pages > LONG_WAL_PAGES and self.writer.acquire(timeout=self.timeout)
+        is_long = self._wal_pages > LONG_WAL_PAGES and take(self.writer, self.timeout)
         try:
             self._wal_pages = 0
             self.checkpoint()
@@ -207,7 +179,7 @@ class Pool:
             try:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if truncate:  # Writers wait for this one, so it is left little to do.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                    call_again(partial(connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), self.timeout)
             finally:
                 self.release(connection)
         except apsw.BusyError:
@@ -308,7 +280,7 @@ class MemoryPool(Pool):
 
     def acquire(self) -> apsw.Connection:
         self.check_open()
-        if not _acquire(self._free, self.timeout):
+        if not take(self._free, self.timeout):
             raise self.busy()
         if self._closed_because:
             self._free.release()
@@ -350,20 +322,6 @@ _FAULTS: dict[type[Exception], type[StorageError]] = {
     apsw.NotADBError: StorageCorrupt,
     UnicodeDecodeError: StorageCorrupt,
 }
-
-
-def _acquire(lock: threading.Lock, patience: float) -> bool:
-    """Wait for a lock, for so many seconds. Returns whether it was had."""
-    if type(lock) is type(threading.Lock()):
-        return lock.acquire(timeout=patience)
-    # It was made before gevent replaced what threads are, as with `gunicorn --preload`. To wait for it would stop
-    # all greenlets of the process, and so the one that holds it.
-    deadline = time.monotonic() + patience
-    while not lock.acquire(blocking=False):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
 
 
 def _never_finalize(connection: apsw.Connection) -> None:

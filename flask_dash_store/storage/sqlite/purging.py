@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from . import schema
 from .buffers import Buffers
 from .database import Database
 from .transaction import Row, Transaction
+from .waiting import PAUSE
 
-PURGED_TOGETHER = 4
+PURGED_TOGETHER = 16
 VACUUM_PAGES = 32
-VACUUMS = 4
 # A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
 ORPHAN_AGE = 60 * 60.0
 
@@ -34,69 +36,76 @@ class Purging:
         self._orphans_purged_at = 0.0
 
     def owners(self, now: float, ended_before: float, limit: int, wait: bool) -> int:
-        removed = 0
-        for few in self._past(schema.PAST_OWNERS, (-max(ended_before, 0.0), now, limit), wait):
-            with self._database.transaction(wait) as transaction:
-                removed += sum(self._purge_owner(transaction, owner, expiry) for owner, expiry in few)
+        past = (-max(ended_before, 0.0), now)
+        removed = self._few_at_a_time(partial(self._purge_owners, past), limit, wait)
+        if wait and removed == limit:
+            return removed  # There may be more. What follows is done once, when there is not.
         self._empty_ended(limit, wait)
         self._vacuum(wait)
         if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
-        if wait and removed < limit:
+        if wait:
             self._database.checkpoint(truncate=True)  # What was deleted is still to be read in the WAL.
         return removed
 
     def keys(self, now: float, limit: int, wait: bool) -> int:
-        removed = 0
-        for few in self._past(schema.PAST_KEYS, (now, limit), wait):
-            with self._database.transaction(wait) as transaction:
-                removed += self._purge_keys(transaction, [place for (place,) in few], now)
+        return self._few_at_a_time(partial(self._purge_keys, now), limit, wait)
+
+    def _few_at_a_time(self, purge: Callable[[Transaction, int], int], limit: int, wait: bool) -> int:
+        removed = found = 0
+        while few := min(PURGED_TOGETHER, limit - removed):
+            with self._turn(wait) as transaction:
+                found = purge(transaction, few)
+            removed += found
+            if found < few:
+                break
         return removed
 
-    def _past(self, sql: str, args: tuple[float, ...], wait: bool) -> Iterator[list[Row]]:
-        """What has to be purged, a few at a time. To ask is a transaction too, so that it waits, or not, as told."""
+    @contextmanager
+    def _turn(self, wait: bool) -> Iterator[Transaction]:
+        """A short transaction. After it the turn to write is left free, for long enough to be seen by who waits."""
         with self._database.transaction(wait) as transaction:
-            rows = transaction.execute(sql, args)
-        for start in range(0, len(rows), PURGED_TOGETHER):
-            yield rows[start : start + PURGED_TOGETHER]
+            yield transaction
+        if wait:
+            time.sleep(2 * PAUSE)
 
-    def _purge_owner(self, transaction: Transaction, owner: str, expiry: object) -> bool:
-        transaction.execute(schema.DELETE_SESSION, (owner, expiry))
-        if not transaction.changes:
-            return False  # It has been used again since it was looked for.
-        forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
-        return True
+    def _purge_owners(self, past: tuple[float, float], transaction: Transaction, limit: int) -> int:
+        owners = transaction.execute(schema.PAST_OWNERS, (*past, limit))
+        for owner, expiry in owners:
+            transaction.execute(schema.DELETE_SESSION, (owner, expiry))
+            forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
+        return len(owners)
+
+    def _purge_keys(self, now: float, transaction: Transaction, limit: int) -> int:
+        places = [place for (place,) in transaction.execute(schema.PAST_KEYS, (now, limit))]
+        for place in places:
+            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_EXPIRED, (place, now)))
+        for owner in {place.partition("/")[0] for place in places}:
+            nbytes, count = transaction.execute(schema.MEASURE, {"owner": owner})[0]
+            transaction.execute(schema.RECOUNT, (nbytes, count, owner))
+        return len(places)
 
     def _empty_ended(self, limit: int, wait: bool) -> None:
         """Delete the values of those who ended on a full disk."""
         while rows := self._database.select(schema.ENDED_WITH_VALUES, (limit,)):
             for (owner,) in rows:
-                with self._database.transaction(wait) as transaction:
+                with self._turn(wait) as transaction:
                     forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, (owner, owner)))
                     transaction.execute(schema.RECOUNT, (0, 0, owner))
             if not wait:
                 return
 
-    def _purge_keys(self, transaction: Transaction, places: list[str], now: float) -> int:
-        removed = 0
-        for place in places:
-            deleted = transaction.execute(schema.DELETE_EXPIRED, (place, now))
-            forget_files(transaction, self._buffers, deleted)
-            removed += len(deleted)
-        for owner in {place.partition("/")[0] for place in places}:
-            nbytes, count = transaction.execute(schema.MEASURE, {"owner": owner})[0]
-            transaction.execute(schema.RECOUNT, (nbytes, count, owner))
-        return removed
-
     def _vacuum(self, wait: bool) -> None:
         """Give free pages back to the file system: all of them, or as many as a request's end has time for."""
-        steps, before, free = 0, math.inf, self._free_pages()
+        before, free = math.inf, self._free_pages()
         # A file that was not made by this package may be one that gives nothing back.
-        while 0 < free < before and (wait or steps < VACUUMS):
-            with self._database.transaction(wait) as transaction:
+        while 0 < free < before:
+            with self._turn(wait) as transaction:
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            steps, before, free = steps + 1, free, self._free_pages()
+            if not wait:
+                return
+            before, free = free, self._free_pages()
 
     def _free_pages(self) -> int:
         return int(self._database.select("PRAGMA freelist_count")[0][0])

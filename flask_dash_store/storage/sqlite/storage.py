@@ -79,7 +79,7 @@ class SqliteStorage(Storage):
 
     def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
         self.filename = ":memory:"
-        self._database = Database(MemoryPool(self._connector(timeout, synchronous), "in memory", timeout))
+        self._database = Database(MemoryPool(self._connector(synchronous), "in memory", timeout))
         self._buffers: Buffers = BuffersInMemory()
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
@@ -87,13 +87,13 @@ class SqliteStorage(Storage):
         check_filesystem(self.filename)
         check_private_directory(buffers_beside(self.filename))
         self._file = FileIdentity(self.filename)
-        self._database = Database(Pool(self._connector(timeout, synchronous), self.filename, timeout, self._file))
+        self._database = Database(Pool(self._connector(synchronous), self.filename, timeout, self._file))
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         if not self._temporary:
             self._reserve = Reserve(f"{self.filename}-reserve")
 
-    def _connector(self, timeout: float, synchronous: Synchronous) -> Connect:
-        return lambda: connect(self.filename, timeout, synchronous)
+    def _connector(self, synchronous: Synchronous) -> Connect:
+        return lambda: connect(self.filename, synchronous)
 
     def _prepare(self, timeout: float) -> None:
         check_tables(self._database, self.filename)

@@ -54,10 +54,9 @@ class Transaction(Block):
 
     def _begin(self, patience: float) -> None:
         try:
-            with self.pool.waiting(self._connection, patience):
-                self._connection.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError as error:
-            self.pool.wait_for_others(error, patience, lambda: self._connection.execute("BEGIN IMMEDIATE"))
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self.pool.wait_for_others(lambda: self._connection.execute("BEGIN IMMEDIATE"), patience)
         except apsw.Error as error:
             raise self.pool.fault(error, self._connection) from error
 
