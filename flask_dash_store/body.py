@@ -45,6 +45,19 @@ class Body(NamedTuple):
             yield offset, part
             offset += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
 
+    def pieces(self) -> Iterator[memoryview]:
+        """The parts, and the zeros between them that align them."""
+        end = 0
+        for offset, part in self.placed():
+            if offset > end:
+                yield memoryview(bytes(offset - end))
+            yield part
+            end = offset + part.nbytes
+
+    def joined(self) -> bytes | memoryview:
+        """All of it in one piece, copied only if it has several parts."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.pieces())
+
 
 Stored = tuple[bytes, Body | None]
 """What a storage keeps of a value: its payload, and its body if it is large."""

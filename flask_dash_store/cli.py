@@ -83,11 +83,7 @@ def backup(file: Path) -> None:
     """
     left_out = _sqlite_storage("backup").back_up(file)
     click.echo(f"Backed up to {file}.")
-    for place in left_out:
-        owner, _, key = place.partition("/")
-        click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
-    if left_out:
-        _fail(f"{len(left_out)} values were left out; `flask user-store check` tells more.")
+    _say_left_out([(owner, key) for owner, _, key in (place.partition("/") for place in left_out)])
 
 
 @user_store.command()
@@ -119,19 +115,12 @@ def copy_command(from_url: str, to_url: str) -> None:
         closing(installation.open_storage(from_url, must_exist=True)) as source,
         closing(installation.open_storage(to_url)) as target,
     ):
-        owners, left_out = list(source.everyone()), list[str]()
-
-        def leave_out(owner: str, key: str) -> None:
-            left_out.append(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
-
-        steps = copy(owners, source, target, leave_out)
+        owners, left_out = list(source.everyone()), list[tuple[str, str]]()
+        steps = copy(owners, source, target, lambda owner, key: left_out.append((owner, key)))
         with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
             copied = sum(progress)
     click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
-    for line in left_out:
-        click.echo(line)
-    if left_out:
-        _fail(f"{len(left_out)} values were left out; `flask user-store check` tells more.")
+    _say_left_out(left_out)
 
 
 @user_store.command("import")
@@ -160,6 +149,14 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     click.echo(f"Imported {imported} values.")
     if left:
         _fail(f"{left} were left out.")
+
+
+def _say_left_out(damaged: list[tuple[str, str]]) -> None:
+    """Say which values are not in the copy, each by its owner and its key."""
+    for owner, key in damaged:
+        click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
+    if damaged:
+        _fail(f"{len(damaged)} values were left out; `flask user-store check` tells more.")
 
 
 def _known(user_id: str | None) -> str:

@@ -59,6 +59,7 @@ def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
 
 
 KEEP_ENDED = 5000.0
+TTL = 1000.0
 
 
 def open_redis(url: str, **options: Any) -> RedisStorage:

@@ -17,6 +17,14 @@ class Limits(NamedTuple):
     max_bytes: int
     max_keys: int
 
+    def refusal(
+        self, key: str, more_bytes: int, more_keys: int, taken_bytes: int, taken_keys: int
+    ) -> QuotaExceeded | TooManyKeys:
+        """What a key is refused with that needs so much more than is taken, and for which there is no room."""
+        if more_keys and taken_keys + more_keys > self.max_keys:
+            return self.too_many_keys(key)
+        return self.quota_exceeded(key, more_bytes, taken_bytes)
+
     def too_many_keys(self, key: str) -> TooManyKeys:
         """What a key is refused with that is one too many."""
         return TooManyKeys(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...body import Body, Stored
-from ...errors import QuotaExceeded, SessionEnded, StorageBusy, StorageError, TooManyKeys, ValueTooLarge
+from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
@@ -129,14 +129,7 @@ class PostgresqlStorage(Storage):
         fields |= {"key_expires": None if keeps else key_expires, "keeps": keeps, **self._limits._asdict()}
         _, more_bytes, more_keys, taken_bytes, taken_keys = self._write(statements.SET, owner, moment, fields, nbytes)
         if more_bytes is not None:
-            raise self._refusal(key, more_bytes, more_keys, taken_bytes, taken_keys)
-
-    def _refusal(
-        self, key: str, more_bytes: int, more_keys: int, taken_bytes: int, taken_keys: int
-    ) -> QuotaExceeded | TooManyKeys:
-        if more_keys and taken_keys + more_keys > self._limits.max_keys:
-            return self._limits.too_many_keys(key)
-        return self._limits.quota_exceeded(key, more_bytes, taken_bytes)
+            raise self._limits.refusal(key, more_bytes, more_keys, taken_bytes, taken_keys)
 
     def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
         args = {"key": key.encode(), "key_expires": key_expires}
@@ -259,14 +252,4 @@ def _fields(key: str, value: Stored) -> tuple[dict[str, Any], int]:
             "it in parts."
         )
     name = body.name if body else None
-    return {"key": key.encode(), "payload": payload, "body_name": name, "body": body and _joined(body)}, nbytes
-
-
-def _joined(body: Body) -> bytes:
-    """The parts in one piece, each at its offset."""
-    pieces: list[bytes | memoryview] = []
-    end = 0
-    for offset, part in body.placed():
-        pieces += [bytes(offset - end), part]
-        end = offset + part.nbytes
-    return b"".join(pieces)
+    return {"key": key.encode(), "payload": payload, "body_name": name, "body": body and body.joined()}, nbytes

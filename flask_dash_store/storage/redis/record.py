@@ -83,19 +83,7 @@ def value_arguments(value: Stored) -> list[Any]:
     payload, body = value
     if body is None:
         return [payload, "-", b""]
-    return [payload, body.name, _joined(body)]
-
-
-def _joined(body: Body) -> bytes | memoryview:
-    parts = list(body.placed())
-    if len(parts) == 1:
-        return parts[0][1]
-    pieces: list[bytes | memoryview] = []
-    end = 0
-    for offset, part in parts:
-        pieces += [bytes(offset - end), part]
-        end = offset + part.nbytes
-    return b"".join(pieces)
+    return [payload, body.name, body.joined()]
 
 
 def expiry_argument(expires: KeyExpiry) -> str:

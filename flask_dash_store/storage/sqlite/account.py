@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...errors import QuotaExceeded, TooManyKeys
 from ...lifetime import Moment
 from ..expiry import is_in_future, is_live_key
 from ..limits import Limits
@@ -62,7 +61,7 @@ class Account:
         if not self._has(nbytes, keys):
             self._delete_expired()
             if not self._has(nbytes, keys):
-                raise self._refusal(key, nbytes, keys)
+                raise self._limits.refusal(key, nbytes, keys, self._nbytes, self._keys)
         self._nbytes += nbytes
         self._keys += keys
 
@@ -70,11 +69,6 @@ class Account:
         """Whether there is room for so much more; what shrinks is always let in."""
         fits = nbytes <= 0 or self._nbytes + nbytes <= self._limits.max_bytes
         return fits and (keys <= 0 or self._keys + keys <= self._limits.max_keys)
-
-    def _refusal(self, key: str, nbytes: int, keys: int) -> QuotaExceeded | TooManyKeys:
-        if keys and self._keys + keys > self._limits.max_keys:
-            return self._limits.too_many_keys(key)
-        return self._limits.quota_exceeded(key, nbytes, self._nbytes)
 
     def delete(self, key: str) -> bool:
         """Delete a key. Returns whether it was there, and had not expired."""

@@ -183,7 +183,7 @@ class BuffersInMemory:
         self._bodies: dict[str, bytes] = {}
 
     def write(self, body: Body) -> None:
-        self._bodies[body.name] = b"".join(_contents(body))
+        self._bodies[body.name] = b"".join(body.pieces())
 
     def read(self, name: str, may_be_torn: bool) -> Body | None:  # noqa: ARG002
         kept = self._bodies.get(name)
@@ -198,19 +198,9 @@ class BuffersInMemory:
         return iter(())
 
 
-def _contents(body: Body) -> Iterator[memoryview]:
-    """The parts, and what aligns them."""
-    end = 0
-    for offset, part in body.placed():
-        if offset > end:
-            yield memoryview(bytes(offset - end))
-        yield part
-        end = offset + part.nbytes
-
-
 def _pieces(body: Body) -> list[memoryview]:
     """What a file consists of: a header, which is as long as the alignment, and the contents."""
-    contents = list(_contents(body))
+    contents = list(body.pieces())
     header = _HEADER.pack(_MAGIC, body.name.encode(), body.nbytes, _checksum(contents))
     return [memoryview(header.ljust(ALIGNMENT, b"\0")), *contents]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...body import Body, Stored
-from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UserStoreError
+from ...errors import StorageFull, UserStoreError
 from ...lifetime import Moment
-from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
-from ..expiry import is_ended, is_in_future, is_live_key
+from ..base import Dump, KeyExpiry, Reseal, Synchronous
+from ..expiry import is_ended
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from . import schema
 from .account import Account, clear, measure
@@ -29,20 +28,14 @@ from .format import check_tables, upgrade
 from .identity import FileIdentity
 from .pool import Connect, MemoryPool, Pool
 from .purging import Purging
+from .reading import Reading, end_of
 from .reserve import Reserve
 from .tables import Table
-from .transaction import Row
-
-logger = logging.getLogger("flask_dash_store")
 
 T = TypeVar("T")
 
 
-class _Replaced(Exception):
-    """Another request has replaced the value whose body was to be read."""
-
-
-class SqliteStorage(Storage):
+class SqliteStorage(Reading):
     """Values in a SQLite file, in memory, or in a file that goes away with the process.
 
     :param path: the file, ``":memory:"``, or None for a temporary file
@@ -110,127 +103,6 @@ class SqliteStorage(Storage):
             self._file.note_wal()  # A new file had none when the first connection to it was opened.
         if self._reserve is not None:
             self._reserve.keep()
-
-    # Reading
-
-    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
-        row = self._database.select_one(schema.GET, (owner, f"{owner}/{key}"))
-        if row is None:
-            self._use(owner, moment)
-            return None
-        expiry, payload, key_expires, file, boot = row
-        if not self._is_alive(owner, expiry, moment) or not is_live_key(key_expires, moment):
-            return None
-        if file is None:
-            return payload, None
-        try:
-            return self._with_body(key, payload, file, boot)
-        except _Replaced:
-            return self.get(owner, key, moment)
-
-    def _with_body(self, key: str, payload: bytes, file: str, boot: str | None) -> Stored | None:
-        is_same_boot = boot == self._boot
-        body = self._buffers.read(file, may_be_torn=not is_same_boot)
-        if body is not None:
-            if not is_same_boot:
-                self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
-            return payload, body
-        if self._database.select(schema.IS_NAMED, (file,)):
-            if is_same_boot:
-                raise StorageCorrupt(f"The file {file} of the value stored under {key!r} is missing. Delete the key.")
-            self._best_effort(schema.DELETE_TORN, (file,))
-            return None  # A power loss has taken it, as it may take what was written last.
-        raise _Replaced
-
-    def has(self, owner: str, key: str, moment: Moment) -> bool:
-        row = self._database.select_one(schema.HAS, (owner, f"{owner}/{key}"))
-        if row is None:
-            self._use(owner, moment)
-            return False
-        expiry, key_expires, file, boot = row
-        is_live = self._is_alive(owner, expiry, moment) and is_live_key(key_expires, moment)
-        return is_live and self._is_whole(key, file, boot)
-
-    def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
-        """Whether the body of a value, if it has one, has come through power losses."""
-        if file is None or boot == self._boot:
-            return True
-        try:
-            return self._with_body(key, b"", file, boot) is not None
-        except _Replaced:
-            return True
-
-    def _use(self, owner: str, moment: Moment) -> None:
-        """What a read that found nothing of the owner's has to do all the same."""
-        row = self._database.select_one(schema.SESSION, (owner,))
-        if row is not None:
-            self._is_alive(owner, row[0], moment)
-
-    def keys(self, owner: str, moment: Moment) -> list[str]:
-        rows = self._own_values(schema.KEYS, owner, moment)
-        return [key for key, file, boot in rows if self._is_whole(key, file, boot)]
-
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
-        try:
-            return self._items(owner, moment)
-        except _Replaced:
-            # Bodies are read after the rows. So that all are of one point in time, nobody may write meanwhile.
-            with self._database.transaction():
-                return self._items(owner, moment)
-
-    def _items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
-        found: list[tuple[str, Stored]] = []
-        for key, payload, file, boot in self._own_values(schema.ITEMS, owner, moment):
-            value = (payload, None) if file is None else self._with_body(key, payload, file, boot)
-            if value is not None:
-                found.append((key, value))
-        return found
-
-    def _own_values(self, sql: str, owner: str, moment: Moment) -> list[Row]:
-        """The rows of an owner's values, each with the key as the owner knows it."""
-        rows = self._own_rows(sql, owner, moment)
-        # SQLite's own functions end a text at a NUL, which a key may hold.
-        return [(place[len(owner) + 1 :], *rest) for _, place, *rest in rows if place is not None]
-
-    def count(self, owner: str, moment: Moment) -> int:
-        return len(self.keys(owner, moment))
-
-    def _own_rows(self, sql: str, owner: str, moment: Moment) -> list[Row]:
-        rows = self._database.select(sql, {"owner": owner, "now": moment.now})
-        return rows if rows and self._is_alive(owner, rows[0][0], moment) else []
-
-    def _is_alive(self, owner: str, expiry: object, moment: Moment) -> bool:
-        if not is_in_future(expiry, moment):
-            return False
-        if moment.is_touch_due(expiry):
-            self._touch(owner, moment)
-        return True
-
-    def _touch(self, owner: str, moment: Moment) -> None:
-        self._best_effort(schema.TOUCH, (moment.expires, owner, moment.now))
-
-    def _best_effort(self, sql: str, args: tuple[object, ...]) -> None:
-        """Write something that a read has found due. It stays due, so a later read does what this one cannot."""
-        try:
-            with self._database.transaction(wait=False) as transaction:
-                transaction.execute(sql, args)
-        except StorageBusy:
-            pass  # Somebody writes at this moment, and a read waits for nobody.
-        except StorageError as error:
-            logger.warning("A read could not write down that a value was used: %s", error)
-
-    def expiry(self, owner: str, moment: Moment) -> float | None:
-        row = self._database.select_one(schema.EXPIRY, {"owner": owner, "now": moment.now})
-        return row[0] if row and is_in_future(row[0], moment) and row[1] else None
-
-    def nbytes(self, owner: str, moment: Moment) -> int:
-        row = self._database.select_one(schema.NBYTES, {"owner": owner, "now": moment.now})
-        return row[1] if row and is_in_future(row[0], moment) else 0
-
-    def owners(self, prefix: str, moment: Moment) -> list[str]:
-        span = {"prefix": prefix, "end": _end_of(prefix)}
-        rows = self._database.select(schema.OWNERS, span | {"now": moment.now})
-        return [owner for (owner,) in rows]
 
     # Writing
 
@@ -381,7 +253,7 @@ class SqliteStorage(Storage):
     # Purging
 
     def limit_expiry(self, prefix: str, latest: float) -> None:
-        span = {"prefix": prefix, "end": _end_of(prefix)}
+        span = {"prefix": prefix, "end": end_of(prefix)}
         self._database.change(schema.LIMIT_EXPIRY, span | {"latest": latest})
 
     def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
@@ -408,8 +280,3 @@ class SqliteStorage(Storage):
         self._database.close()
         if self._temporary:
             self._temporary.remove()
-
-
-def _end_of(prefix: str) -> str:
-    """The first text after all that begin with the prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"

@@ -10,64 +10,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from multiprocessing import get_context
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 import redis
-from backends import Child, items, large, open_redis, small
-from clocks import HandClock
+from backends import TTL, Child, items, large, open_redis, small
 from servers import Port
-from servers_redis import RedisServer, Sentinel, short_folder
+from servers_redis import RedisServer, Sentinel
 
 from flask_dash_store.errors import SessionEnded, StorageError, StorageFull
-from flask_dash_store.lifetime import Lifetime, Moment
+from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.redis.scripts import MERGE, SET
 
-Now = Callable[..., Moment]
-
-TTL = 1000.0
 KEPT = ("--appendonly", "yes")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with short_folder() as folder, RedisServer(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: RedisServer) -> RedisServer:
-    """A server that nobody else uses, and that keeps nothing from one test to the next."""
-    with shared.client() as client:
-        client.flushall()
-    return shared
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def storage(server: RedisServer) -> Iterator[RedisStorage]:
-    storage = open_redis(server.url)
-    yield storage
-    storage.close()
-
-
-@pytest.fixture
-def now(clock: HandClock) -> Now:
-    return Lifetime(TTL, clock).moment
 
 
 def until_it_works(call: Callable[[], Any], seconds: float = 60) -> Any:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext, suppress
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 import redis
-from backends import KEEP_ENDED, items, large, open_redis, small
-from clocks import HandClock
+from backends import KEEP_ENDED, TTL, items, large, open_redis, small
 from servers import Port
-from servers_redis import RedisServer, short_folder
+from servers_redis import RedisServer
 
 from flask_dash_store.errors import (
     ConfigurationError,
@@ -26,54 +24,12 @@ from flask_dash_store.errors import (
 )
 from flask_dash_store.lifetime import Lifetime, Moment
 from flask_dash_store.storage.base import Storage
-from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.redis.server import Server
 from flask_dash_store.storage.redis.url import parse
 
-Now = Callable[..., Moment]
-
-TTL = 1000.0
 MARGIN = 61.0
 HASH = "user_store:{ann}"
 LEASE = "user_store:{ann}:lease"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with short_folder() as folder, RedisServer(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: RedisServer) -> RedisServer:
-    """A server that nobody else uses, and that keeps nothing from one test to the next."""
-    with shared.client() as client:
-        client.flushall()
-    return shared
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def storage(server: RedisServer) -> Iterator[RedisStorage]:
-    storage = open_redis(server.url)
-    yield storage
-    storage.close()
-
-
-@pytest.fixture
-def now(clock: HandClock) -> Now:
-    return Lifetime(TTL, clock).moment
 
 
 # Round trips
