@@ -97,7 +97,7 @@ class Trial:
                 raise TimeoutError("the app did not purge what has expired")
             # A minute, after which the app purges again even where it gave way to a writer.
             set_clock(self._clock_file, self._clock_file.stat().st_mtime + 61)
-            time.sleep(0.02)
+            time.sleep(0.03)
 
     def _is_anything_past(self) -> bool:
         return bool(self._connection.execute(PAST, (self._clock_file.stat().st_mtime,)).get)

@@ -14,7 +14,7 @@ INTERVAL = 60.0
 # After a response there is time for a few, while the next request waits for this thread or for the turn to write; and
 # then for a few more after a pause, or purging very many would take all of the processor.
 FEW = 16
-PAUSE = 0.02
+PAUSE = 0.03
 BATCH = 200
 
 

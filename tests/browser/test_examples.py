@@ -54,6 +54,7 @@ def enter(page: Page, value: str) -> None:
 def open_tab_and_expect(page: Page, shown: str) -> None:
     page.get_by_text("See the value", exact=True).click()
     expect(page.locator("#shown")).to_have_text(shown)
+    expect(page).not_to_have_title("Updating...")  # A callback that is on its way would fail when its server stops.
 
 
 def test_dash_app_shows_each_user_their_own_value_after_a_reload_and_a_restart(serve: Serve, new_user: NewUser) -> None:

@@ -97,10 +97,10 @@ class Purging:
                 return
 
     def _vacuum(self, wait: bool) -> None:
-        """Give free pages back to the file system: all of them, or as many as a request's end has time for."""
+        """Give free pages back to the file system: all of them, or at a request's end one step's worth, if there is."""
         before, free = math.inf, self._free_pages()
         # A file that was not made by this package may be one that gives nothing back.
-        while 0 < free < before:
+        while (0 if wait else VACUUM_PAGES) < free < before:
             with self._turn(wait) as transaction:
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             if not wait:
