@@ -1,4 +1,4 @@
-"""Removing what has expired, a little at a time."""
+"""What is done after responses: removing what has expired, a little at a time, and tidying the storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 200
 
 
 class Housekeeping:
-    """Purges a storage now and then, for an app that has no other process to do it.
+    """Looks after a storage now and then, for an app that has no other process to do it.
 
     :param prefix: what the names of the owners begin with whose expiry the backend's lifetime sets
     :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
@@ -35,12 +35,21 @@ class Housekeeping:
         self._next = self._clock() + INTERVAL
 
     def is_due(self, now: float) -> bool:
+        return self._is_purge_due(now) or self._storage.is_untidy
+
+    def _is_purge_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.
         return not (now < self._next <= now + INTERVAL or self._storage.purges_itself)
 
     def run(self) -> None:
-        """Purge a few. Where there may be more, it is due again soon."""
+        """Do what is due, once a response has been sent."""
         now = self._clock()
+        if self._is_purge_due(now):
+            self._purge_a_few(now)
+        self._storage.tidy()
+
+    def _purge_a_few(self, now: float) -> None:
+        """Where there may be more, it is due again soon."""
         try:
             self._mend_expiries(now)
             self._next = now + INTERVAL

@@ -62,7 +62,7 @@ def test_an_interrupt_right_after_the_commit_leaves_what_was_committed(
     def interrupt(_: Pool) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(Pool, "checkpoint_if_due", interrupt)
+    monkeypatch.setattr(Pool, "checkpoint_if_overdue", interrupt)
     with pytest.raises(SystemExit):
         store["large"] = b"b" * LARGE
     assert store["large"] == b"b" * LARGE

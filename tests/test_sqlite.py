@@ -224,6 +224,12 @@ def test_purging_and_reading_go_by_an_index(storage, query, args) -> None:
     assert not [step for step in plan if step.startswith("SCAN")]
 
 
+def test_where_no_response_is_sent_writes_keep_the_wal_short(storage) -> None:
+    for n in range(1000):
+        storage.set("ann", "k", small(bytes([n % 256]) * 100_000), NOW)
+    assert Path(f"{storage.filename}-wal").stat().st_size < 50_000_000
+
+
 def test_purging_gives_the_space_back(path, clock) -> None:
     with DashDatabase(path, ttl=10, clock=clock) as db:
         db.store_user_value("ann", "k", os.urandom(5_000_000))

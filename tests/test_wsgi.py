@@ -258,6 +258,26 @@ def test_what_has_expired_goes_in_small_batches_once_a_response_has_been_closed(
     assert 0 < max(batches) <= 250
 
 
+def test_a_checkpoint_is_made_once_a_response_has_been_sent(tmp_path: Path) -> None:
+    file = tmp_path / "store.sqlite"
+    app = make_app(url=f"sqlite:///{file}")
+
+    @app.get("/")
+    def write() -> str:
+        g.user_store.update({str(n): bytes(100_000) for n in range(30)})
+        return "ok"
+
+    size = file.stat().st_size  # It grows with a checkpoint, and with nothing else.
+    for _ in range(20):
+        response, _, _ = run_wsgi_app(app, create_environ())
+        assert b"".join(response) == b"ok"
+        assert file.stat().st_size == size
+        response.close()
+        if file.stat().st_size > size:
+            break
+    assert 10_000_000 < file.stat().st_size < 30_000_000
+
+
 def test_housekeeping_that_fails_fails_no_request(clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(url=f"sqlite:///{tmp_path}/store.sqlite", clock=clock)
     app.add_url_rule("/", "index", lambda: "ok")

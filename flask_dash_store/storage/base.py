@@ -151,6 +151,14 @@ class Storage(ABC):
         :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
         """
 
+    @property
+    def is_untidy(self) -> bool:
+        """Whether :meth:`tidy` has something to do."""
+        return False
+
+    def tidy(self) -> None:  # noqa: B027  # Most have nothing to do.
+        """Do what no answer has to wait for."""
+
     @abstractmethod
     def transaction(self, owner: str) -> AbstractContextManager[None]:
         """A block in which all calls for the owner are atomic together, and no one else writes to the owner.

@@ -75,7 +75,7 @@ class Database:
                 pool.release(connection)
         finally:
             pool.writer.release()
-        pool.checkpoint_if_due()
+        pool.checkpoint_if_overdue()
         return changes
 
     def if_undone(self, call: Callable[[], None]) -> None:
@@ -118,6 +118,14 @@ class Database:
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""
         return current_block(self._pool, Transaction) is not None
+
+    @property
+    def is_untidy(self) -> bool:
+        return self._pool.is_checkpoint_due
+
+    def tidy(self) -> None:
+        """Make a checkpoint if one is due."""
+        self._pool.checkpoint_if_due()
 
     def checkpoint(self, truncate: bool = False) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins it anew.

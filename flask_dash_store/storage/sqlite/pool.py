@@ -38,10 +38,11 @@ T = TypeVar("T")
 
 MAX_IDLE = 16
 
-# A checkpoint waits for the disk, and copies each changed page once however often it has changed. While requests
-# write, one can end without having caught up with them; a WAL that has grown this much longer gets one for which
-# this process's writers wait.
+# A checkpoint waits for the disk, and copies each changed page once however often it has changed. It is made once a
+# response has been sent, or else by a later write. While requests write, one can end without having caught up with
+# them; a WAL that has grown much longer gets one for which this process's writers wait.
 WAL_PAGES = 4096
+OVERDUE_WAL_PAGES = 2 * WAL_PAGES
 LONG_WAL_PAGES = 8 * WAL_PAGES
 
 pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -159,9 +160,17 @@ class Pool:
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
+    @property
+    def is_checkpoint_due(self) -> bool:
+        return self._wal_pages >= WAL_PAGES
+
+    def checkpoint_if_overdue(self) -> None:
+        if self._wal_pages >= OVERDUE_WAL_PAGES:
+            self.checkpoint_if_due()
+
     def checkpoint_if_due(self) -> None:
         """Copy the WAL into the database when it has become long. SQLite by itself would do it in the writers' turn."""
-        if self._wal_pages < WAL_PAGES or not self._checkpointer.acquire(blocking=False):
+        if not self.is_checkpoint_due or not self._checkpointer.acquire(blocking=False):
             return
         is_long = self._wal_pages > LONG_WAL_PAGES and take(self.writer, self.timeout)
         try:

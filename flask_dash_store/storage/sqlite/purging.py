@@ -68,7 +68,8 @@ class Purging:
         with self._database.transaction(wait) as transaction:
             yield transaction
         if wait:
-            time.sleep(2 * PAUSE)
+            self._database.tidy()
+            time.sleep(4 * PAUSE)
 
     def _purge_owners(self, past: tuple[float, float], transaction: Transaction, limit: int) -> int:
         owners = transaction.execute(schema.PAST_OWNERS, (*past, limit))

@@ -250,7 +250,14 @@ class SqliteStorage(Reading):
     def problems(self) -> Iterator[str]:
         return problems(self._database, self._buffers)
 
-    # Purging
+    # Looking after it
+
+    @property
+    def is_untidy(self) -> bool:
+        return self._database.is_untidy
+
+    def tidy(self) -> None:
+        self._database.tidy()
 
     def limit_expiry(self, prefix: str, latest: float) -> None:
         span = {"prefix": prefix, "end": end_of(prefix)}

@@ -79,7 +79,7 @@ class Transaction(Block):
                 self._writer.release()
         for call in self._if_committed:
             call()
-        self.pool.checkpoint_if_due()
+        self.pool.checkpoint_if_overdue()
 
     def _commit(self) -> None:
         if not self._connection.in_transaction:
