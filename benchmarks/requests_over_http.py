@@ -23,6 +23,9 @@ itself costs more than any store: the differences are smaller here than in proce
 IN_QUICK: Sequence[type[App]] = (BareFlask, FlaskDashStoreApp, FlaskSessionRedis)
 KINDS_IN_QUICK = ("untouched", "write")
 
+# Many short rounds: with each the connections are spread anew, and the kernel may give most of them to one worker.
+SECONDS = 1
+
 
 def measure(bench: Bench) -> Result:
     result = Result("requests_over_http", TITLE, ABOUT.format(generator=version()))
@@ -30,7 +33,7 @@ def measure(bench: Bench) -> Result:
     if bench.is_quick:
         bench.leave_out("the other apps, and a request that only reads", "left out by --quick")
     kinds = [kind for kind in KINDS if not bench.is_quick or kind in KINDS_IN_QUICK]
-    rounds = bench.choose(1, 3)
+    rounds = bench.choose(1, 11)
     bench.expect(len(apps) * len(kinds) * rounds)
     with serve([app.name for app in apps], bench.place.inside("http")) as ports:
         subjects = {}
@@ -48,4 +51,4 @@ def measure(bench: Bench) -> Result:
 
 
 def _rate(bench: Bench, port: int, path: str, cookies: list[str]) -> Callable[[], float]:
-    return lambda: requests_per_second(port, path, cookies, bench.choose(1, 2), bench.place.folder)
+    return lambda: requests_per_second(port, path, cookies, SECONDS, bench.place.folder)

@@ -73,7 +73,7 @@ class DashDatabase:
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
         self._user(user_id).set(_name(key_name), value, ttl)
-        if self._housekeeping.is_due(self._backend.lifetime.clock()):
+        if self._housekeeping.is_due(self._backend.lifetime.clock(), was_written=True):
             self._housekeeping.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:

@@ -34,8 +34,9 @@ class Housekeeping:
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
 
-    def is_due(self, now: float) -> bool:
-        return self._is_purge_due(now) or self._storage.is_untidy
+    def is_due(self, now: float, was_written: bool) -> bool:
+        """Whether :meth:`run` has something to do, after a request in which the storage was written to, or not."""
+        return self._is_purge_due(now) or (was_written and self._storage.is_untidy)
 
     def _is_purge_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.

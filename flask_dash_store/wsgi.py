@@ -97,7 +97,9 @@ class SessionMiddleware:
             current.reset(token)
             if detach is not None:
                 detach()
-        return ClosingIterator(response, self.housekeeping.run) if self.housekeeping.is_due(now) else response
+        if self.housekeeping.is_due(now, visit.was_written):
+            return ClosingIterator(response, self.housekeeping.run)
+        return response
 
     # Cookie in
 
