@@ -207,15 +207,31 @@ class JsonCodec(_SealedCodec):
     """What JSON can say; a tuple comes back as a list, and pickle is never called."""
 
     purpose = b"json"
-    takes = "With USER_STORE_CODEC = 'json' it must be made of dict, list, str, int, finite float, bool and None."
+    takes = (
+        "With USER_STORE_CODEC = 'json' it must be made of dict with keys of str, list, str, int, finite float, bool "
+        "and None."
+    )
 
     @staticmethod
     def _dumps(value: Any, buffers: list[memoryview]) -> bytes:  # noqa: ARG004
+        _check_names(value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
     def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:  # noqa: ARG004
         return json.loads(bytes(data))
+
+
+def _check_names(value: Any) -> None:
+    """Refuse keys that Python's json would turn into text, and so into others that are there already."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the key {name!r} is no str")
+            _check_names(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check_names(each)
 
 
 CODECS: dict[str, type[PickleCodec] | type[JsonCodec]] = {"pickle": PickleCodec, "json": JsonCodec}

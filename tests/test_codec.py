@@ -208,7 +208,9 @@ def test_json_never_calls_pickle(no_pickle) -> None:
     assert (store.pop("n"), store.setdefault("n", 3), store.popitem()) == (2, 3, ("n", 3))
 
 
-@pytest.mark.parametrize("value", [{1}, b"", float("nan"), float("inf"), object(), 1j, "\ud800", Touch(Path())])
+@pytest.mark.parametrize(
+    "value", [{1}, b"", float("nan"), float("inf"), object(), 1j, "\ud800", Touch(Path()), {1: 2}, [{None: 1}]]
+)
 def test_json_refuses_what_it_cannot_say_and_leaves_what_was_stored(no_pickle, value) -> None:
     store = open_store("json")
     store["k"] = "old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -365,3 +366,16 @@ def test_a_refused_write_leaves_no_file(middleware: UserStoreMiddleware, databas
         with pytest.raises(SessionEnded):
             late["large"] = os.urandom(BODY_THRESHOLD)
     assert files(database) == []
+
+
+def test_more_values_than_a_process_may_have_files_open_are_read_and_kept(store: UserStore) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    try:
+        for n in range(700):
+            store[f"{n}"] = np.full(BODY_THRESHOLD, n, np.uint16)
+        kept = store.copy()
+        assert all((kept[f"{n}"] == n).all() for n in range(700))
+        kept["699"][0] = 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

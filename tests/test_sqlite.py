@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -21,7 +22,7 @@ from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
-from flask_dash_store.storage.sqlite.purging import PURGED_TOGETHER
+from flask_dash_store.storage.sqlite.purging import PAGES_TOGETHER, PURGED_TOGETHER
 
 NOW = Moment(1000, 2000, 0)
 LATER = Moment(2000, 3000, 0)
@@ -262,6 +263,53 @@ def test_a_lock_held_elsewhere_is_an_error_that_names_the_setting_and_passes(pat
         holder.communicate(timeout=60)
     assert write(storage, "k") == ["k"]
     storage.close()
+
+
+def purge_in_turns(storage: SqliteStorage, measure: Callable[[], int]) -> list[int]:
+    """By how much each turn of a purge that waits for nobody makes something smaller."""
+    sizes = [measure()]
+    while storage.purge(LATER.now, 0, limit=10) == 10:
+        sizes.append(measure())
+    return [before - after for before, after in itertools.pairwise([*sizes, measure()])]
+
+
+@pytest.mark.parametrize(("keys", "nbytes"), [(2000, 10), (100, 100_000)])
+def test_a_step_of_a_purge_is_short_however_much_one_session_has(storage, keys, nbytes) -> None:
+    for n in range(keys):
+        storage.set("ann", str(n), small(bytes(nbytes)), NOW)
+    query = f'SELECT COALESCE(SUM(1 + length(value) / {schema.PAGE_BYTES}), 0) FROM "values"'
+    steps = purge_in_turns(storage, lambda: storage._database.select(query)[0][0])
+    assert len(steps) > 10
+    assert max(steps) <= PAGES_TOGETHER + 1 + nbytes / schema.PAGE_BYTES
+    assert storage._database.select('SELECT COUNT(*) FROM "sessions"') == [(0,)]
+
+
+def test_what_was_deleted_is_given_back_after_responses_too(storage) -> None:
+    file = Path(storage.filename)
+    for n in range(300):
+        storage.set("ann", str(n), small(bytes(100_000)), NOW)
+    storage._database.checkpoint()
+    full = file.stat().st_size
+    storage.clear("ann", LATER)
+    purge_in_turns(storage, lambda: 0)
+    assert file.stat().st_size < full / 10
+
+
+def test_of_those_who_find_at_once_that_a_touch_is_due_one_makes_it(path) -> None:
+    storage = SqliteStorage(path)
+    storage.set("ann", "k", small(b"v"), NOW)
+    touch = schema.TOUCH, (LATER.expires, "ann", NOW.now, LATER.expires, 100)
+    assert [storage._database.change(*touch) for _ in range(3)] == [1, 0, 0]
+    storage.close()
+
+
+def test_who_comes_again_with_an_ended_session_waits_for_nobody(path) -> None:
+    storage, neighbour = SqliteStorage(path, timeout=0.05), SqliteStorage(path)
+    ended_at = storage.end("ann", NOW)
+    with neighbour.transaction("bob"):
+        assert storage.end("ann", LATER) == ended_at
+    storage.close()
+    neighbour.close()
 
 
 def test_a_purge_leaves_the_turn_to_write_to_others_after_each_step(path) -> None:

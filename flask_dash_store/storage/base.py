@@ -141,7 +141,8 @@ class Storage(ABC):
         Returns how many owners were removed. Files and the like that a crash has left behind may go too.
 
         :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one, or passing
-            over what they write to
+            over what they write to. Who does not wait is not kept for long either: a little is done, and ``limit``
+            is returned if there is more to do.
         """
 
     @abstractmethod

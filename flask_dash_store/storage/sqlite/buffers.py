@@ -16,6 +16,7 @@ import re
 import shutil
 import struct
 import uuid
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -32,6 +33,10 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
 HELD = "held-"
 """What the name of a directory begins with that a backup keeps bodies in while it runs."""
+# Python keeps a file open for as long as it is mapped, and a process may have 1024 open, its sockets among them.
+MOST_MAPS = 256
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 
@@ -129,15 +134,15 @@ class BufferFiles:
             sync_directory(self._directory)
 
     def read(self, name: str, may_be_torn: bool) -> Body | None:
+        path = self._path(name)
         try:
-            with open(self._path(name), "rb") as file:
-                whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            whole = memoryview(_map_or_copy(path))
         except FileNotFoundError:
             return None
         except ValueError:  # An empty file cannot be mapped.
             whole = memoryview(b"")
         except OSError as error:
-            raise StorageError(f"A large value could not be read: {error.strerror}: {error.filename}.") from error
+            raise StorageError(f"A large value could not be read: {error.strerror}: {path}.") from error
         body = Body(name, [whole[ALIGNMENT:]])
         if whole.nbytes < ALIGNMENT:
             return self._none_if_torn(name, may_be_torn)
@@ -196,6 +201,18 @@ class BuffersInMemory:
     def written_before(self, time: float) -> Iterator[str]:  # noqa: ARG002
         """None: without a crash there are no orphans, and a crash takes the memory with it."""
         return iter(())
+
+
+def _map_or_copy(path: str) -> mmap.mmap | bytearray:
+    """What a file holds, to be changed at will: mapped, or a copy when so many are mapped already."""
+    with open(path, "rb") as file:
+        if len(_maps) < MOST_MAPS:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            _maps.add(mapped)
+            return mapped
+        copy = bytearray(os.fstat(file.fileno()).st_size)
+        file.readinto(copy)
+        return copy
 
 
 def _pieces(body: Body) -> list[memoryview]:

@@ -12,8 +12,7 @@ from .database import Database
 from .filesystem import advice
 from .format import check_format
 from .pool import WAL_PAGES
-
-PAGE_BYTES = 4096
+from .schema import PAGE_BYTES
 
 
 def connect(filename: str, synchronous: Synchronous) -> apsw.Connection:

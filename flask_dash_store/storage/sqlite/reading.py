@@ -122,7 +122,7 @@ class Reading(Storage):
         return True
 
     def _touch(self, owner: str, moment: Moment) -> None:
-        self._best_effort(schema.TOUCH, (moment.expires, owner, moment.now))
+        self._best_effort(schema.TOUCH, (moment.expires, owner, moment.now, moment.expires, moment.grain))
 
     def _best_effort(self, sql: str, args: tuple[object, ...]) -> None:
         """Write something that a read has found due. It stays due, so a later read does what this one cannot."""

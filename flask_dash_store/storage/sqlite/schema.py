@@ -26,6 +26,8 @@ FROM_FORMAT_1 = (
         WHERE v.key >= sessions.key || '/' AND v.key < sessions.key || '0')""",
 )
 
+PAGE_BYTES = 4096  # SQLite's default.
+
 # Bytes are counted in blocks, so that overwriting a value by one of about its size changes no count.
 BLOCK = 256
 
@@ -82,6 +84,8 @@ MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
 DELETE = 'DELETE FROM "values" WHERE key = ?'
 DELETE_EXPIRED = "DELETE FROM \"values\" WHERE key = ? AND (expires <= ? OR expires >= '') RETURNING file"
 CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
+SIZES = "SELECT rowid, length(value) FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' LIMIT ?"
+DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
 CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"
 
 # Sessions
@@ -90,7 +94,8 @@ SESSION = 'SELECT value, bytes, keys FROM "sessions" WHERE key = ?'
 PUT_SESSION = """
     INSERT INTO "sessions" (key, value, bytes, keys) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes, keys = excluded.keys"""
-TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ?'
+# Of those who find at the same moment that it is due, one is enough.
+TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ? AND abs(value - ?) > ?'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
