@@ -221,13 +221,17 @@ class StoredMapping(MutableMapping[str, Any]):
     def increment(self, key: str, by: float = 1) -> Any:
         """Add to a number, which counts as 0 when there is none, and return the sum. A TTL of the key stays.
 
-        :raises NotANumber: when what is stored is no number
+        :raises NotANumber: when what is stored is no number, or ``by`` none that can be added to it
         """
         with self.transaction():
             number = self.get(key, 0)
             if not isinstance(number, Number):
                 raise NotANumber(f"increment({key!r}): what is stored is no number but a {type(number).__name__}.")
-            total = number + by  # type: ignore[operator]
+            try:
+                total = number + by  # type: ignore[operator]
+            except TypeError as error:
+                both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
+                raise NotANumber(f"increment({key!r}): {both}.") from error
             self._write(key, total, "keep")
             return total
 

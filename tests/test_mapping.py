@@ -240,6 +240,10 @@ def test_increment_adds_to_a_number_and_refuses_anything_else(store) -> None:
     with pytest.raises(NotANumber, match=r"'text'.*str"):
         store.increment("text")
     assert dict(store) == {"n": 2.5, "text": "1"}
+    store["n"] = 1
+    with pytest.raises(NotANumber, match=r"'n'.*str.*int"):
+        store.increment("n", "x")
+    assert store["n"] == 1
 
 
 def test_edit_writes_back_what_it_changed_and_nothing_when_it_fails(store) -> None:
