@@ -44,7 +44,7 @@ class Purging:
         if wait and not is_done:
             return removed  # What follows is done once, when there is no more to do.
         self._empty_ended(limit, wait)
-        is_done &= self._vacuum(wait)
+        is_done &= self._vacuum(wait, is_last=is_done)
         if wait or not now - ORPHAN_AGE < self._orphans_purged_at <= now:
             self._orphans_purged_at = now
             self._purge_orphans(now - ORPHAN_AGE)
@@ -116,8 +116,11 @@ class Purging:
             if not wait:
                 return
 
-    def _vacuum(self, wait: bool) -> bool:
-        """Give free pages back to the file system. Who does not wait takes one turn. Returns whether that is done."""
+    def _vacuum(self, wait: bool, is_last: bool) -> bool:
+        """Give free pages back to the file system. Who does not wait takes one turn. Returns whether that is done.
+
+        :param is_last: whether nothing more will be removed for now
+        """
         before, free = math.inf, self._free_pages()
         # A file that was not made by this package may be one that gives nothing back.
         while (0 if wait else VACUUM_PAGES) < free < before:
@@ -125,7 +128,7 @@ class Purging:
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             before, free = free, self._free_pages()
             if not wait:
-                if free <= VACUUM_PAGES:
+                if is_last and free <= VACUUM_PAGES:
                     self._database.checkpoint()  # The file becomes shorter with the next one, whenever that is.
                 return not VACUUM_PAGES < free < before
         return True
