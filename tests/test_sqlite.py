@@ -414,6 +414,11 @@ def test_a_purge_empties_all_who_ended_on_a_full_disk_however_few_it_takes_at_a_
     assert storage._database.select('SELECT COUNT(*) FROM "values"') == [(0,)]
 
 
+def test_a_purge_of_a_session_without_a_name_ends(storage) -> None:
+    run(ASK_SQLITE3, storage.filename, 'INSERT INTO "sessions" (key, value) VALUES (NULL, 5.0)')
+    assert storage.purge(NOW.now, 0, limit=10, wait=True) == 0
+
+
 def test_a_purge_of_a_file_that_gives_no_space_back_ends(path) -> None:
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE filler (bytes BLOB)")  # Too late now for auto_vacuum, which its own files have.

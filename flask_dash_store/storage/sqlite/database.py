@@ -28,7 +28,9 @@ class Database:
         try:
             return connection.execute(sql, args).fetchall()
         except apsw.BusyError:
-            return self._pool.wait_for_others(lambda: connection.execute(sql, args).fetchall(), self._pool.timeout)
+            return self._pool.wait_for_others(
+                connection, lambda: connection.execute(sql, args).fetchall(), self._pool.timeout
+            )
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -45,7 +47,9 @@ class Database:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
         except apsw.BusyError:
-            return self._pool.wait_for_others(lambda: connection.execute(sql, args).fetchone(), self._pool.timeout)
+            return self._pool.wait_for_others(
+                connection, lambda: connection.execute(sql, args).fetchone(), self._pool.timeout
+            )
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -68,7 +72,7 @@ class Database:
                 connection.execute(sql, args)
                 changes = connection.changes()
             except apsw.BusyError:
-                changes = pool.wait_for_others(partial(_change, connection, sql, args), patience)
+                changes = pool.wait_for_others(connection, partial(_change, connection, sql, args), patience)
             except apsw.Error as error:
                 raise pool.fault(error, connection) from error
             finally:

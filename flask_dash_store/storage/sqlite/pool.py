@@ -18,8 +18,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -84,11 +84,11 @@ class Pool:
             return self._new()
 
     def _new(self) -> apsw.Connection:
-        with self._opening:
+        with self._one_opens() as patience:
             self.check_open()
             self._follow_file()
             try:
-                connection = call_again(self._connect, self.timeout)
+                connection = call_again(self._connect, patience)
             except apsw.Error as error:
                 raise self.fault(error) from error
             self._open.add(connection)
@@ -96,6 +96,17 @@ class Pool:
                 self._file.note_wal()
         connection.set_wal_hook(self._note_wal)
         return connection
+
+    @contextmanager
+    def _one_opens(self) -> Iterator[float]:
+        """One thread at a time opens connections. Gives the seconds that are left to wait for other processes."""
+        deadline = time.monotonic() + self.timeout
+        if not take(self._opening, self.timeout):
+            raise self.busy()
+        try:
+            yield max(0.0, deadline - time.monotonic())
+        finally:
+            self._opening.release()
 
     def _follow_file(self) -> None:
         """Write to no file that has been deleted or replaced, for what is written there is lost.
@@ -138,7 +149,7 @@ class Pool:
         try:
             file = self._file
             if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
-                with self._opening:
+                with self._one_opens():
                     self.check_open()
                     self._follow_file()
         except BaseException:
@@ -146,15 +157,15 @@ class Pool:
             raise
         return patience
 
-    def wait_for_others(self, call: Callable[[], T], patience: float) -> T:
+    def wait_for_others(self, connection: apsw.Connection, call: Callable[[], T], patience: float) -> T:
         """Call again what another process was in the way of, for so many seconds.
 
         :raises StorageBusy: when it is still in the way
         """
         try:
             return call_again(call, patience)
-        except apsw.Error as error:
-            raise self.fault(error) from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self.fault(error, connection) from error
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._wal_pages = pages
@@ -186,13 +197,14 @@ class Pool:
         try:
             connection = self.acquire()
             try:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                with suppress(apsw.BusyError):  # Another process is doing it.
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if truncate:  # Writers wait for this one, so it is left little to do.
                     call_again(partial(connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), self.timeout)
             finally:
                 self.release(connection)
         except apsw.BusyError:
-            pass  # Another process is doing it.
+            pass  # Somebody reads for longer than the timeout.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
             logger.warning("A checkpoint of the storage %s failed: %s", self.name, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -80,13 +79,14 @@ class Purging:
 
     def _purge_owners(self, past: tuple[float, float], transaction: Transaction, limit: int) -> tuple[int, bool]:
         owners = transaction.execute(schema.PAST_OWNERS, (*past, limit))
-        pages = PAGES_TOGETHER
-        for removed, (owner, expiry) in enumerate(owners):
+        pages, removed = PAGES_TOGETHER, 0
+        for owner, expiry in owners:
             pages = self._delete_values(transaction, owner, pages)
             if pages <= 0:
                 return removed, False  # Nobody misses the values that are deleted already: they have expired.
             transaction.execute(schema.DELETE_SESSION, (owner, expiry))
-        return len(owners), len(owners) < limit
+            removed += transaction.changes
+        return removed, len(owners) < limit or not removed
 
     def _delete_values(self, transaction: Transaction, owner: str, pages: int) -> int:
         """Delete values until that has changed so many pages. Returns how many are left: none if values may be, too."""
@@ -121,16 +121,17 @@ class Purging:
 
         :param is_last: whether nothing more will be removed for now
         """
-        before, free = math.inf, self._free_pages()
-        # A file that was not made by this package may be one that gives nothing back.
-        while (0 if wait else VACUUM_PAGES) < free < before:
+        while self._free_pages() > (0 if wait else VACUUM_PAGES):
             with self._turn(wait) as transaction:
+                before = self._free_pages()
                 transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            before, free = free, self._free_pages()
+                free = self._free_pages()
+            if free == before:
+                return True  # A file that was not made by this package may be one that gives nothing back.
             if not wait:
                 if is_last and free <= VACUUM_PAGES:
                     self._database.checkpoint()  # The file becomes shorter with the next one, whenever that is.
-                return not VACUUM_PAGES < free < before
+                return free <= VACUUM_PAGES
         return True
 
     def _free_pages(self) -> int:

@@ -56,7 +56,7 @@ class Transaction(Block):
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            self.pool.wait_for_others(lambda: self._connection.execute("BEGIN IMMEDIATE"), patience)
+            self.pool.wait_for_others(self._connection, lambda: self._connection.execute("BEGIN IMMEDIATE"), patience)
         except apsw.Error as error:
             raise self.pool.fault(error, self._connection) from error
 
