@@ -23,7 +23,7 @@ from .errors import (
     UserStoreError,
     ValueTooLarge,
 )
-from .installation import EXTENSION, Installation
+from .extension import EXTENSION, Extension
 from .keys import check_key
 from .owner import user_owner
 from .storage import Storage
@@ -52,7 +52,7 @@ def purge() -> None:
 
     The app does so by itself, a little at a time.
     """
-    removed = _installation().wsgi.housekeeping.run_to_the_end()
+    removed = _extension().wsgi.housekeeping.run_to_the_end()
     click.echo(f"Removed {removed} expired sessions and users.")
 
 
@@ -63,9 +63,9 @@ def check() -> None:
 
     Every value's MAC is verified; none is unpickled. The exit status is 1 when anything is damaged.
     """
-    installation = _installation()
+    extension = _extension()
     found = 0
-    for problem in _problems(installation.storage, installation.codec):
+    for problem in _problems(extension.storage, extension.codec):
         click.echo(problem)
         found += 1
     if found:
@@ -110,10 +110,10 @@ def copy_command(from_url: str, to_url: str) -> None:
     interrupted goes on where it stopped. To move an app while it runs, copy, then stop it, copy what has changed
     since, and start it with the new URL.
     """
-    installation = _installation()
+    extension = _extension()
     with (
-        closing(installation.open_storage(from_url, must_exist=True)) as source,
-        closing(installation.open_storage(to_url)) as target,
+        closing(extension.open_storage(from_url, must_exist=True)) as source,
+        closing(extension.open_storage(to_url)) as target,
     ):
         owners, left_out = list(source.everyone()), list[tuple[str, str]]()
         steps = copy(owners, source, target, lambda owner, key: left_out.append((owner, key)))
@@ -133,15 +133,15 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     They become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or keys hold a "_" the
     ids have to be named. The values are pickles that anybody who could write to the file may have made: trust it.
     """
-    installation = _installation()
-    codec, storage = installation.codec, installation.storage
+    extension = _extension()
+    codec, storage = extension.codec, extension.storage
     if not isinstance(codec, PickleCodec):
         _fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")
     imported, left = 0, 0
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
             owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
-            storage.set(owner, key, codec.adopt(owner, key, pickled), installation.moment_of_users())
+            storage.set(owner, key, codec.adopt(owner, key, pickled), extension.moment_of_users())
             imported += 1
         except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
             click.echo(f"Left out {row.name!r}: {error}")
@@ -187,15 +187,15 @@ def _tampered_values(storage: Storage, codec: Codec, owner: str) -> Iterator[str
             yield str(error)
 
 
-def _installation() -> Installation:
-    installation = current_app.extensions.get(EXTENSION)
-    if not isinstance(installation, Installation):
+def _extension() -> Extension:
+    extension = current_app.extensions.get(EXTENSION)
+    if not isinstance(extension, Extension):
         _fail("This app has no user store: UserStoreMiddleware is not installed on it.")
-    return installation
+    return extension
 
 
 def _sqlite_storage(command: str) -> SqliteStorage:
-    storage = _installation().storage
+    storage = _extension().storage
     if not isinstance(storage, SqliteStorage):
         _fail(f"{command} is for SQLite files; the server that keeps this app's store has its own tools for it.")
     return storage

@@ -10,7 +10,7 @@ from flask import Flask, current_app, has_app_context
 
 from .cli import user_store
 from .errors import ConfigurationError
-from .installation import EXTENSION, Installation
+from .extension import EXTENSION, Extension
 from .lifetime import Clock
 from .settings import Settings
 from .user_store import UserStore
@@ -38,7 +38,7 @@ class UserStoreMiddleware:
     def __init__(self, app: Flask | Dash | None = None, *, clock: Clock = time.time, **options: Any) -> None:
         self._clock = clock
         self._options = options
-        self._installed: list[Installation] = []
+        self._installed: list[Extension] = []
         if app is not None:
             self._install(app, stacklevel=3)
 
@@ -59,10 +59,10 @@ class UserStoreMiddleware:
             )
         settings = Settings.of(server.config, self._options)
         settings.warn_of_weak_secret(stacklevel + 1)
-        installation = Installation(server, settings, cookie_path, home, self._clock)
-        server.extensions[EXTENSION] = installation
+        extension = Extension(server, settings, cookie_path, home, self._clock)
+        server.extensions[EXTENSION] = extension
         server.cli.add_command(user_store)
-        self._installed.append(installation)
+        self._installed.append(extension)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
         """The store of a user id, whichever browser the user comes with, in or out of a request.
@@ -73,7 +73,7 @@ class UserStoreMiddleware:
         :raises InvalidKey: when the id is too long or holds a lone surrogate
         :raises InvalidKeyType: when it is neither str nor int
         """
-        return self._installation().for_user(user_id, ttl)
+        return self._extension().for_user(user_id, ttl)
 
     def open(self, session_id: str) -> UserStore:
         """A session's store out of its request, by ``g.user_store.session_id``: for a thread, a task, a job.
@@ -82,7 +82,7 @@ class UserStoreMiddleware:
 
         :raises InvalidKey: when the text is no session id
         """
-        return self._installation().open(session_id)
+        return self._extension().open(session_id)
 
     def purge(self) -> int:
         """Remove all that has expired. It is done after responses too, a little at a time.
@@ -90,13 +90,13 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self._installation().wsgi.housekeeping.run_to_the_end()
+        return self._extension().wsgi.housekeeping.run_to_the_end()
 
-    def _installation(self) -> Installation:
+    def _extension(self) -> Extension:
         if has_app_context():
             current = current_app.extensions.get(EXTENSION)
             if current in self._installed:
-                return cast(Installation, current)
+                return cast(Extension, current)
         if len(self._installed) == 1:
             return self._installed[0]
         raise ConfigurationError(

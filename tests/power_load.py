@@ -17,7 +17,7 @@ from typing import Any
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.installation import EXTENSION, Installation
+from flask_dash_store.extension import EXTENSION, Extension
 
 STEPS = 90
 SMALL, LARGE = 15_000, 150_000
@@ -27,7 +27,7 @@ Step = tuple[str, str, dict[str, Any]]
 State = tuple[dict[str, bytes], dict[str, bytes], int]
 
 
-def install(folder: Path, **options: Any) -> tuple[UserStoreMiddleware, Installation]:
+def install(folder: Path, **options: Any) -> tuple[UserStoreMiddleware, Extension]:
     app = Flask("load", instance_path=str(folder))
     app.secret_key = "k" * 32
     middleware = UserStoreMiddleware(app, url="sqlite:///store.sqlite", **options)
@@ -59,13 +59,13 @@ class Real:
         self._open()
 
     def _open(self) -> None:
-        self._middleware, self._installation = install(**self._options)
+        self._middleware, self._extension = install(**self._options)
         self.user = self._middleware.for_user("someone")
         self.visitor = self._middleware.open(self._session)
 
     def reopen(self) -> None:
         self._session = self.visitor.session_id
-        self._installation.storage.close()
+        self._extension.storage.close()
         self._open()
 
     def regenerate(self) -> None:
@@ -80,7 +80,7 @@ class Real:
         self._middleware.purge()
 
     def checkpoint(self) -> None:
-        self._installation.storage._database.checkpoint()
+        self._extension.storage._database.checkpoint()
 
     def block(self, store: Any) -> AbstractContextManager[Any]:
         return store.transaction()

@@ -112,12 +112,12 @@ def test_a_backup_under_load_is_of_one_point_in_time_and_whole(site: Site, tmp_p
         beside.close()
     for copy in copies:
         stores = open_stores(copy)
-        assert list(stores._installation().storage.problems()) == []
+        assert list(stores._extension().storage.problems()) == []
         for visitor in visitors:
             values = session_in(stores, visitor).copy()
             assert values["left"] == values["right"] == values["left"][:8] * (LARGE // 8)
         assert len(list(Path(f"{copy}.buffers").iterdir())) == 2 * len(visitors)
-        stores._installation().storage.close()
+        stores._extension().storage.close()
     assert [path for path in site.database.parent.iterdir() if "backup-" in path.name] == []
 
 
@@ -182,8 +182,8 @@ def stores(database: Path) -> UserStoreMiddleware:
 
 def run(stores: UserStoreMiddleware, *args: object) -> tuple[int, str]:
     """The exit status of `flask user-store`, and what it prints."""
-    (installation,) = stores._installed
-    result = installation._app.test_cli_runner().invoke(args=["user-store", *map(str, args)])
+    (extension,) = stores._installed
+    result = extension._app.test_cli_runner().invoke(args=["user-store", *map(str, args)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
 

@@ -15,7 +15,7 @@ from flask import Flask
 from visits import Site
 
 from flask_dash_store import UserStoreError, UserStoreMiddleware
-from flask_dash_store.installation import EXTENSION
+from flask_dash_store.extension import EXTENSION
 
 PACKAGES = {"redis": "redis", "postgresql": "psycopg"}
 INSTALL = f"""

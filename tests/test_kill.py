@@ -20,7 +20,7 @@ from http_visitor import Visitor
 from servers import Port, gunicorn, running
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.installation import EXTENSION
+from flask_dash_store.extension import EXTENSION
 from flask_dash_store.storage.sqlite import schema
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 

@@ -80,7 +80,7 @@ def damage_a_page(site: Site) -> None:
     with site.database.open("r+b") as file:
         file.seek(content.index(b"ann 7" * 100) // 4096 * 4096)
         file.write(os.urandom(4096))
-    site.stores._installation().storage._database._pool._close_idle()
+    site.stores._extension().storage._database._pool._close_idle()
 
 
 DAMAGES: dict[Callable[[Site], None], str] = {

@@ -80,14 +80,14 @@ class Survivor:
     def __init__(self, folder: Path, synchronous: str) -> None:
         self.clock = HandClock(time.time())
         self._bodies = folder / "store.sqlite.buffers"
-        self._middleware, self._installation = power_load.install(folder, synchronous=synchronous, clock=self.clock)
-        self._storage = self._installation.storage
+        self._middleware, self._extension = power_load.install(folder, synchronous=synchronous, clock=self.clock)
+        self._storage = self._extension.storage
 
     def state(self) -> State:
         ended, found = 0, {"s": {}, "u": {}}
         for owner in self._storage.everyone():
             if self._storage.dump(owner).ended_at is None:
-                found[owner[0]] |= UserStore(self._installation._backend, owner, Trace()).copy()
+                found[owner[0]] |= UserStore(self._extension._backend, owner, Trace()).copy()
             else:
                 ended += 1
         return found["s"], found["u"], ended

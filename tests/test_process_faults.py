@@ -209,4 +209,4 @@ def test_a_truncated_wal_loses_the_last_writes_and_nothing_else(database: Path, 
     assert stored == [f"key{n}" for n in range(len(stored))]
     assert (part == 0) == (stored == [])
     assert stores.for_user("ann").copy() == {"small": 1, "large": LARGE}
-    assert list(stores._installation().storage.problems()) == []
+    assert list(stores._extension().storage.problems()) == []

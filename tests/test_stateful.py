@@ -22,7 +22,7 @@ from store_client import LIFETIME, USER, Client, context
 from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
-from flask_dash_store.installation import EXTENSION
+from flask_dash_store.extension import EXTENSION
 from flask_dash_store.lifetime import Clock
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 

@@ -26,7 +26,7 @@ from .wsgi import SessionMiddleware, current
 EXTENSION = "user_store"
 
 
-class Installation:
+class Extension:
     """What UserStoreMiddleware has made of one app.
 
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
