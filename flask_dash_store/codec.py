@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from .body import NO_MANIFEST, Body, Stored, attach, detach
+from .buffers import NO_MANIFEST, Buffers, Stored, pack, unpack
 from .errors import TamperedValue, UnreadableValue, UnstorableValue
 
 MAC_BYTES = 32
@@ -87,7 +87,7 @@ class Codec(Protocol):
         :raises UnstorableValue: when the value cannot be turned into bytes
         """
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Body | None) -> Any:
+    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
         """The value of a payload and its body.
 
         :raises TamperedValue: when they were not encoded for this owner and key, or not for each other
@@ -121,15 +121,15 @@ class _SealedCodec:
 
     def _close(self, owner: str, key: str, data: bytes, buffers: list[memoryview]) -> Stored:
         if buffers or len(data) >= BODY_THRESHOLD:
-            data, body = detach(data, buffers, BODY_THRESHOLD)
+            data, body = pack(data, buffers, BODY_THRESHOLD)
             return self._seal.close(owner, key, data), body
         return self._seal.close(owner, key, data + NO_MANIFEST), None
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Body | None) -> Any:
+    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
         sealed = self._seal.open(owner, key, payload)
         if body is None and sealed.endswith(NO_MANIFEST):
             return self._load(key, sealed[: -len(NO_MANIFEST)], [])
-        attached = attach(sealed, body)
+        attached = unpack(sealed, body)
         if attached is None:
             raise tampered(owner, key)
         return self._load(key, *attached)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from numbers import Number
 from typing import Any, Final, Self, TypeVar, overload
 
-from .body import Stored
+from .buffers import Stored
 from .codec import Codec
 from .errors import NotANumber, SessionEnded, ValueTooLarge
 from .keys import DEFAULT_MAX_KEY_LENGTH, check_key

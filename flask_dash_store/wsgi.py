@@ -96,7 +96,7 @@ class SessionMiddleware:
         finally:
             current.reset(token)
             if detach is not None:
-                detach()
+                pack()
         if self.housekeeping.is_due(now, visit.was_written):
             return ClosingIterator(response, self.housekeeping.run)
         return response

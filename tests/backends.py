@@ -18,7 +18,7 @@ from typing import Any
 import servers_postgresql
 from servers_redis import shared_cluster, shared_server
 
-from flask_dash_store.body import ALIGNMENT, Body, Stored
+from flask_dash_store.buffers import ALIGNMENT, Buffers, Stored
 from flask_dash_store.lifetime import Moment
 from flask_dash_store.storage import Storage
 from flask_dash_store.storage.postgresql import PostgresqlStorage
@@ -93,7 +93,7 @@ def small(payload: bytes) -> Stored:
 
 def large(payload: bytes) -> Stored:
     """A value with a body, whose first part is the payload once more."""
-    return payload, Body(token_hex(16), [memoryview(payload), memoryview(bytes(1000))])
+    return payload, Buffers(token_hex(16), [memoryview(payload), memoryview(bytes(1000))])
 
 
 def read(stored: Stored) -> bytes:

@@ -26,7 +26,7 @@ from backends import Child, items, large, postgresql, read, small
 from clocks import HandClock
 from servers_postgresql import shared_url
 
-from flask_dash_store.body import Body
+from flask_dash_store.buffers import Buffers
 from flask_dash_store.errors import ConfigurationError, StorageBusy, TooManyKeys, UnknownFormat, ValueTooLarge
 from flask_dash_store.lifetime import Lifetime
 from flask_dash_store.owner import user_owner
@@ -231,7 +231,7 @@ def test_a_missing_driver_says_what_to_install() -> None:
 
 def test_a_value_of_many_megabytes_comes_back_whole_and_in_one_piece_that_can_be_written(storage) -> None:
     parts = [bytes(range(256)) * 40_000, b"odd", bytes(20_000_000)]
-    sent = Body(token_hex(16), [memoryview(part) for part in parts])
+    sent = Buffers(token_hex(16), [memoryview(part) for part in parts])
     storage.set("ann", "k", (b"payload", sent), MOMENT)
     payload, body = storage.get("ann", "k", MOMENT)
     (whole,) = body.parts
@@ -242,7 +242,7 @@ def test_a_value_of_many_megabytes_comes_back_whole_and_in_one_piece_that_can_be
 def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage) -> None:
     whole = memoryview(mmap.mmap(-1, 2**30))  # which takes no memory until it is touched
     with pytest.raises(ValueTooLarge, match=f"{2**30 + 1} bytes.* takes {MAX_VALUE_BYTES}"):
-        storage.set("ann", "k", (b"x", Body(token_hex(16), [whole])), MOMENT)
+        storage.set("ann", "k", (b"x", Buffers(token_hex(16), [whole])), MOMENT)
     assert storage.keys("ann", MOMENT) == []
 
 

@@ -200,7 +200,7 @@ def test_a_file_is_sent_through_the_servers_wrapper(clock: Any, is_housekeeping_
     assert file.closed
 
 
-class Body:
+class Buffers:
     """A response body that counts how often it was closed."""
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ class Body:
 
 @pytest.mark.parametrize("is_housekeeping_due", [False, True])
 def test_a_body_is_closed_once_even_when_it_fails_on_the_way(clock: Any, is_housekeeping_due: bool) -> None:
-    body = Body()
+    body = Buffers()
     app = make_app(lambda environ, start_response: start_response("200 OK", []) and body, clock=clock)
     clock.step(3600 * is_housekeeping_due)
     with pytest.raises(ZeroDivisionError):

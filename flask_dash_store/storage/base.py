@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal, NamedTuple
 
-from ..body import Stored
+from ..buffers import Stored
 from ..lifetime import Moment
 
 Reseal = Callable[[str, bytes], bytes]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...body import Body, Stored
+from ...buffers import Buffers, Stored
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
@@ -236,7 +236,7 @@ class PostgresqlStorage(Storage):
 def _stored(payload: bytearray, body_name: str | None, body: bytearray | None) -> Stored:
     if body_name is None or body is None:
         return bytes(payload), None
-    return bytes(payload), Body(body_name, [memoryview(body)])
+    return bytes(payload), Buffers(body_name, [memoryview(body)])
 
 
 def _fields(key: str, value: Stored) -> tuple[dict[str, Any], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ...body import Body, Stored
+from ...buffers import Buffers, Stored
 from ...errors import StorageCorrupt
 from ..base import KeyExpiry
 
@@ -61,7 +61,7 @@ def stored_value(key: str, header: Header, payload: bytes | None, body: bytes | 
         raise StorageCorrupt(f"A part of the value stored under {key!r} is missing. Delete the key.")
     if header.body is None or body is None:
         return payload, None
-    return payload, Body(header.body, [memoryview(bytearray(body))])
+    return payload, Buffers(header.body, [memoryview(bytearray(body))])
 
 
 def problems(fields: dict[bytes, bytes]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from ...body import Stored
+from ...buffers import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Storage, Value

@@ -6,7 +6,7 @@ from ...lifetime import Moment
 from ..expiry import is_in_future, is_live_key
 from ..limits import Limits
 from . import schema
-from .buffers import Buffers
+from .buffers import BufferStore
 from .purging import forget_files
 from .transaction import Transaction
 
@@ -14,7 +14,7 @@ from .transaction import Transaction
 class Account:
     """Keeps count while an owner's values are changed. Values that have expired are gone from it when it is made."""
 
-    def __init__(self, transaction: Transaction, buffers: Buffers, limits: Limits, owner: str, moment: Moment) -> None:
+    def __init__(self, transaction: Transaction, buffers: BufferStore, limits: Limits, owner: str, moment: Moment) -> None:
         self.transaction = transaction
         self.owner = owner
         self._buffers = buffers
@@ -106,7 +106,7 @@ class Account:
         self.transaction.execute(schema.PUT_SESSION, (self.owner, expiry, self._nbytes, self._keys))
 
 
-def clear(transaction: Transaction, buffers: Buffers, owner: str) -> None:
+def clear(transaction: Transaction, buffers: BufferStore, owner: str) -> None:
     """Delete all keys of an owner, whatever its account says."""
     forget_files(transaction, buffers, transaction.execute(schema.CLEAR, (owner, owner)))
 

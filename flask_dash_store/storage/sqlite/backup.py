@@ -17,11 +17,11 @@ from pathlib import Path
 
 import apsw
 
-from ...body import NAME_BYTES
+from ...buffers import NAME_BYTES
 from ...errors import StorageError
 from . import schema
 from .account import clear, measure
-from .buffers import HELD, BufferFiles, Buffers, buffers_beside, copy_file, sync_directory
+from .buffers import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
 from .connecting import connect
 from .database import Database
 from .files import prepare_private_file
@@ -35,7 +35,7 @@ class Backup:
     :param filename: its database file
     """
 
-    def __init__(self, database: Database, buffers: Buffers, filename: str) -> None:
+    def __init__(self, database: Database, buffers: BufferStore, filename: str) -> None:
         self._database = database
         self._buffers = buffers
         self._filename = filename

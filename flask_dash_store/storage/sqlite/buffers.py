@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from ...body import ALIGNMENT, Body
+from ...buffers import ALIGNMENT, Buffers
 from ...errors import StorageCorrupt, StorageError, StorageFull
 from .files import NO_SPACE
 
@@ -67,16 +67,16 @@ def copy_file(source: Path, target: Path) -> None:
         raise
 
 
-class Buffers(Protocol):
+class BufferStore(Protocol):
     """Keeps bodies by their names."""
 
-    def write(self, body: Body) -> None:
+    def write(self, body: Buffers) -> None:
         """Keep a body.
 
         :raises StorageError: when it cannot be kept; nothing of it is
         """
 
-    def read(self, name: str, may_be_torn: bool) -> Body | None:
+    def read(self, name: str, may_be_torn: bool) -> Buffers | None:
         """The body, in one part that the caller may change without changing what is kept.
 
         None when there is none, or when a power loss has torn it, which is looked at if it ``may_be_torn``.
@@ -99,7 +99,7 @@ class BufferFiles:
         self._directory = directory
         self._sync = sync
 
-    def write(self, body: Body) -> None:
+    def write(self, body: Buffers) -> None:
         try:
             try:
                 self._write(body)
@@ -114,7 +114,7 @@ class BufferFiles:
             kind = StorageFull if error.errno in NO_SPACE else StorageError
             raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
 
-    def _write(self, body: Body) -> None:
+    def _write(self, body: Buffers) -> None:
         path = self._path(body.name)
         temporary = path + _TEMPORARY
         descriptor = os.open(temporary, _NEW, 0o600)
@@ -133,7 +133,7 @@ class BufferFiles:
         if self._sync:
             sync_directory(self._directory)
 
-    def read(self, name: str, may_be_torn: bool) -> Body | None:
+    def read(self, name: str, may_be_torn: bool) -> Buffers | None:
         path = self._path(name)
         try:
             whole = memoryview(_map_or_copy(path))
@@ -143,7 +143,7 @@ class BufferFiles:
             whole = memoryview(b"")
         except OSError as error:
             raise StorageError(f"A large value could not be read: {error.strerror}: {path}.") from error
-        body = Body(name, [whole[ALIGNMENT:]])
+        body = Buffers(name, [whole[ALIGNMENT:]])
         if whole.nbytes < ALIGNMENT:
             return self._none_if_torn(name, may_be_torn)
         magic, owner, nbytes, checksum = _HEADER.unpack_from(whole)
@@ -151,7 +151,7 @@ class BufferFiles:
             return self._none_if_torn(name, may_be_torn)
         return body._replace(name=owner.decode("ascii", "replace"))
 
-    def _none_if_torn(self, name: str, may_be_torn: bool) -> Body | None:
+    def _none_if_torn(self, name: str, may_be_torn: bool) -> Buffers | None:
         if not may_be_torn:
             raise StorageCorrupt(f"The file of a large value is damaged: {self._path(name)}. Delete the key.")
         return None
@@ -187,12 +187,12 @@ class BuffersInMemory:
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}
 
-    def write(self, body: Body) -> None:
+    def write(self, body: Buffers) -> None:
         self._bodies[body.name] = b"".join(body.pieces())
 
-    def read(self, name: str, may_be_torn: bool) -> Body | None:  # noqa: ARG002
+    def read(self, name: str, may_be_torn: bool) -> Buffers | None:  # noqa: ARG002
         kept = self._bodies.get(name)
-        return None if kept is None else Body(name, [memoryview(bytearray(kept))])
+        return None if kept is None else Buffers(name, [memoryview(bytearray(kept))])
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -215,7 +215,7 @@ def _map_or_copy(path: str) -> mmap.mmap | bytearray:
         return copy
 
 
-def _pieces(body: Body) -> list[memoryview]:
+def _pieces(body: Buffers) -> list[memoryview]:
     """What a file consists of: a header, which is as long as the alignment, and the contents."""
     contents = list(body.pieces())
     header = _HEADER.pack(_MAGIC, body.name.encode(), body.nbytes, _checksum(contents))

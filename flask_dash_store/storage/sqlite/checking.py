@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from ...errors import StorageCorrupt
 from . import schema
-from .buffers import Buffers
+from .buffers import BufferStore
 from .database import Database
 
 MOST_PROBLEMS = 100
 
 
-def problems(database: Database, buffers: Buffers) -> Iterator[str]:
+def problems(database: Database, buffers: BufferStore) -> Iterator[str]:
     """What is damaged, each as a sentence."""
     try:
         for (problem,) in database.select(f"PRAGMA integrity_check({MOST_PROBLEMS})"):
@@ -24,7 +24,7 @@ def problems(database: Database, buffers: Buffers) -> Iterator[str]:
         yield str(error)
 
 
-def _problems_of_body(database: Database, buffers: Buffers, place: str, file: str) -> Iterator[str]:
+def _problems_of_body(database: Database, buffers: BufferStore, place: str, file: str) -> Iterator[str]:
     try:
         is_whole = buffers.read(file, may_be_torn=True) is not None
     except StorageCorrupt as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from ...body import Stored
+from ...buffers import Stored
 from ...errors import StorageCorrupt
 from ..base import Dump, Value
 from ..expiry import is_ended
 from . import schema
 from .account import measure
-from .buffers import Buffers
+from .buffers import BufferStore
 from .database import Database
 from .purging import forget_files
 from .transaction import Row, Transaction
@@ -20,7 +20,7 @@ from .transaction import Row, Transaction
 class Dumping:
     """:param boot: names the time since the machine was started"""
 
-    def __init__(self, database: Database, buffers: Buffers, boot: str) -> None:
+    def __init__(self, database: Database, buffers: BufferStore, boot: str) -> None:
         self._database = database
         self._buffers = buffers
         self._boot = boot

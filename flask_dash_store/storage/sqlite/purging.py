@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from . import schema
-from .buffers import Buffers
+from .buffers import BufferStore
 from .database import Database
 from .schema import PAGE_BYTES
 from .transaction import Row, Transaction
@@ -22,7 +22,7 @@ VACUUM_PAGES = 32
 ORPHAN_AGE = 60 * 60.0
 
 
-def forget_files(transaction: Transaction, buffers: Buffers, rows: Iterable[Row]) -> None:
+def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[Row]) -> None:
     """Have the files of deleted or replaced rows removed once that is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
@@ -32,7 +32,7 @@ def forget_files(transaction: Transaction, buffers: Buffers, rows: Iterable[Row]
 class Purging:
     """What :meth:`Storage.purge` and :meth:`Storage.purge_keys` promise, on SQLite."""
 
-    def __init__(self, database: Database, buffers: Buffers) -> None:
+    def __init__(self, database: Database, buffers: BufferStore) -> None:
         self._database = database
         self._buffers = buffers
         self._orphans_purged_at = 0.0

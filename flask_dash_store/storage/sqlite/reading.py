@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from ...body import Stored
+from ...buffers import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError
 from ...lifetime import Moment
 from ..base import Storage
 from ..expiry import is_in_future, is_live_key
 from . import schema
-from .buffers import Buffers
+from .buffers import BufferStore
 from .database import Database
 from .transaction import Row
 
@@ -25,7 +25,7 @@ class Reading(Storage):
     """What a storage reads, and the use of it that reading writes down."""
 
     _database: Database
-    _buffers: Buffers
+    _buffers: BufferStore
     _boot: str
 
     def get(self, owner: str, key: str, moment: Moment) -> Stored | None:

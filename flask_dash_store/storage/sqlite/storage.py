@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ...body import Body, Stored
+from ...buffers import Buffers, Stored
 from ...errors import StorageFull, UserStoreError
 from ...lifetime import Moment
 from ..base import Dump, KeyExpiry, Reseal, Synchronous
@@ -17,7 +17,7 @@ from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limit
 from . import schema
 from .account import Account, clear, measure
 from .backup import Backup
-from .buffers import BufferFiles, Buffers, BuffersInMemory, boot_id, buffers_beside
+from .buffers import BufferFiles, BufferStore, BuffersInMemory, boot_id, buffers_beside
 from .checking import problems
 from .connecting import connect, use_wal
 from .database import Database
@@ -73,7 +73,7 @@ class SqliteStorage(Reading):
     def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
         self.filename = ":memory:"
         self._database = Database(MemoryPool(self._connector(synchronous), "in memory", timeout))
-        self._buffers: Buffers = BuffersInMemory()
+        self._buffers: BufferStore = BuffersInMemory()
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
         self.filename = str(prepare_private_file(file))
@@ -133,7 +133,7 @@ class SqliteStorage(Reading):
             account.record_use()
 
     @contextmanager
-    def _writing_body(self, body: Body | None) -> Iterator[None]:
+    def _writing_body(self, body: Buffers | None) -> Iterator[None]:
         """Write a body before a transaction begins, and remove it if none does. Then it is the transaction's."""
         if body is not None:
             self._buffers.write(body)

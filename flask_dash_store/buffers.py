@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<I")
 _NOT_IN_BODY = bytes(DIGEST_BYTES)
 
 
-class Body(NamedTuple):
+class Buffers(NamedTuple):
     """What is kept beside a payload, under a name that is never used twice.
 
     One that is to be written has several parts; one that was read has one, which spans them all.
@@ -59,11 +59,11 @@ class Body(NamedTuple):
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.pieces())
 
 
-Stored = tuple[bytes, Body | None]
+Stored = tuple[bytes, Buffers | None]
 """What a storage keeps of a value: its payload, and its body if it is large."""
 
 
-def detach(data: bytes, buffers: list[memoryview], threshold: int) -> tuple[bytes, Body]:
+def pack(data: bytes, buffers: list[memoryview], threshold: int) -> tuple[bytes, Buffers]:
     """Put buffers, and data that are large themselves, into a body. Returns what is left of the data, with manifest.
 
     Data are code, which buffers are not: the manifest has their digest, to be authenticated with the rest.
@@ -72,14 +72,14 @@ def detach(data: bytes, buffers: list[memoryview], threshold: int) -> tuple[byte
     if len(data) >= threshold:
         digest = blake2b(data, digest_size=DIGEST_BYTES).digest()
         buffers, data = [memoryview(data), *buffers], b""
-    body = Body(secrets.token_hex(NAME_BYTES), buffers)
+    body = Buffers(secrets.token_hex(NAME_BYTES), buffers)
     manifest = _HEAD.pack(bytes.fromhex(body.name), digest) + b"".join(
         _PART.pack(offset, part.nbytes) for offset, part in body.placed()
     )
     return data + manifest + _LENGTH.pack(len(manifest)), body
 
 
-def attach(sealed: bytes, body: Body | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
+def unpack(sealed: bytes, body: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
     """The data and the buffers that :func:`detach` parted; None when they do not belong together."""
     if body is None or len(sealed) < _LENGTH.size + _HEAD.size:
         return None
