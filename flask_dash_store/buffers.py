@@ -79,21 +79,21 @@ def pack(data: bytes, buffers: list[memoryview], threshold: int) -> tuple[bytes,
     return data + manifest + _LENGTH.pack(len(manifest)), body
 
 
-def unpack(sealed: bytes, body: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
+def unpack(signed: bytes, body: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
     """The data and the buffers that :func:`detach` parted; None when they do not belong together."""
-    if body is None or len(sealed) < _LENGTH.size + _HEAD.size:
+    if body is None or len(signed) < _LENGTH.size + _HEAD.size:
         return None
-    (length,) = _LENGTH.unpack_from(sealed, len(sealed) - _LENGTH.size)
-    if not _HEAD.size <= length <= len(sealed) - _LENGTH.size or (length - _HEAD.size) % _PART.size:
+    (length,) = _LENGTH.unpack_from(signed, len(signed) - _LENGTH.size)
+    if not _HEAD.size <= length <= len(signed) - _LENGTH.size or (length - _HEAD.size) % _PART.size:
         return None
-    start = len(sealed) - _LENGTH.size - length
-    name, digest = _HEAD.unpack_from(sealed, start)
+    start = len(signed) - _LENGTH.size - length
+    name, digest = _HEAD.unpack_from(signed, start)
     if name.hex() != body.name:
         return None
     (whole,) = body.parts
-    places = _PART.iter_unpack(sealed[start + _HEAD.size : -_LENGTH.size])
+    places = _PART.iter_unpack(signed[start + _HEAD.size : -_LENGTH.size])
     buffers = [whole[offset : offset + nbytes] for offset, nbytes in places]
     if digest == _NOT_IN_BODY:
-        return sealed[:start], buffers
+        return signed[:start], buffers
     data = buffers.pop(0)
     return (data, buffers) if blake2b(data, digest_size=DIGEST_BYTES).digest() == digest else None

@@ -182,7 +182,7 @@ def _tampered_values(storage: Storage, codec: Codec, owner: str) -> Iterator[str
     dump = storage.dump(owner)
     for key, (payload, _), _ in dump.values if dump else ():
         try:
-            codec.reseal(owner, owner, key, payload)
+            codec.re_sign(owner, owner, key, payload)
         except TamperedValue as error:
             yield str(error)
 

@@ -28,7 +28,7 @@ MAC_BYTES = 32
 BODY_THRESHOLD = 128 * 1024
 
 
-class Seal:
+class Signer:
     """A keyed BLAKE2b (RFC 7693) over owner, key and data.
 
     :param secrets: app secrets, the current one first; it seals, and each of them opens. Without any,
@@ -42,13 +42,13 @@ class Seal:
             for secret in secrets
         ]
 
-    def close(self, owner: str, key: str, data: bytes) -> bytes:
+    def sign(self, owner: str, key: str, data: bytes) -> bytes:
         """The data with its MAC behind it."""
         if not self._hashes:
             return data
         return data + _mac(self._hashes[0], owner, key, data)
 
-    def open(self, owner: str, key: str, payload: bytes) -> bytes:
+    def verify(self, owner: str, key: str, payload: bytes) -> bytes:
         """The data of a payload.
 
         :raises TamperedValue: when no secret gives the MAC it carries
@@ -94,19 +94,19 @@ class Codec(Protocol):
         :raises UnreadableValue: when they are authentic but cannot be turned back
         """
 
-    def reseal(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
+    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
         """The payload of the same value for another owner; neither the value nor its body is looked at.
 
         :raises TamperedValue: when the payload was not encoded for this owner and key
         """
 
 
-class _SealedCodec:
+class _SignedCodec:
     purpose: bytes
     takes: str
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        self._seal = Seal(secrets, self.purpose)
+        self._signer = Signer(secrets, self.purpose)
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
         buffers: list[memoryview] = []
@@ -122,14 +122,14 @@ class _SealedCodec:
     def _close(self, owner: str, key: str, data: bytes, buffers: list[memoryview]) -> Stored:
         if buffers or len(data) >= BODY_THRESHOLD:
             data, body = pack(data, buffers, BODY_THRESHOLD)
-            return self._seal.close(owner, key, data), body
-        return self._seal.close(owner, key, data + NO_MANIFEST), None
+            return self._signer.sign(owner, key, data), body
+        return self._signer.sign(owner, key, data + NO_MANIFEST), None
 
     def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
-        sealed = self._seal.open(owner, key, payload)
-        if body is None and sealed.endswith(NO_MANIFEST):
-            return self._load(key, sealed[: -len(NO_MANIFEST)], [])
-        attached = unpack(sealed, body)
+        signed = self._signer.verify(owner, key, payload)
+        if body is None and signed.endswith(NO_MANIFEST):
+            return self._load(key, signed[: -len(NO_MANIFEST)], [])
+        attached = unpack(signed, body)
         if attached is None:
             raise tampered(owner, key)
         return self._load(key, *attached)
@@ -143,8 +143,8 @@ class _SealedCodec:
                 "been moved, renamed or changed. Delete the key, or bring the class back."
             ) from error
 
-    def reseal(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        return self._seal.close(new_owner, key, self._seal.open(owner, key, payload))
+    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
+        return self._signer.sign(new_owner, key, self._signer.verify(owner, key, payload))
 
     @staticmethod
     def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
@@ -155,7 +155,7 @@ class _SealedCodec:
         raise NotImplementedError
 
 
-class PickleCodec(_SealedCodec):
+class PickleCodec(_SignedCodec):
     """Any picklable value."""
 
     purpose = b"pickle"
@@ -203,7 +203,7 @@ class _Text:
         return str, (pickle.PickleBuffer(self._value.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass")
 
 
-class JsonCodec(_SealedCodec):
+class JsonCodec(_SignedCodec):
     """What JSON can say; a tuple comes back as a list, and pickle is never called."""
 
     purpose = b"json"

@@ -1,4 +1,4 @@
-"""All that one storage keeps into another, as it is: values stay sealed, and expiries where they were."""
+"""All that one storage keeps into another, as it is: values stay signed, and expiries where they were."""
 
 from __future__ import annotations
 

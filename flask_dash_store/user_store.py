@@ -64,14 +64,14 @@ class UserStore(StoredMapping):
         old_owner, new_id = self._owner, new_session_id()
         new_owner = session_owner(new_id)
 
-        def reseal(key: str, payload: bytes) -> bytes:
+        def re_sign(key: str, payload: bytes) -> bytes:
             try:
-                return self._codec.reseal(old_owner, new_owner, key, payload)
+                return self._codec.re_sign(old_owner, new_owner, key, payload)
             except TamperedValue:
                 return payload  # It stays what it is, and costs its own key alone.
 
         self._keep_if_undone()
-        self._writing(lambda moment: self._storage.move(old_owner, new_owner, reseal, moment))
+        self._writing(lambda moment: self._storage.move(old_owner, new_owner, re_sign, moment))
         self._owner = new_owner
         self._trace.session_id, self._trace.ends_at = new_id, math.inf
 

@@ -84,7 +84,7 @@ def test_a_payload_moved_to_another_owner_or_key_is_tampered_with(codec, owner, 
     with pytest.raises(TamperedValue):
         codec.decode(owner, key, payload, None)
     with pytest.raises(TamperedValue):
-        codec.reseal(owner, "s.3", key, payload)
+        codec.re_sign(owner, "s.3", key, payload)
 
 
 def test_the_border_between_key_and_value_cannot_be_moved() -> None:
@@ -139,7 +139,7 @@ def test_the_first_secret_writes_and_each_of_them_reads(codec) -> None:
     written_before, written_since = old.encode("s.1", "k", 1), both.encode("s.1", "k", 2)
     assert [both.decode("s.1", "k", *stored) for stored in (written_before, written_since)] == [1, 2]
     assert new.decode("s.1", "k", *written_since) == 2
-    assert new.decode("s.2", "k", both.reseal("s.1", "s.2", "k", written_before[0]), None) == 1
+    assert new.decode("s.2", "k", both.re_sign("s.1", "s.2", "k", written_before[0]), None) == 1
     for reader, stored in [(old, written_since), (new, written_before)]:
         with pytest.raises(TamperedValue, match="SECRET_KEY_FALLBACKS"):
             reader.decode("s.1", "k", *stored)
@@ -157,7 +157,7 @@ def test_secret_key_fallbacks_read_what_was_written_before(tmp_path) -> None:
 def test_resealing_never_looks_at_the_value(tmp_path) -> None:
     codec, touched = PickleCodec([SECRET]), tmp_path / "touched"
     payload, _ = codec.encode("s.1", "k", Touch(touched))
-    resealed = codec.reseal("s.1", "s.2", "k", payload)
+    resealed = codec.re_sign("s.1", "s.2", "k", payload)
     assert not touched.exists()
     assert resealed[:-MAC_BYTES] == payload[:-MAC_BYTES]
     codec.decode("s.2", "k", resealed, None)

@@ -29,7 +29,7 @@ from urls import URLS, end_leases, sqlite
 from visits import LIFETIME, SECRET, TTL, Browser, Site, read, write
 
 from flask_dash_store import SessionEnded, TamperedValue, UserStore, UserStoreMiddleware
-from flask_dash_store.codec import BODY_THRESHOLD, Seal
+from flask_dash_store.codec import BODY_THRESHOLD, Signer
 from flask_dash_store.copying import copy
 from flask_dash_store.extension import EXTENSION
 from flask_dash_store.owner import user_owner
@@ -197,7 +197,7 @@ def test_bytes_arrive_as_they_were_and_nothing_is_unpickled(move: Move, tmp_path
     source, target = move.open()
     store = move.before.middleware.for_user("ann")
     store.update(small=1, large=TEXT, own=Planted(marker))
-    planted = Seal([b"somebody else's"], b"pickle").close(user_owner("ann"), "planted", pickle.dumps(Planted(marker)))
+    planted = Signer([b"somebody else's"], b"pickle").close(user_owner("ann"), "planted", pickle.dumps(Planted(marker)))
     moment = move.before.app.extensions[EXTENSION].moment_of_users()
     source.set(user_owner("ann"), "planted", (planted, None), moment)
     before = everything(source)

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, NamedTuple
 from ..buffers import Stored
 from ..lifetime import Moment
 
-Reseal = Callable[[str, bytes], bytes]
+ReSign = Callable[[str, bytes], bytes]
 KeyExpiry = float | None | Literal["keep"]
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -113,10 +113,10 @@ class Storage(ABC):
         A storage may count in blocks."""
 
     @abstractmethod
-    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
         """Give all values of an owner to a new one, and end the old one.
 
-        :param reseal: gives the new owner's payload for a key and its payload
+        :param re_sign: gives the new owner's payload for a key and its payload
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any
 from ...buffers import Buffers, Stored
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...lifetime import Moment
-from ..base import Dump, KeyExpiry, Reseal, Storage, Synchronous
+from ..base import Dump, KeyExpiry, ReSign, Storage, Synchronous
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from . import statements
 from .connection import MAX_VALUE_BYTES, Bindings, Row, Target
@@ -152,11 +152,11 @@ class PostgresqlStorage(Storage):
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
         with self._database.transaction(owner, new_owner):
             rows = [row for row in self._ask(statements.PAYLOADS, owner, moment) if row[2] is not None]
             keys = [bytes(key) for _, _, key, _ in rows]
-            payloads = [reseal(key.decode(), bytes(payload)) for _, _, key, payload in rows]
+            payloads = [re_sign(key.decode(), bytes(payload)) for _, _, key, payload in rows]
             moved = {"owner": owner, "new_owner": new_owner, "keys": keys, "payloads": payloads}
             self._database.call(statements.MOVE, moved | {"now": moment.now, "expires": moment.expires})
 

@@ -23,7 +23,7 @@ from typing import ClassVar
 from ...buffers import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
 from ...lifetime import Moment
-from ..base import Dump, KeyExpiry, Reseal, Storage, Value
+from ..base import Dump, KeyExpiry, ReSign, Storage, Value
 from ..expiry import is_ended, is_in_future, is_live_key
 from ..limits import Limits
 from . import scripts
@@ -182,12 +182,12 @@ class RedisStorage(Storage):
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
         with self.transaction(owner):
             fields = self._calls.all_fields(owner, moment.now)
             if is_in_future(parse_expiry(fields.get(b"expires")), moment):
                 values = [
-                    (key, (reseal(key, payload), body), expires)
+                    (key, (re_sign(key, payload), body), expires)
                     for key, (payload, body), expires in _values(fields)
                     if is_live_key(expires, moment)
                 ]

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ...buffers import Buffers, Stored
 from ...errors import StorageFull, UserStoreError
 from ...lifetime import Moment
-from ..base import Dump, KeyExpiry, Reseal, Synchronous
+from ..base import Dump, KeyExpiry, ReSign, Synchronous
 from ..expiry import is_ended
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from . import schema
@@ -179,12 +179,12 @@ class SqliteStorage(Reading):
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, reseal: Reseal, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
         with self._writing(owner, moment) as account:
             transaction = account.transaction
             for key, payload, *_ in self._own_values(schema.ITEMS, owner, moment):
                 place = f"{owner}/{key}"
-                transaction.execute(schema.MOVE, (f"{new_owner}/{key}", reseal(key, payload), place))
+                transaction.execute(schema.MOVE, (f"{new_owner}/{key}", re_sign(key, payload), place))
             account.clear()
             if account.is_live:
                 transaction.execute(schema.PUT_SESSION, (new_owner, moment.expires, *measure(transaction, new_owner)))
