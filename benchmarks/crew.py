@@ -1,4 +1,4 @@
-"""Processes that work at the same moment, each with an object of its own, and answer through pipes."""
+"""Processes that work at the same access, each with an object of its own, and answer through pipes."""
 
 from __future__ import annotations
 

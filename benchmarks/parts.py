@@ -27,8 +27,8 @@ def parts_of(folder: Path) -> list[Part]:
     store = middleware.for_user("user", ttl=24 * 60 * 60)
     store["n"] = 1
     storage, codec, owner = store._storage, store._codec, store._owner
-    database, place, moment = storage._database, f"{owner}/n", store._moment()
-    payload, _ = storage.get(owner, "n", moment)
+    database, place, access = storage._database, f"{owner}/n", store._access()
+    payload, _ = storage.get(owner, "n", access)
     connection = database._pool.acquire()
     wsgi, environ = app.wsgi_app, create_environ("/")
     environ["HTTP_COOKIE"] = f"user_store={wsgi._cookie._signer.sign('a' * 43).decode()}"
@@ -36,7 +36,7 @@ def parts_of(folder: Path) -> list[Part]:
     return [
         ("store[key]", lambda: store["n"]),
         ("– check of the key", lambda: store._check_key("n")),
-        ("– the present moment", lambda: store._moment()),
+        ("– the present access", lambda: store._access()),
         ("– one SELECT of value and expiry", lambda: connection.execute(schema.GET, (owner, place)).fetchone()),
         ("  – a SELECT of the value alone", lambda: connection.execute(value, (place,)).fetchone()),
         ("– the same through pool and database", lambda: database.select_one(schema.GET, (owner, place))),
@@ -44,8 +44,8 @@ def parts_of(folder: Path) -> list[Part]:
         ("  – MAC", lambda: codec._seal.open(owner, "n", payload)),
         ("store[key] = value", lambda: store.__setitem__("n", 1)),
         ("– pickle.dumps and MAC", lambda: codec.encode(owner, "n", 1)),
-        ("– one UPDATE with its commit", lambda: storage._overwrite(owner, place, payload, moment)),
-        ("what the middleware adds before the app", lambda: wsgi._visit(environ, moment.now)),
+        ("– one UPDATE with its commit", lambda: storage._overwrite(owner, place, payload, access)),
+        ("what the middleware adds before the app", lambda: wsgi._visit(environ, access.now)),
         ("– the cookie, verified before", lambda: wsgi._cookie.read(environ["HTTP_COOKIE"])),
         ("– the cookie, its signature computed", lambda: wsgi._cookie._verify_signature(environ["HTTP_COOKIE"][11:])),
     ]

@@ -18,7 +18,7 @@ minute and writes nothing, `--only NAME` measures one part again and keeps the o
 `--list` names the parts.
 
 The numbers depend on the machine, which is described with each part. What is compared is measured in turns in one run,
-so that a slow moment is slow for all: compare numbers of one table, never of two. A cell gives the median of the
+so that a slow access is slow for all: compare numbers of one table, never of two. A cell gives the median of the
 rounds and, in brackets, their quartiles. The samples themselves are beside the plots, as JSON.
 """
 

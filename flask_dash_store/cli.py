@@ -141,7 +141,7 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
             owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
-            storage.set(owner, key, codec.adopt(owner, key, pickled), extension.moment_of_users())
+            storage.set(owner, key, codec.adopt(owner, key, pickled), extension.access_of_users())
             imported += 1
         except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
             click.echo(f"Left out {row.name!r}: {error}")

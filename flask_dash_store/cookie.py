@@ -18,7 +18,7 @@ from typing import NamedTuple
 from itsdangerous import BadData, TimestampSigner
 from werkzeug.http import dump_cookie
 
-from .lifetime import Clock
+from .expiry import Clock
 from .owner import session_owner
 
 MAX_COOKIE_LENGTH = 256

@@ -18,7 +18,7 @@ from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
 from .housekeeping import Housekeeping
 from .keys import DEFAULT_MAX_KEY_LENGTH
-from .lifetime import Clock, Lifetime, seconds
+from .expiry import Clock, ExpiryPolicy, seconds
 from .mapping import Backend, StoredMapping
 from .owner import USER_PREFIX, user_id_of, user_owner
 from .storage.sqlite import SqliteStorage
@@ -57,7 +57,7 @@ class DashDatabase:
         self._backend = Backend(
             self._storage,
             PickleCodec(_secrets(secret_key)),
-            Lifetime(None if ttl is None else seconds(ttl), clock),
+            ExpiryPolicy(None if ttl is None else seconds(ttl), clock),
         )
         self._housekeeping = Housekeeping(self._backend, USER_PREFIX, math.inf)
 
@@ -73,7 +73,7 @@ class DashDatabase:
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
         self._user(user_id).set(_name(key_name), value, ttl)
-        if self._housekeeping.is_due(self._backend.lifetime.clock(), was_written=True):
+        if self._housekeeping.is_due(self._backend.expiry.clock(), was_written=True):
             self._housekeeping.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
@@ -106,8 +106,8 @@ class DashDatabase:
 
     def users(self) -> list[str]:
         """The ids, as text, of all users who have values."""
-        moment = self._backend.lifetime.moment()
-        return [user_id_of(owner) for owner in self._storage.owners(USER_PREFIX, moment)]
+        access = self._backend.expiry.access()
+        return [user_id_of(owner) for owner in self._storage.owners(USER_PREFIX, access)]
 
     def purge(self) -> int:
         """Remove what has expired, which storing does too now and then. Returns how many users were removed."""

@@ -14,7 +14,7 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash_setup import hide_store_from_dash_setup
-from .lifetime import Clock, Lifetime, Moment, seconds
+from .expiry import Clock, ExpiryPolicy, Access, seconds
 from .mapping import Backend
 from .owner import new_session_id, session_owner, user_owner
 from .settings import Settings
@@ -42,7 +42,7 @@ class Extension:
         self._backend = Backend(
             self.storage,
             self.codec,
-            Lifetime(settings.ttl_seconds, clock),
+            ExpiryPolicy(settings.ttl_seconds, clock),
             settings.max_key_length,
             settings.max_value_bytes,
         )
@@ -74,12 +74,12 @@ class Extension:
             must_exist=must_exist,
         )
 
-    def moment_of_users(self) -> Moment:
-        """The present moment, for a user whose values are kept until they are deleted."""
-        return Lifetime(None, self._backend.lifetime.clock).moment()
+    def access_of_users(self) -> Access:
+        """The present access, for a user whose values are kept until they are deleted."""
+        return ExpiryPolicy(None, self._backend.expiry.clock).access()
 
     def _make_globals_with_store(self) -> Any:
-        """Make a ``g`` that holds the visitor's store from its first moment, before any signal or ``before_request``.
+        """Make a ``g`` that holds the visitor's store from its first access, before any signal or ``before_request``.
 
         A receiver of Flask's ``request_started`` would do so too, and cost each request ten times as much.
         """
@@ -102,7 +102,7 @@ class Extension:
         return None
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
-        lifetime = Lifetime(None if ttl is None else seconds(ttl), self._backend.lifetime.clock)
+        lifetime = ExpiryPolicy(None if ttl is None else seconds(ttl), self._backend.expiry.clock)
         return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
 
     def open(self, session_id: str) -> UserStore:

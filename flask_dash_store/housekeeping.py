@@ -28,8 +28,8 @@ class Housekeeping:
 
     def __init__(self, backend: Backend, prefix: str, keep_ended: float) -> None:
         self._storage = backend.storage
-        self._lifetime = backend.lifetime
-        self._clock = backend.lifetime.clock
+        self._lifetime = backend.expiry
+        self._clock = backend.expiry.clock
         self._prefix = prefix
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
@@ -57,7 +57,7 @@ class Housekeeping:
             if FEW in self._purge(now, FEW, wait=False):
                 self._next = now + PAUSE
         except StorageBusy:
-            self._next = now + PAUSE  # Somebody writes at this moment, and users come first.
+            self._next = now + PAUSE  # Somebody writes at this access, and users come first.
         except StorageError as error:
             self._next = now + INTERVAL
             logger.warning("What has expired could not be purged: %s", error)
@@ -77,7 +77,7 @@ class Housekeeping:
     def _mend_expiries(self, now: float) -> None:
         """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""
         if self._next > now + INTERVAL:
-            self._storage.limit_expiry(self._prefix, self._lifetime.moment().expires)
+            self._storage.limit_expiry(self._prefix, self._lifetime.access().expires)
             self._next = now
 
     def _purge(self, now: float, limit: int, wait: bool) -> tuple[int, int]:

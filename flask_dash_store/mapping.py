@@ -14,7 +14,7 @@ from .buffers import Stored
 from .codec import Codec
 from .errors import NotANumber, SessionEnded, ValueTooLarge
 from .keys import DEFAULT_MAX_KEY_LENGTH, check_key
-from .lifetime import Lifetime, Moment, seconds
+from .expiry import ExpiryPolicy, Access, seconds
 from .storage import Storage
 from .storage.base import KeyExpiry
 from .trace import Trace
@@ -36,7 +36,7 @@ class Backend:
 
     storage: Storage
     codec: Codec
-    lifetime: Lifetime
+    lifetime: ExpiryPolicy
     max_key_length: int = DEFAULT_MAX_KEY_LENGTH
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
 
@@ -66,7 +66,7 @@ class StoredMapping(MutableMapping[str, Any]):
         """The value under the key; ``default`` when there is none."""
         self._check_key(key)
         try:
-            stored = self._storage.get(self._owner, key, self._moment())
+            stored = self._storage.get(self._owner, key, self._access())
         except SessionEnded as ended:
             self._trace.ended_at = ended.ended_at
             return default
@@ -74,10 +74,10 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         checked = self._check_key(key)
-        return self._reading(lambda moment: self._storage.has(self._owner, checked, moment), False)
+        return self._reading(lambda access: self._storage.has(self._owner, checked, access), False)
 
     def __len__(self) -> int:
-        return self._reading(lambda moment: self._storage.count(self._owner, moment), 0)
+        return self._reading(lambda access: self._storage.count(self._owner, access), 0)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())
@@ -99,7 +99,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def copy(self) -> dict[str, Any]:
         """All keys and values as they are at one point in time, as a dict of their own."""
-        rows: list[tuple[str, Stored]] = self._reading(lambda moment: self._storage.items(self._owner, moment), [])
+        rows: list[tuple[str, Stored]] = self._reading(lambda access: self._storage.items(self._owner, access), [])
         return {key: self._codec.decode(self._owner, key, *stored) for key, stored in rows}
 
     def __eq__(self, other: object) -> bool:
@@ -146,16 +146,16 @@ class StoredMapping(MutableMapping[str, Any]):
         self._check_key(key)
         duration = None if ttl is None else seconds(ttl)
 
-        def expire(moment: Moment) -> bool:
-            expires = None if duration is None else moment.now + duration
-            return self._storage.expire(self._owner, key, expires, moment)
+        def expire(access: Access) -> bool:
+            expires = None if duration is None else access.now + duration
+            return self._storage.expire(self._owner, key, expires, access)
 
         if not self._writing(expire):
             raise KeyError(key)
 
     def __delitem__(self, key: str) -> None:
         self._check_key(key)
-        if not self._writing(lambda moment: self._storage.delete(self._owner, key, moment)):
+        if not self._writing(lambda access: self._storage.delete(self._owner, key, access)):
             raise KeyError(key)
 
     @overload
@@ -204,11 +204,11 @@ class StoredMapping(MutableMapping[str, Any]):
         encoded = [(key, self._encode(key, value)) for key, value in items.items()]
         if encoded:
             with self.transaction():
-                self._writing(lambda moment: self._set_all(encoded, moment))
+                self._writing(lambda access: self._set_all(encoded, access))
 
-    def _set_all(self, encoded: list[tuple[str, Stored]], moment: Moment) -> None:
+    def _set_all(self, encoded: list[tuple[str, Stored]], access: Access) -> None:
         for key, stored in encoded:
-            self._storage.set(self._owner, key, stored, moment)
+            self._storage.set(self._owner, key, stored, access)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # a dict's |= takes pairs too, its | does not
         self.update(other)
@@ -216,7 +216,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove all keys. The session goes on."""
-        self._writing(lambda moment: self._storage.clear(self._owner, moment))
+        self._writing(lambda access: self._storage.clear(self._owner, access))
 
     def increment(self, key: str, by: float = 1) -> Any:
         """Add to a number, which counts as 0 when there is none, and return the sum. A TTL of the key stays.
@@ -273,47 +273,47 @@ class StoredMapping(MutableMapping[str, Any]):
 
         None when nothing is stored, or what is stored is kept until it is deleted.
         """
-        expiry = self._reading(lambda moment: self._storage.expiry(self._owner, moment), None)
+        expiry = self._reading(lambda access: self._storage.expiry(self._owner, access), None)
         return None if expiry is None or math.isinf(expiry) else datetime.fromtimestamp(expiry, UTC)
 
     @property
     def nbytes(self) -> int:
         """How many bytes the keys and values take; USER_STORE_MAX_BYTES bounds it."""
-        return self._reading(lambda moment: self._storage.nbytes(self._owner, moment), 0)
+        return self._reading(lambda access: self._storage.nbytes(self._owner, access), 0)
 
     # How each operation comes to the storage
 
-    def _reading(self, read: Callable[[Moment], T], nothing: T) -> T:
+    def _reading(self, read: Callable[[Access], T], nothing: T) -> T:
         try:
-            return read(self._moment())
+            return read(self._access())
         except SessionEnded as ended:
             self._trace.ended_at = ended.ended_at
             return nothing
 
-    def _writing(self, write: Callable[[Moment], T]) -> T:
+    def _writing(self, write: Callable[[Access], T]) -> T:
         try:
-            return write(self._moment_to_write())
+            return write(self._write_access())
         except SessionEnded as ended:
             self._trace.ended_at = ended.ended_at
             raise
 
-    def _moment(self) -> Moment:
+    def _access(self) -> Access:
         self._trace.was_used = True
-        return self._backend.lifetime.moment()
+        return self._backend.expiry.access()
 
-    def _moment_to_write(self) -> Moment:
+    def _write_access(self) -> Access:
         self._trace.was_written = True
-        return self._moment()
+        return self._access()
 
     def _keys(self) -> list[str]:
-        return self._reading(lambda moment: self._storage.keys(self._owner, moment), [])
+        return self._reading(lambda access: self._storage.keys(self._owner, access), [])
 
     def _write(self, key: str, value: Any, ttl: KeyExpiry) -> None:
         stored = self._encode(key, value)
 
-        def write(moment: Moment) -> None:
-            expires = moment.now + ttl if isinstance(ttl, float) else ttl
-            self._storage.set(self._owner, key, stored, moment, expires)
+        def write(access: Access) -> None:
+            expires = access.now + ttl if isinstance(ttl, float) else ttl
+            self._storage.set(self._owner, key, stored, access, expires)
 
         self._writing(write)
 

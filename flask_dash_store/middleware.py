@@ -11,7 +11,7 @@ from flask import Flask, current_app, has_app_context
 from .cli import user_store
 from .errors import ConfigurationError
 from .extension import EXTENSION, Extension
-from .lifetime import Clock
+from .expiry import Clock
 from .settings import Settings
 from .user_store import UserStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, TamperedValue
-from .lifetime import Moment
+from .expiry import Access
 from .mapping import StoredMapping
 from .owner import new_session_id, session_owner
 
@@ -71,7 +71,7 @@ class UserStore(StoredMapping):
                 return payload  # It stays what it is, and costs its own key alone.
 
         self._keep_if_undone()
-        self._writing(lambda moment: self._storage.move(old_owner, new_owner, re_sign, moment))
+        self._writing(lambda access: self._storage.move(old_owner, new_owner, re_sign, access))
         self._owner = new_owner
         self._trace.session_id, self._trace.ends_at = new_id, math.inf
 
@@ -85,9 +85,9 @@ class UserStore(StoredMapping):
         """
         self._check_session("destroy")
 
-        def end(moment: Moment) -> float:
-            ended_at = self._storage.end(self._owner, moment)
-            if ended_at == moment.now:  # and not by another request before
+        def end(access: Access) -> float:
+            ended_at = self._storage.end(self._owner, access)
+            if ended_at == access.now:  # and not by another request before
                 self._trace.was_destroyed = True
             return ended_at
 
@@ -109,16 +109,16 @@ class UserStore(StoredMapping):
         if self._trace.session_id is None:
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
 
-    def _moment(self) -> Moment:
+    def _access(self) -> Access:
         trace = self._trace
         trace.was_used = True
         counts = trace.counts_as_use is None or trace.counts_as_use()
-        return self._backend.lifetime.moment(trace.ends_at, counts)
+        return self._backend.expiry.access(trace.ends_at, counts)
 
-    def _moment_to_write(self) -> Moment:
+    def _write_access(self) -> Access:
         if self._trace.is_out_of_reach:
             raise OutsideCookiePath(
                 "This view lies outside the path of the session's cookie, so the browser would never find again what "
                 "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
             )
-        return super()._moment_to_write()
+        return super()._write_access()

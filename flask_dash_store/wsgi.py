@@ -71,7 +71,7 @@ class SessionMiddleware:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
         self._backend = backend
-        self._clock = backend.lifetime.clock
+        self._clock = backend.expiry.clock
         self._lifetime = lifetime
         self._home = home
         self._attach = attach
@@ -133,7 +133,7 @@ class SessionMiddleware:
         request of that browser, but may be somebody with a stolen cookie: he is a stranger.
         """
         try:
-            ended_at = self._backend.storage.end(session.owner, self._backend.lifetime.moment())
+            ended_at = self._backend.storage.end(session.owner, self._backend.expiry.access())
         except StorageError as error:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
             return self._new_visit(new_session_id(), session.id, now)
@@ -196,9 +196,9 @@ class SessionMiddleware:
         return visit.session_id if visit.session_id != visit.cookie_id else None
 
     def _has_ended(self, visit: Visit) -> bool:
-        """Whether a session that several requests share from its first moment was ended by another one of them."""
+        """Whether a session that several requests share from its first access was ended by another one of them."""
         try:
-            self._backend.storage.expiry(visit.owner, self._backend.lifetime.moment())
+            self._backend.storage.expiry(visit.owner, self._backend.expiry.access())
         except SessionEnded:
             return visit.owner == session_owner(visit.session_id or "")
         return False

@@ -19,7 +19,7 @@ import servers_postgresql
 from servers_redis import shared_cluster, shared_server
 
 from flask_dash_store.buffers import ALIGNMENT, Buffers, Stored
-from flask_dash_store.lifetime import Moment
+from flask_dash_store.expiry import Access
 from flask_dash_store.storage import Storage
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.redis import RedisStorage
@@ -105,16 +105,16 @@ def read(stored: Stored) -> bytes:
     return payload
 
 
-def items(storage: Storage, owner: str, moment: Moment) -> list[tuple[str, bytes]]:
-    return [(key, read(stored)) for key, stored in storage.items(owner, moment)]
+def items(storage: Storage, owner: str, access: Access) -> list[tuple[str, bytes]]:
+    return [(key, read(stored)) for key, stored in storage.items(owner, access)]
 
 
-def size_of(storage: Storage, items: dict[str, Stored], moment: Moment) -> int:
+def size_of(storage: Storage, items: dict[str, Stored], access: Access) -> int:
     """What an owner takes who has just stored these."""
-    storage.clear("somebody", moment)
+    storage.clear("somebody", access)
     for key, stored in items.items():
-        storage.set("somebody", key, stored, moment)
-    return storage.nbytes("somebody", moment)
+        storage.set("somebody", key, stored, access)
+    return storage.nbytes("somebody", access)
 
 
 class Child:

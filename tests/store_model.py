@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Self
 
 from flask_dash_store import NotANumber, SessionEnded
-from flask_dash_store.lifetime import Clock
+from flask_dash_store.expiry import Clock
 
 TTL = 1000.0
 LARGE_BYTES = 150_000

@@ -20,11 +20,11 @@ from clocks import HandClock
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, UserStore, UserStoreMiddleware
-from flask_dash_store.lifetime import Lifetime
+from flask_dash_store.expiry import ExpiryPolicy
 from flask_dash_store.storage import Storage
 
 PROCESSES, THREADS, TIMES = 4, 8, 200
-MOMENT = Lifetime(1000.0, HandClock()).moment()
+MOMENT = ExpiryPolicy(1000.0, HandClock()).access()
 
 Work = Callable[[UserStore, str], object]
 

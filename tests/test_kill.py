@@ -1,4 +1,4 @@
-"""``kill -9`` of a worker, at any moment, loses nothing that was acknowledged and leaves nothing behind."""
+"""``kill -9`` of a worker, at any access, loses nothing that was acknowledged and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -198,8 +198,8 @@ def test_bytes_arrive_as_they_were_and_nothing_is_unpickled(move: Move, tmp_path
     store = move.before.middleware.for_user("ann")
     store.update(small=1, large=TEXT, own=Planted(marker))
     planted = Signer([b"somebody else's"], b"pickle").close(user_owner("ann"), "planted", pickle.dumps(Planted(marker)))
-    moment = move.before.app.extensions[EXTENSION].moment_of_users()
-    source.set(user_owner("ann"), "planted", (planted, None), moment)
+    access = move.before.app.extensions[EXTENSION].access_of_users()
+    source.set(user_owner("ann"), "planted", (planted, None), access)
     before = everything(source)
 
     assert move.copy().exit_code == 0

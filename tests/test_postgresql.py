@@ -28,14 +28,14 @@ from servers_postgresql import shared_url
 
 from flask_dash_store.buffers import Buffers
 from flask_dash_store.errors import ConfigurationError, StorageBusy, TooManyKeys, UnknownFormat, ValueTooLarge
-from flask_dash_store.lifetime import Lifetime
+from flask_dash_store.expiry import ExpiryPolicy
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.postgresql.connection import MAX_VALUE_BYTES
 
 TTL = 1000.0
-MOMENT = Lifetime(TTL, HandClock()).moment()
+MOMENT = ExpiryPolicy(TTL, HandClock()).access()
 
 
 @pytest.fixture

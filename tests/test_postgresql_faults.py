@@ -20,11 +20,11 @@ from clocks import HandClock
 from servers_postgresql import PostgresServer, running
 
 from flask_dash_store.errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
-from flask_dash_store.lifetime import Lifetime
+from flask_dash_store.expiry import ExpiryPolicy
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.postgresql.connection import Connection as PostgresqlConnection
 
-MOMENT = Lifetime(1000.0, HandClock()).moment()
+MOMENT = ExpiryPolicy(1000.0, HandClock()).access()
 DEADLINE = 30.0
 
 

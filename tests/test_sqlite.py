@@ -20,12 +20,12 @@ from backends import Child, items, small
 
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
-from flask_dash_store.lifetime import Moment
+from flask_dash_store.expiry import Access
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
 from flask_dash_store.storage.sqlite.purging import PAGES_TOGETHER, PURGED_TOGETHER
 
-NOW = Moment(1000, 2000, 0)
-LATER = Moment(2000, 3000, 0)
+NOW = Access(1000, 2000, 0)
+LATER = Access(2000, 3000, 0)
 
 # Plain sqlite3 may not open the file in this process: closing it would drop the locks of the storage.
 ASK_SQLITE3 = """

@@ -23,7 +23,7 @@ from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
 from flask_dash_store.extension import EXTENSION
-from flask_dash_store.lifetime import Clock
+from flask_dash_store.expiry import Clock
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 Done = tuple[Deed, Outcome]
@@ -188,10 +188,10 @@ class Processes(RuleBasedStateMachine):
         self.clients[client].restart()
         self.look(store)
 
-    @rule(client=clients, number=stores, deed=atoms, moment=moments)
-    def die_during(self, client: int, number: int, deed: Deed, moment: float) -> None:
+    @rule(client=clients, number=stores, deed=atoms, access=moments)
+    def die_during(self, client: int, number: int, deed: Deed, access: float) -> None:
         store = self.stores[number]
-        answer = self.answer_before_death(client, store, deed, moment)
+        answer = self.answer_before_death(client, store, deed, access)
         if answer is None:
             before = [model.clone() for model in store.models]
             for model in store.models:
@@ -201,17 +201,17 @@ class Processes(RuleBasedStateMachine):
             store.note(deed, answer[0])
         self.look(store)
 
-    def answer_before_death(self, client: int, store: Store, deed: Deed, moment: float) -> tuple[Outcome, str] | None:
+    def answer_before_death(self, client: int, store: Store, deed: Deed, access: float) -> tuple[Outcome, str] | None:
         dying = self.clients[client]
         dying.begin(store.cookie, deed)
-        answer = dying.end() if dying.has_answered_within(moment) else None
+        answer = dying.end() if dying.has_answered_within(access) else None
         dying.restart()
         return answer
 
-    @rule(client=clients, number=sessions, end=session_ends, moment=moments)
-    def die_while_session_ends(self, client: int, number: int, end: Deed, moment: float) -> None:
+    @rule(client=clients, number=sessions, end=session_ends, access=moments)
+    def die_while_session_ends(self, client: int, number: int, end: Deed, access: float) -> None:
         store = self.stores[number]
-        answer = self.answer_before_death(client, store, end, moment)
+        answer = self.answer_before_death(client, store, end, access)
         if answer is not None:
             self.ended.append(store.cookie)
             store.cookie = answer[1]

@@ -15,16 +15,16 @@ from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_
 from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
-from flask_dash_store.lifetime import Lifetime, Moment
+from flask_dash_store.expiry import ExpiryPolicy, Access
 from flask_dash_store.storage import Storage
 
-Now = Callable[..., Moment]
+Now = Callable[..., Access]
 
 START = HandClock().now
 TTL = 1000.0
 MAX_BYTES = 20_000
 
-# The methods, with what they are given between the owner and the moment.
+# The methods, with what they are given between the owner and the access.
 READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "items": (), "count": ()}
 WRITES: dict[str, tuple[Any, ...]] = {
     "set": ("k", (b"new", None)),
@@ -48,14 +48,14 @@ ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
 OWNERS = ["a", "a0", "a.", "a-", "a!", "a%", "a_", "aa", "A", "b", "a%2F", "u.", "u..", "s.a"]
 
 
-def call(storage: Storage, name: str, moment: Moment, owner: str = "ann") -> Any:
-    return getattr(storage, name)(owner, *CALLS[name], moment=moment)
+def call(storage: Storage, name: str, access: Access, owner: str = "ann") -> Any:
+    return getattr(storage, name)(owner, *CALLS[name], access=access)
 
 
 @pytest.fixture
 def now(clock: HandClock) -> Now:
-    """Makes the present moment."""
-    return Lifetime(TTL, clock).moment
+    """Makes the present access."""
+    return ExpiryPolicy(TTL, clock).access
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
@@ -262,7 +262,7 @@ def test_the_first_value_brings_an_expiry_even_when_it_is_no_use(storage, clock,
 
 
 def test_values_without_an_expiry_stay(storage, clock) -> None:
-    forever = Lifetime(None, clock).moment
+    forever = ExpiryPolicy(None, clock).access
     storage.set("ann", "k", small(b"v"), forever())
     clock.step(1e9)
     assert (storage.get("ann", "k", forever()), storage.expiry("ann", forever())) == (small(b"v"), math.inf)
@@ -290,7 +290,7 @@ def test_expire_sets_when_a_key_is_gone_and_says_whether_there_is_one(storage, c
 
 @pytest.mark.parametrize("prefix", ["", "a"])
 def test_limit_expiry_brings_forward_what_lies_after_it_and_nothing_else(storage, clock, now, prefix) -> None:
-    storage.set("a.forever", "k", small(b""), Lifetime(None, clock).moment())
+    storage.set("a.forever", "k", small(b""), ExpiryPolicy(None, clock).access())
     storage.set("a.early", "k", small(b""), now())
     clock.step(TTL / 2)
     for owner in ["a.late", "b.late", "a.ended"]:
@@ -448,7 +448,7 @@ def test_what_is_dumped_and_loaded_is_the_same_elsewhere(factory, storage, tmp_p
     storage.set("ann", "z", large(b"1" * 100), now(), clock() + 5)
     storage.set("ann", "a", small(b"2"), now())
     storage.end("bob", now())
-    storage.set("eve", "k", small(b""), Lifetime(None, clock).moment())
+    storage.set("eve", "k", small(b""), ExpiryPolicy(None, clock).access())
     assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
     elsewhere.set("ann", "before", small(b""), now())
     for owner in storage.everyone():
@@ -480,7 +480,7 @@ def add_ones(storage: Storage, now: Now, name: str, gate: Callable[[], object] =
 
 def add_ones_elsewhere(backend: str, folder: Path, name: str) -> None:
     storage = SHARED[backend](folder, timeout=30)
-    add_ones(storage, Lifetime(TTL, HandClock()).moment, name)
+    add_ones(storage, ExpiryPolicy(TTL, HandClock()).access, name)
     storage.close()
 
 

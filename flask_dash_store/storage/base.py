@@ -5,14 +5,14 @@ it is large; the storage knows nothing of what they mean, nor of cookies, reques
 method:
 
 - It may be called from any thread of any process, before and after a fork.
-- What is missing, and what has expired at ``moment.now``, is absent: a method returns what its docstring says,
+- What is missing, and what has expired at ``access.now``, is absent: a method returns what its docstring says,
   and never raises for it.
 - Each is atomic. Inside :meth:`Storage.transaction` they are atomic together.
 - An owner whose session was ended raises :class:`~flask_dash_store.errors.SessionEnded`, on reads and on writes.
 - A fault raises a :class:`~flask_dash_store.errors.StorageError` in the call that met it, and changes nothing.
   No call waits longer than the storage's timeout for other writers.
-- Reading or writing an owner's values is a use: it moves the owner's expiry to ``moment.expires``, when
-  ``moment.is_touch_due``. A read that cannot move it at once leaves that to the next use.
+- Reading or writing an owner's values is a use: it moves the owner's expiry to ``access.expires``, when
+  ``access.is_touch_due``. A read that cannot move it at once leaves that to the next use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from typing import ClassVar, Literal, NamedTuple
 
 from ..buffers import Stored
-from ..lifetime import Moment
+from ..expiry import Access
 
 ReSign = Callable[[str, bytes], bytes]
 KeyExpiry = float | None | Literal["keep"]
@@ -55,30 +55,30 @@ class Storage(ABC):
     """Whether what has expired, and what is known of the ended, goes without :meth:`purge` and :meth:`purge_keys`."""
 
     @abstractmethod
-    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
+    def get(self, owner: str, key: str, access: Access) -> Stored | None:
         """The value under the key; None when there is none.
 
         Its body is a copy to the caller, who may change it.
         """
 
     @abstractmethod
-    def has(self, owner: str, key: str, moment: Moment) -> bool:
+    def has(self, owner: str, key: str, access: Access) -> bool:
         """Whether there is a value under the key."""
 
     @abstractmethod
-    def keys(self, owner: str, moment: Moment) -> list[str]:
+    def keys(self, owner: str, access: Access) -> list[str]:
         """The owner's keys, first inserted first; an overwrite keeps a key's place."""
 
     @abstractmethod
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
+    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
         """The owner's keys and values as they are at one point in time, in the order of :meth:`keys`."""
 
     @abstractmethod
-    def count(self, owner: str, moment: Moment) -> int:
+    def count(self, owner: str, access: Access) -> int:
         """How many keys the owner has."""
 
     @abstractmethod
-    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         """Store the value under the key, whether there is one or not.
 
         :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry;
@@ -88,43 +88,43 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
+    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
         """Set when the key is gone, None for never. Returns whether there is such a key."""
 
     @abstractmethod
-    def delete(self, owner: str, key: str, moment: Moment) -> bool:
+    def delete(self, owner: str, key: str, access: Access) -> bool:
         """Delete the key. Returns whether there was one."""
 
     @abstractmethod
-    def clear(self, owner: str, moment: Moment) -> None:
+    def clear(self, owner: str, access: Access) -> None:
         """Delete all keys of the owner."""
 
     @abstractmethod
-    def expiry(self, owner: str, moment: Moment) -> float | None:
+    def expiry(self, owner: str, access: Access) -> float | None:
         """When the owner's values will be gone, in seconds since the epoch; None when there are none.
 
         To ask for it is no use: it moves nothing.
         """
 
     @abstractmethod
-    def nbytes(self, owner: str, moment: Moment) -> int:
+    def nbytes(self, owner: str, access: Access) -> int:
         """How many bytes the owner's keys and values take; 0 when there are none. It is no use either.
 
         A storage may count in blocks."""
 
     @abstractmethod
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
         """Give all values of an owner to a new one, and end the old one.
 
         :param re_sign: gives the new owner's payload for a key and its payload
         """
 
     @abstractmethod
-    def end(self, owner: str, moment: Moment) -> float:
+    def end(self, owner: str, access: Access) -> float:
         """Delete all values of an owner and end it. Returns when it ended: now, or earlier if it had ended before."""
 
     @abstractmethod
-    def owners(self, prefix: str, moment: Moment) -> list[str]:
+    def owners(self, prefix: str, access: Access) -> list[str]:
         """The owners whose names begin with the prefix and who have values, in the order of their names."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from backends import TTL, open_redis
 from clocks import HandClock
 from servers_redis import RedisServer, short_folder
 
-from flask_dash_store.lifetime import Lifetime, Moment
+from flask_dash_store.expiry import ExpiryPolicy, Access
 from flask_dash_store.storage.redis import RedisStorage
 
 
@@ -49,5 +49,5 @@ def storage(server: RedisServer) -> Iterator[RedisStorage]:
 
 
 @pytest.fixture
-def now(clock: HandClock) -> Callable[..., Moment]:
-    return Lifetime(TTL, clock).moment
+def now(clock: HandClock) -> Callable[..., Access]:
+    return ExpiryPolicy(TTL, clock).access

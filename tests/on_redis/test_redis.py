@@ -22,7 +22,7 @@ from flask_dash_store.errors import (
     StorageError,
     ValueTooLarge,
 )
-from flask_dash_store.lifetime import Lifetime, Moment
+from flask_dash_store.expiry import ExpiryPolicy, Access
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.redis.server import Server
 from flask_dash_store.storage.redis.url import parse
@@ -35,28 +35,28 @@ LEASE = "user_store:{ann}:lease"
 # Round trips
 
 
-def transact(storage: Storage, moment: Moment) -> None:
+def transact(storage: Storage, access: Access) -> None:
     with storage.transaction("ann"):
-        stored = storage.get("ann", "k", moment)
+        stored = storage.get("ann", "k", access)
         assert stored is not None
-        storage.set("ann", "k", stored, moment, "keep")
+        storage.set("ann", "k", stored, access, "keep")
 
 
-TRIPS: dict[str, tuple[int, Callable[[Storage, Moment], object]]] = {
-    "get": (1, lambda storage, moment: storage.get("ann", "k", moment)),
-    "get in vain": (1, lambda storage, moment: storage.get("ann", "other", moment)),
-    "get a large value": (1, lambda storage, moment: storage.get("ann", "large", moment)),
-    "has": (1, lambda storage, moment: storage.has("ann", "k", moment)),
-    "keys": (1, lambda storage, moment: storage.keys("ann", moment)),
-    "items": (1, lambda storage, moment: storage.items("ann", moment)),
-    "nbytes": (1, lambda storage, moment: storage.nbytes("ann", moment)),
-    "set": (1, lambda storage, moment: storage.set("ann", "k", small(b"new"), moment)),
-    "set a large value": (1, lambda storage, moment: storage.set("ann", "k", large(b"new"), moment)),
-    "set anew": (1, lambda storage, moment: storage.set("bob", "k", small(b"new"), moment)),
-    "expire": (1, lambda storage, moment: storage.expire("ann", "k", moment.now + 1, moment)),
-    "delete": (1, lambda storage, moment: storage.delete("ann", "k", moment)),
-    "clear": (1, lambda storage, moment: storage.clear("ann", moment)),
-    "end": (1, lambda storage, moment: storage.end("ann", moment)),
+TRIPS: dict[str, tuple[int, Callable[[Storage, Access], object]]] = {
+    "get": (1, lambda storage, access: storage.get("ann", "k", access)),
+    "get in vain": (1, lambda storage, access: storage.get("ann", "other", access)),
+    "get a large value": (1, lambda storage, access: storage.get("ann", "large", access)),
+    "has": (1, lambda storage, access: storage.has("ann", "k", access)),
+    "keys": (1, lambda storage, access: storage.keys("ann", access)),
+    "items": (1, lambda storage, access: storage.items("ann", access)),
+    "nbytes": (1, lambda storage, access: storage.nbytes("ann", access)),
+    "set": (1, lambda storage, access: storage.set("ann", "k", small(b"new"), access)),
+    "set a large value": (1, lambda storage, access: storage.set("ann", "k", large(b"new"), access)),
+    "set anew": (1, lambda storage, access: storage.set("bob", "k", small(b"new"), access)),
+    "expire": (1, lambda storage, access: storage.expire("ann", "k", access.now + 1, access)),
+    "delete": (1, lambda storage, access: storage.delete("ann", "k", access)),
+    "clear": (1, lambda storage, access: storage.clear("ann", access)),
+    "end": (1, lambda storage, access: storage.end("ann", access)),
     "read and write in a transaction": (4, transact),
 }
 
@@ -80,7 +80,7 @@ def test_a_call_is_one_round_trip(storage, client, now, name) -> None:
 
 def test_a_read_that_touches_is_two_round_trips_and_the_next_one(storage, client, clock, now) -> None:
     storage.set("ann", "k", small(b"v"), now())
-    storage.get("ann", "k", now()._replace(grain=-1.0))  # The server knows the script after that.
+    storage.get("ann", "k", now()._replace(touch_threshold=-1.0))  # The server knows the script after that.
     before = client.info("stats")["total_reads_processed"]
     clock.step(TTL / 2)
     storage.get("ann", "k", now())
@@ -103,7 +103,7 @@ def test_the_server_removes_an_owner_a_little_after_its_time(storage, client, cl
 
 def test_the_server_keeps_what_has_no_expiry(storage, client, clock, now) -> None:
     storage.set("ann", "k", small(b"v"), now())
-    storage.set("ann", "k", small(b"v"), Lifetime(None, clock).moment())
+    storage.set("ann", "k", small(b"v"), ExpiryPolicy(None, clock).access())
     assert client.pttl(HASH) == -1
 
 

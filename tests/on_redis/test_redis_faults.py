@@ -20,7 +20,7 @@ from servers import Port
 from servers_redis import RedisServer, Sentinel
 
 from flask_dash_store.errors import SessionEnded, StorageError, StorageFull
-from flask_dash_store.lifetime import Moment
+from flask_dash_store.expiry import Access
 from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.redis.scripts import MERGE, SET
 
@@ -196,9 +196,9 @@ def test_when_the_master_dies_sentinels_name_another_and_the_app_goes_on(folder,
         storage.close()
 
 
-def die_in_transaction(url: str, moment: Moment, is_inside: Any) -> None:
+def die_in_transaction(url: str, access: Access, is_inside: Any) -> None:
     with open_redis(url, lease=0.5).transaction("ann"):
-        open_redis(url).set("bob", "k", small(b""), moment)
+        open_redis(url).set("bob", "k", small(b""), access)
         is_inside.set()
         Event().wait()
 

@@ -93,11 +93,11 @@ BEGIN
     RETURN own;
 END $$;
 
-CREATE FUNCTION record_use(own sessions, _expires double precision, _grain double precision) RETURNS void
+CREATE FUNCTION record_use(own sessions, _expires double precision, _touch_threshold double precision) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     -- The difference of two infinities is no number, which PostgreSQL takes for the largest one.
-    moves boolean := own.expires IS NULL OR (own.expires <> _expires AND abs(own.expires - _expires) > _grain);
+    moves boolean := own.expires IS NULL OR (own.expires <> _expires AND abs(own.expires - _expires) > _touch_threshold);
 BEGIN
     UPDATE sessions s SET expires = CASE WHEN moves THEN _expires ELSE s.expires END, bytes = own.bytes, keys = own.keys
     WHERE s.id = own.id AND (moves OR s.bytes <> own.bytes OR s.keys <> own.keys);
@@ -113,7 +113,7 @@ END $$;
 
 CREATE FUNCTION put_value(
     _owner text, _key bytea, _payload bytea, _body_name text, _body bytea, _key_expires double precision,
-    _keeps boolean, _now double precision, _expires double precision, _grain double precision,
+    _keeps boolean, _now double precision, _expires double precision, _touch_threshold double precision,
     _max_bytes bigint, _max_keys bigint,
     OUT ended_at double precision, OUT more_bytes bigint, OUT more_keys bigint, OUT bytes bigint, OUT keys bigint
 ) LANGUAGE plpgsql AS $$
@@ -159,7 +159,7 @@ BEGIN
     ELSE
         own.bytes := own.bytes + more_bytes;
         own.keys := own.keys + more_keys;
-        PERFORM record_use(own, _expires, _grain);
+        PERFORM record_use(own, _expires, _touch_threshold);
     END IF;
     more_bytes := NULL;
     IF is_there THEN
@@ -174,7 +174,7 @@ END $$;
 
 CREATE FUNCTION expire_value(
     _owner text, _key bytea, _key_expires double precision,
-    _now double precision, _expires double precision, _grain double precision,
+    _now double precision, _expires double precision, _touch_threshold double precision,
     OUT ended_at double precision, OUT is_there boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -185,12 +185,12 @@ BEGIN
     WHERE v.session = own.id AND v.key = _key AND (v.expires IS NULL OR v.expires > _now);
     is_there := FOUND;
     IF own.expires IS NOT NULL THEN
-        PERFORM record_use(own, _expires, _grain);
+        PERFORM record_use(own, _expires, _touch_threshold);
     END IF;
 END $$;
 
 CREATE FUNCTION delete_value(
-    _owner text, _key bytea, _now double precision, _expires double precision, _grain double precision,
+    _owner text, _key bytea, _now double precision, _expires double precision, _touch_threshold double precision,
     OUT ended_at double precision, OUT was_there boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -205,12 +205,12 @@ BEGIN
         own.keys := own.keys - 1;
     END IF;
     IF own.expires IS NOT NULL THEN
-        PERFORM record_use(own, _expires, _grain);
+        PERFORM record_use(own, _expires, _touch_threshold);
     END IF;
 END $$;
 
 CREATE FUNCTION clear_session(
-    _owner text, _now double precision, _expires double precision, _grain double precision,
+    _owner text, _now double precision, _expires double precision, _touch_threshold double precision,
     OUT ended_at double precision
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -221,7 +221,7 @@ BEGIN
         DELETE FROM "values" v WHERE v.session = own.id;
         own.bytes := 0;
         own.keys := 0;
-        PERFORM record_use(own, _expires, _grain);
+        PERFORM record_use(own, _expires, _touch_threshold);
     END IF;
 END $$;
 

@@ -42,13 +42,13 @@ EVERYONE = "SELECT id, owner FROM sessions WHERE id > %(last)s ORDER BY id LIMIT
 
 # Writing
 
-_MOMENT = "%(now)s, %(expires)s, %(grain)s"
+_ACCESS = "%(now)s, %(expires)s, %(touch_threshold)s"
 SET = f"""
     SELECT * FROM put_value(%(owner)s, %(key)s, %(payload)b, %(body_name)s, %(body)b, %(key_expires)s, %(keeps)s,
-    {_MOMENT}, %(max_bytes)s, %(max_keys)s)"""
-EXPIRE = f"SELECT * FROM expire_value(%(owner)s, %(key)s, %(key_expires)s, {_MOMENT})"
-DELETE = f"SELECT * FROM delete_value(%(owner)s, %(key)s, {_MOMENT})"
-CLEAR = f"SELECT clear_session(%(owner)s, {_MOMENT})"
+    {_ACCESS}, %(max_bytes)s, %(max_keys)s)"""
+EXPIRE = f"SELECT * FROM expire_value(%(owner)s, %(key)s, %(key_expires)s, {_ACCESS})"
+DELETE = f"SELECT * FROM delete_value(%(owner)s, %(key)s, {_ACCESS})"
+CLEAR = f"SELECT clear_session(%(owner)s, {_ACCESS})"
 TOUCH = "SELECT touch(%(owner)s, %(now)s, %(expires)s)"
 END = "SELECT end_session(%(owner)s, %(now)s)"
 MOVE = "SELECT move_values(%(owner)s, %(new_owner)s, %(keys)s, %(payloads)s, %(now)s, %(expires)s)"

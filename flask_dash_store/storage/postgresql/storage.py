@@ -9,7 +9,7 @@ from typing import Any
 
 from ...buffers import Buffers, Stored
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
-from ...lifetime import Moment
+from ...expiry import Access
 from ..base import Dump, KeyExpiry, ReSign, Storage, Synchronous
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
 from . import statements
@@ -64,104 +64,104 @@ class PostgresqlStorage(Storage):
 
     # Reading
 
-    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
-        for payload, *body in self._read(statements.GET, owner, moment, key):
+    def get(self, owner: str, key: str, access: Access) -> Stored | None:
+        for payload, *body in self._read(statements.GET, owner, access, key):
             return None if payload is None else _stored(payload, *body)
         return None
 
-    def has(self, owner: str, key: str, moment: Moment) -> bool:
-        return (True,) in self._read(statements.HAS, owner, moment, key)
+    def has(self, owner: str, key: str, access: Access) -> bool:
+        return (True,) in self._read(statements.HAS, owner, access, key)
 
-    def keys(self, owner: str, moment: Moment) -> list[str]:
-        return [key.decode() for (key,) in self._read(statements.KEYS, owner, moment) if key is not None]
+    def keys(self, owner: str, access: Access) -> list[str]:
+        return [key.decode() for (key,) in self._read(statements.KEYS, owner, access) if key is not None]
 
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
-        rows = self._read(statements.ITEMS, owner, moment)
+    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
+        rows = self._read(statements.ITEMS, owner, access)
         return [(key.decode(), _stored(*value)) for key, *value in rows if key is not None]
 
-    def count(self, owner: str, moment: Moment) -> int:
-        return sum(count for (count,) in self._read(statements.COUNT, owner, moment))
+    def count(self, owner: str, access: Access) -> int:
+        return sum(count for (count,) in self._read(statements.COUNT, owner, access))
 
-    def _read(self, sql: str, owner: str, moment: Moment, key: str = "") -> list[Row]:
+    def _read(self, sql: str, owner: str, access: Access, key: str = "") -> list[Row]:
         """What a query says of an owner who is live, which is a use of it."""
-        rows = self._ask(sql, owner, moment, key)
+        rows = self._ask(sql, owner, access, key)
         if not rows:
             return []
         expiry = rows[0][0]
-        if moment.is_touch_due(expiry):
-            self._touch(owner, moment)
+        if access.is_touch_due(expiry):
+            self._touch(owner, access)
         return [row[2:] for row in rows]
 
-    def _ask(self, sql: str, owner: str, moment: Moment, key: str = "") -> list[Row]:
+    def _ask(self, sql: str, owner: str, access: Access, key: str = "") -> list[Row]:
         """What a query says of an owner; nothing when the owner's time is over."""
-        rows = self._database.select(sql, {"owner": owner, "key": key.encode(), "now": moment.now})
+        rows = self._database.select(sql, {"owner": owner, "key": key.encode(), "now": access.now})
         if not rows:
             return []
         expiry, ended_at = rows[0][:2]
         if ended_at is not None:
             raise SessionEnded(ended_at)
-        return rows if expiry > moment.now else []
+        return rows if expiry > access.now else []
 
-    def _touch(self, owner: str, moment: Moment) -> None:
-        """Move the expiry, if nobody else writes at this moment. It stays due, so a later read may do it."""
+    def _touch(self, owner: str, access: Access) -> None:
+        """Move the expiry, if nobody else writes at this access. It stays due, so a later read may do it."""
         try:
-            self._database.call(statements.TOUCH, {"owner": owner, "now": moment.now, "expires": moment.expires})
+            self._database.call(statements.TOUCH, {"owner": owner, "now": access.now, "expires": access.expires})
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
-    def expiry(self, owner: str, moment: Moment) -> float | None:
-        for expiry, _, has_values in self._ask(statements.EXPIRY, owner, moment):
+    def expiry(self, owner: str, access: Access) -> float | None:
+        for expiry, _, has_values in self._ask(statements.EXPIRY, owner, access):
             return expiry if has_values else None
         return None
 
-    def nbytes(self, owner: str, moment: Moment) -> int:
-        return sum(row[2] for row in self._ask(statements.NBYTES, owner, moment))
+    def nbytes(self, owner: str, access: Access) -> int:
+        return sum(row[2] for row in self._ask(statements.NBYTES, owner, access))
 
-    def owners(self, prefix: str, moment: Moment) -> list[str]:
-        rows = self._database.select(statements.OWNERS, {"prefix": prefix, "now": moment.now})
+    def owners(self, prefix: str, access: Access) -> list[str]:
+        rows = self._database.select(statements.OWNERS, {"prefix": prefix, "now": access.now})
         return [owner for (owner,) in rows]
 
     # Writing
 
-    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         fields, nbytes = _fields(key, value)
         keeps = key_expires == "keep"
         fields |= {"key_expires": None if keeps else key_expires, "keeps": keeps, **self._limits._asdict()}
-        _, more_bytes, more_keys, taken_bytes, taken_keys = self._write(statements.SET, owner, moment, fields, nbytes)
+        _, more_bytes, more_keys, taken_bytes, taken_keys = self._write(statements.SET, owner, access, fields, nbytes)
         if more_bytes is not None:
             raise self._limits.refusal(key, more_bytes, more_keys, taken_bytes, taken_keys)
 
-    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
+    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
         args = {"key": key.encode(), "key_expires": key_expires}
-        _, is_there = self._write(statements.EXPIRE, owner, moment, args)
+        _, is_there = self._write(statements.EXPIRE, owner, access, args)
         return bool(is_there)
 
-    def delete(self, owner: str, key: str, moment: Moment) -> bool:
-        _, was_there = self._write(statements.DELETE, owner, moment, {"key": key.encode()})
+    def delete(self, owner: str, key: str, access: Access) -> bool:
+        _, was_there = self._write(statements.DELETE, owner, access, {"key": key.encode()})
         return bool(was_there)
 
-    def clear(self, owner: str, moment: Moment) -> None:
-        self._write(statements.CLEAR, owner, moment, {})
+    def clear(self, owner: str, access: Access) -> None:
+        self._write(statements.CLEAR, owner, access, {})
 
-    def _write(self, sql: str, owner: str, moment: Moment, args: Bindings, nbytes: int = 0) -> Row:
+    def _write(self, sql: str, owner: str, access: Access, args: Bindings, nbytes: int = 0) -> Row:
         """What a function says that writes, after when the owner ended, which it has not."""
-        row = self._database.call(sql, {"owner": owner, **moment._asdict(), **args}, nbytes)
+        row = self._database.call(sql, {"owner": owner, **access._asdict(), **args}, nbytes)
         if row[0] is not None:
             raise SessionEnded(row[0])
         return row
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
         with self._database.transaction(owner, new_owner):
-            rows = [row for row in self._ask(statements.PAYLOADS, owner, moment) if row[2] is not None]
+            rows = [row for row in self._ask(statements.PAYLOADS, owner, access) if row[2] is not None]
             keys = [bytes(key) for _, _, key, _ in rows]
             payloads = [re_sign(key.decode(), bytes(payload)) for _, _, key, payload in rows]
             moved = {"owner": owner, "new_owner": new_owner, "keys": keys, "payloads": payloads}
-            self._database.call(statements.MOVE, moved | {"now": moment.now, "expires": moment.expires})
+            self._database.call(statements.MOVE, moved | {"now": access.now, "expires": access.expires})
 
-    def end(self, owner: str, moment: Moment) -> float:
-        (ended_at,) = self._database.call(statements.END, {"owner": owner, "now": moment.now})
+    def end(self, owner: str, access: Access) -> float:
+        (ended_at,) = self._database.call(statements.END, {"owner": owner, "now": access.now})
         return float(ended_at)
 
     # Copying

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import SessionEnded
-from ...lifetime import Moment
+from ...expiry import Access
 from . import scripts
 from .lua import Script
 from .server import Server
@@ -57,17 +57,17 @@ class Calls:
             raise SessionEnded(-float(answer[1]))
         return answer
 
-    def use(self, script: Script, owner: str, moment: Moment, *args: Any) -> list[Any]:
+    def use(self, script: Script, owner: str, access: Access, *args: Any) -> list[Any]:
         """The same of a script that moves the owner's expiry when that is due."""
-        return self.write(script, owner, moment.now, repr(moment.expires), repr(moment.grain), *args)
+        return self.write(script, owner, access.now, repr(access.expires), repr(access.touch_threshold), *args)
 
-    def touch(self, owner: str, moment: Moment) -> None:
-        """Move the owner's expiry, unless another one writes at this moment.
+    def touch(self, owner: str, access: Access) -> None:
+        """Move the owner's expiry, unless another one writes at this access.
 
         :raises StorageBusy: when there is one
         """
-        args = repr(moment.expires), repr(moment.grain)
-        self.write(scripts.TOUCH, owner, moment.now, *args, wait=False, joins=False)
+        args = repr(access.expires), repr(access.touch_threshold)
+        self.write(scripts.TOUCH, owner, access.now, *args, wait=False, joins=False)
 
     def fields(self, owner: str, now: float, *names: bytes) -> list[Any]:
         """What the owner's hash has in these fields."""

@@ -172,9 +172,9 @@ end
 READS = LIBRARY + "if token ~= '' then\n" + _HOLDER + "end\n"
 WRITES = LIBRARY + _HOLDER + "if token == '' and holder then return {'BUSY'} end\n"
 
-# A use of the owner: what its values take and when it expires, before and after. It gets the moment's expiry and grain.
+# A use of the owner: what its values take and when it expires, before and after. It gets the access's expiry and touch_threshold.
 ACCOUNT = """
-local grain = number(ARGV[6])
+local touch_threshold = number(ARGV[6])
 local stored, bytes, keys, next_place = get_all('expires', 'bytes', 'keys', 'next')
 local expiry = number(stored)
 if expiry and expiry < 0 then return {'ENDED', stored} end
@@ -209,7 +209,7 @@ end
 
 -- Writes down what is taken now, and when the owner expires after this use, with other fields of the caller's.
 local function record(...)
-    local is_due = not was_live or math.abs(expiry - number(ARGV[5])) > grain
+    local is_due = not was_live or math.abs(expiry - number(ARGV[5])) > touch_threshold
     put('expires', is_due and ARGV[5] or stored, 'bytes', bytes, 'keys', keys, 'next', next_place, ...)
     if is_due then settle(ARGV[5]) end
 end

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from ...buffers import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
-from ...lifetime import Moment
+from ...expiry import Access
 from ..base import Dump, KeyExpiry, ReSign, Storage, Value
 from ..expiry import is_ended, is_in_future, is_live_key
 from ..limits import Limits
@@ -89,74 +89,74 @@ class RedisStorage(Storage):
 
     # Reading
 
-    def get(self, owner: str, key: str, moment: Moment) -> Stored | None:
+    def get(self, owner: str, key: str, access: Access) -> Stored | None:
         name = key.encode()
         expires, header, payload, body = self._calls.fields(
-            owner, moment.now, b"expires", b"i:" + name, b"v:" + name, b"b:" + name
+            owner, access.now, b"expires", b"i:" + name, b"v:" + name, b"b:" + name
         )
-        known = self._live_header(owner, expires, header, moment)
+        known = self._live_header(owner, expires, header, access)
         return None if known is None else stored_value(key, known, payload, body)
 
-    def has(self, owner: str, key: str, moment: Moment) -> bool:
-        expires, header = self._calls.fields(owner, moment.now, b"expires", b"i:" + key.encode())
-        return self._live_header(owner, expires, header, moment) is not None
+    def has(self, owner: str, key: str, access: Access) -> bool:
+        expires, header = self._calls.fields(owner, access.now, b"expires", b"i:" + key.encode())
+        return self._live_header(owner, expires, header, access) is not None
 
-    def _live_header(self, owner: str, expires: bytes | None, text: bytes | None, moment: Moment) -> Header | None:
+    def _live_header(self, owner: str, expires: bytes | None, text: bytes | None, access: Access) -> Header | None:
         header = parse_header(text)
-        is_alive = self._is_alive(owner, expires, moment)
-        return header if is_alive and header and is_live_key(header.expires, moment) else None
+        is_alive = self._is_alive(owner, expires, access)
+        return header if is_alive and header and is_live_key(header.expires, access) else None
 
-    def _is_alive(self, owner: str, expires: bytes | None, moment: Moment) -> bool:
+    def _is_alive(self, owner: str, expires: bytes | None, access: Access) -> bool:
         expiry = parse_expiry(expires)
-        if not is_in_future(expiry, moment):
+        if not is_in_future(expiry, access):
             return False
-        if moment.is_touch_due(expiry):
-            self._touch(owner, moment)
+        if access.is_touch_due(expiry):
+            self._touch(owner, access)
         return True
 
-    def _touch(self, owner: str, moment: Moment) -> None:
+    def _touch(self, owner: str, access: Access) -> None:
         """It stays due, so a later read does what this one cannot."""
         try:
-            self._calls.touch(owner, moment)
+            self._calls.touch(owner, access)
         except StorageBusy:
-            pass  # Somebody writes at this moment, and a read waits for nobody.
+            pass  # Somebody writes at this access, and a read waits for nobody.
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
-    def keys(self, owner: str, moment: Moment) -> list[str]:
-        expires, headers = self._index(owner, moment)
-        return [key for key, _ in headers] if self._is_alive(owner, expires, moment) else []
+    def keys(self, owner: str, access: Access) -> list[str]:
+        expires, headers = self._index(owner, access)
+        return [key for key, _ in headers] if self._is_alive(owner, expires, access) else []
 
-    def count(self, owner: str, moment: Moment) -> int:
-        return len(self.keys(owner, moment))
+    def count(self, owner: str, access: Access) -> int:
+        return len(self.keys(owner, access))
 
-    def _index(self, owner: str, moment: Moment) -> tuple[bytes | None, list[tuple[str, Header]]]:
+    def _index(self, owner: str, access: Access) -> tuple[bytes | None, list[tuple[str, Header]]]:
         """The owner's expiry, and the headers of its keys that have not expired by themselves."""
-        expires, *headers = self._calls.read(scripts.INDEX, owner, moment.now)
-        return expires, [pair for pair in headers_in_order(headers) if is_live_key(pair[1].expires, moment)]
+        expires, *headers = self._calls.read(scripts.INDEX, owner, access.now)
+        return expires, [pair for pair in headers_in_order(headers) if is_live_key(pair[1].expires, access)]
 
-    def items(self, owner: str, moment: Moment) -> list[tuple[str, Stored]]:
-        return [(key, value) for key, value, _ in self._live_values(owner, moment)]
+    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
+        return [(key, value) for key, value, _ in self._live_values(owner, access)]
 
-    def _live_values(self, owner: str, moment: Moment) -> list[Value]:
-        fields = self._calls.all_fields(owner, moment.now)
-        if not self._is_alive(owner, fields.get(b"expires"), moment):
+    def _live_values(self, owner: str, access: Access) -> list[Value]:
+        fields = self._calls.all_fields(owner, access.now)
+        if not self._is_alive(owner, fields.get(b"expires"), access):
             return []
-        return [value for value in _values(fields) if is_live_key(value[2], moment)]
+        return [value for value in _values(fields) if is_live_key(value[2], access)]
 
-    def expiry(self, owner: str, moment: Moment) -> float | None:
-        expires, headers = self._index(owner, moment)
+    def expiry(self, owner: str, access: Access) -> float | None:
+        expires, headers = self._index(owner, access)
         expiry = parse_expiry(expires)
-        return expiry if is_in_future(expiry, moment) and headers else None
+        return expiry if is_in_future(expiry, access) and headers else None
 
-    def nbytes(self, owner: str, moment: Moment) -> int:
-        expires, headers = self._index(owner, moment)
-        is_alive = is_in_future(parse_expiry(expires), moment)
+    def nbytes(self, owner: str, access: Access) -> int:
+        expires, headers = self._index(owner, access)
+        is_alive = is_in_future(parse_expiry(expires), access)
         return sum(header.nbytes for _, header in headers) if is_alive else 0
 
     # Writing
 
-    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         parts = value_arguments(value)
         for part in (parts[0], parts[2]):
             if len(part) > self._server.max_part_bytes:
@@ -165,34 +165,34 @@ class RedisStorage(Storage):
                     f"{self._server.max_part_bytes} (its setting proto-max-bulk-len). Store it in parts, or raise that."
                 )
         args = (*self._limits, key, expiry_argument(key_expires), *parts)
-        status, *answer = self._calls.use(scripts.SET, owner, moment, *args)
+        status, *answer = self._calls.use(scripts.SET, owner, access, *args)
         if status == b"KEYS":
             raise self._limits.too_many_keys(key)
         if status == b"BYTES":
             raise self._limits.quota_exceeded(key, *answer)
 
-    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
-        return bool(self._calls.use(scripts.EXPIRE, owner, moment, key, expiry_argument(key_expires))[1])
+    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
+        return bool(self._calls.use(scripts.EXPIRE, owner, access, key, expiry_argument(key_expires))[1])
 
-    def delete(self, owner: str, key: str, moment: Moment) -> bool:
-        return bool(self._calls.use(scripts.DELETE, owner, moment, key)[1])
+    def delete(self, owner: str, key: str, access: Access) -> bool:
+        return bool(self._calls.use(scripts.DELETE, owner, access, key)[1])
 
-    def clear(self, owner: str, moment: Moment) -> None:
-        self._calls.use(scripts.CLEAR, owner, moment)
+    def clear(self, owner: str, access: Access) -> None:
+        self._calls.use(scripts.CLEAR, owner, access)
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
         with self.transaction(owner):
-            fields = self._calls.all_fields(owner, moment.now)
-            if is_in_future(parse_expiry(fields.get(b"expires")), moment):
+            fields = self._calls.all_fields(owner, access.now)
+            if is_in_future(parse_expiry(fields.get(b"expires")), access):
                 values = [
                     (key, (re_sign(key, payload), body), expires)
                     for key, (payload, body), expires in _values(fields)
-                    if is_live_key(expires, moment)
+                    if is_live_key(expires, access)
                 ]
-                self._fill(new_owner, moment.expires, values, moment.now)
-            self.end(owner, moment)
+                self._fill(new_owner, access.expires, values, access.now)
+            self.end(owner, access)
 
     def _fill(self, owner: str, expires: float, values: list[Value], now: float) -> None:
         """Put values in the place of all that is kept of an owner, in a transaction."""
@@ -201,8 +201,8 @@ class RedisStorage(Storage):
             self._calls.write(scripts.FILL, owner, now, mode, repr(expires), *batch)
             mode = "more"
 
-    def end(self, owner: str, moment: Moment) -> float:
-        return -float(self._calls.write(scripts.END, owner, moment.now)[1])
+    def end(self, owner: str, access: Access) -> float:
+        return -float(self._calls.write(scripts.END, owner, access.now)[1])
 
     # Copying
 
@@ -245,12 +245,12 @@ class RedisStorage(Storage):
 
     # Purging
 
-    def owners(self, prefix: str, moment: Moment) -> list[str]:
+    def owners(self, prefix: str, access: Access) -> list[str]:
         return sorted(
             {
                 owner
                 for owner, expiry in self._expiries(prefix)
-                if expiry is not None and expiry > moment.now and self._index(owner, moment)[1]
+                if expiry is not None and expiry > access.now and self._index(owner, access)[1]
             }
         )
 

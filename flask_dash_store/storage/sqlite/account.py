@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...lifetime import Moment
+from ...expiry import Access
 from ..expiry import is_in_future, is_live_key
 from ..limits import Limits
 from . import schema
@@ -14,16 +14,16 @@ from .transaction import Transaction
 class Account:
     """Keeps count while an owner's values are changed. Values that have expired are gone from it when it is made."""
 
-    def __init__(self, transaction: Transaction, buffers: BufferStore, limits: Limits, owner: str, moment: Moment) -> None:
+    def __init__(self, transaction: Transaction, buffers: BufferStore, limits: Limits, owner: str, access: Access) -> None:
         self.transaction = transaction
         self.owner = owner
         self._buffers = buffers
         self._limits = limits
-        self._moment = moment
+        self._access = access
         self._expiry: float | None = None  # None: there are no values, so a first one begins their time anew.
         self._nbytes = self._keys = 0
         rows = transaction.execute(schema.SESSION, (owner,))
-        if rows and is_in_future(rows[0][0], moment):
+        if rows and is_in_future(rows[0][0], access):
             self._expiry, self._nbytes, self._keys = rows[0]
             if {type(self._nbytes), type(self._keys)} != {int}:
                 self._measure()
@@ -38,7 +38,7 @@ class Account:
     def has(self, key: str) -> bool:
         """Whether there is a key that has not expired."""
         found = self.transaction.execute(schema.SIZE, (f"{self.owner}/{key}",))
-        return any(is_live_key(expires, self._moment) for _, expires, _ in found)
+        return any(is_live_key(expires, self._access) for _, expires, _ in found)
 
     def make_room(self, key: str, charge: int) -> float | None:
         """Count a value that is about to be stored, in place of what is there. Returns when that expires, if it does.
@@ -49,7 +49,7 @@ class Account:
         :raises TooManyKeys: when it is one key too many
         """
         for old_charge, expires, file in self.transaction.execute(schema.SIZE, (f"{self.owner}/{key}",)):
-            if is_live_key(expires, self._moment):
+            if is_live_key(expires, self._access):
                 self._take(key, charge - old_charge, 0)
                 forget_files(self.transaction, self._buffers, [(file,)])
                 return expires  # type: ignore[no-any-return]
@@ -75,7 +75,7 @@ class Account:
         was_live = False
         place = f"{self.owner}/{key}"
         for charge, expires, file in self.transaction.execute(schema.SIZE, (place,)):
-            was_live = is_live_key(expires, self._moment)
+            was_live = is_live_key(expires, self._access)
             self._nbytes -= charge + len(key.encode())
             self._keys -= 1
             self.transaction.execute(schema.DELETE, (place,))
@@ -88,7 +88,7 @@ class Account:
         self._nbytes = self._keys = 0
 
     def _delete_expired(self) -> None:
-        args = (self.owner, self.owner, self._moment.now)
+        args = (self.owner, self.owner, self._access.now)
         forget_files(self.transaction, self._buffers, self.transaction.execute(schema.CLEAR_EXPIRED, args))
         self._measure()
 
@@ -97,8 +97,8 @@ class Account:
 
     def record_use(self) -> None:
         """Write down what is taken now, and when the owner expires after this use."""
-        if self._expiry is None or self._moment.is_touch_due(self._expiry):
-            self._put(self._moment.expires)
+        if self._expiry is None or self._access.is_touch_due(self._expiry):
+            self._put(self._access.expires)
         elif (self._nbytes, self._keys) != self._recorded:
             self._put(self._expiry)
 

@@ -1,7 +1,7 @@
 """A little disk space that is kept back, so that logging out and deleting work when the disk is full.
 
 SQLite has to write before it can free anything. A file takes the space while there is some, and makes way for a
-moment when what frees space finds none.
+access when what frees space finds none.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ SESSION = 'SELECT value, bytes, keys FROM "sessions" WHERE key = ?'
 PUT_SESSION = """
     INSERT INTO "sessions" (key, value, bytes, keys) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes, keys = excluded.keys"""
-# Of those who find at the same moment that it is due, one is enough.
+# Of those who find at the same access that it is due, one is enough.
 TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ? AND abs(value - ?) > ?'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
 LIMIT_EXPIRY = """

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ...buffers import Buffers, Stored
 from ...errors import StorageFull, UserStoreError
-from ...lifetime import Moment
+from ...expiry import Access
 from ..base import Dump, KeyExpiry, ReSign, Synchronous
 from ..expiry import is_ended
 from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
@@ -106,24 +106,24 @@ class SqliteStorage(Reading):
 
     # Writing
 
-    def set(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         payload, body = value
         place = f"{owner}/{key}"
-        if body is not None or key_expires is not None or not self._overwrite(owner, place, payload, moment):
-            self._put(owner, key, value, moment, key_expires)
+        if body is not None or key_expires is not None or not self._overwrite(owner, place, payload, access):
+            self._put(owner, key, value, access, key_expires)
 
-    def _overwrite(self, owner: str, place: str, payload: bytes, moment: Moment) -> bool:
-        now, expires, grain = moment
+    def _overwrite(self, owner: str, place: str, payload: bytes, access: Access) -> bool:
+        now, expires, touch_threshold = access
         blocks = -(-len(payload) // schema.BLOCK)
-        args = (payload, place, blocks, owner, now, expires - grain, expires + grain)
+        args = (payload, place, blocks, owner, now, expires - touch_threshold, expires + touch_threshold)
         return self._database.change(schema.OVERWRITE, args) == 1
 
-    def _put(self, owner: str, key: str, value: Stored, moment: Moment, key_expires: KeyExpiry) -> None:
+    def _put(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> None:
         payload, body = value
         place = f"{owner}/{key}"
         file, file_bytes = (body.name, body.nbytes) if body else (None, 0)
         boot = self._boot if body else None
-        with self._writing_body(body), self._writing(owner, moment) as account:
+        with self._writing_body(body), self._writing(owner, access) as account:
             if file is not None:
                 account.transaction.then(if_undone=partial(self._buffers.remove, [file]))
             kept = account.make_room(key, schema.charge(len(payload), file_bytes))
@@ -144,8 +144,8 @@ class SqliteStorage(Reading):
                 self._buffers.remove([body.name])
             raise
 
-    def expire(self, owner: str, key: str, key_expires: float | None, moment: Moment) -> bool:
-        with self._writing(owner, moment) as account:
+    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
+        with self._writing(owner, access) as account:
             is_there = account.has(key)
             if is_there:
                 account.transaction.execute(schema.EXPIRE_KEY, (key_expires, f"{owner}/{key}"))
@@ -153,62 +153,62 @@ class SqliteStorage(Reading):
                 account.record_use()
             return is_there
 
-    def delete(self, owner: str, key: str, moment: Moment) -> bool:
-        return self._freeing(lambda: self._delete(owner, key, moment))
+    def delete(self, owner: str, key: str, access: Access) -> bool:
+        return self._freeing(lambda: self._delete(owner, key, access))
 
-    def _delete(self, owner: str, key: str, moment: Moment) -> bool:
-        with self._writing(owner, moment) as account:
+    def _delete(self, owner: str, key: str, access: Access) -> bool:
+        with self._writing(owner, access) as account:
             was_there = account.delete(key)
             if account.is_live:
                 account.record_use()
             return was_there
 
-    def clear(self, owner: str, moment: Moment) -> None:
-        self._freeing(lambda: self._clear(owner, moment))
+    def clear(self, owner: str, access: Access) -> None:
+        self._freeing(lambda: self._clear(owner, access))
 
-    def _clear(self, owner: str, moment: Moment) -> None:
-        with self._writing(owner, moment) as account:
+    def _clear(self, owner: str, access: Access) -> None:
+        with self._writing(owner, access) as account:
             if account.is_live:
                 account.clear()
                 account.record_use()
 
     @contextmanager
-    def _writing(self, owner: str, moment: Moment) -> Iterator[Account]:
+    def _writing(self, owner: str, access: Access) -> Iterator[Account]:
         with self._database.transaction() as transaction:
-            yield Account(transaction, self._buffers, self._limits, owner, moment)
+            yield Account(transaction, self._buffers, self._limits, owner, access)
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, moment: Moment) -> None:
-        with self._writing(owner, moment) as account:
+    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
+        with self._writing(owner, access) as account:
             transaction = account.transaction
-            for key, payload, *_ in self._own_values(schema.ITEMS, owner, moment):
+            for key, payload, *_ in self._own_values(schema.ITEMS, owner, access):
                 place = f"{owner}/{key}"
                 transaction.execute(schema.MOVE, (f"{new_owner}/{key}", re_sign(key, payload), place))
             account.clear()
             if account.is_live:
-                transaction.execute(schema.PUT_SESSION, (new_owner, moment.expires, *measure(transaction, new_owner)))
-            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, 0, 0))
+                transaction.execute(schema.PUT_SESSION, (new_owner, access.expires, *measure(transaction, new_owner)))
+            transaction.execute(schema.PUT_SESSION, (owner, -access.now, 0, 0))
 
-    def end(self, owner: str, moment: Moment) -> float:
+    def end(self, owner: str, access: Access) -> float:
         rows = self._database.select(schema.SESSION, (owner,))
         if rows and is_ended(rows[0][0]):
             return -float(rows[0][0])  # Whoever comes again and again with a dead id waits for nobody.
         try:
-            return self._end(owner, moment)
+            return self._end(owner, access)
         except StorageFull:
             # The values of one that has ended are out of reach, so it is enough if a purge deletes them.
-            return self._freeing(lambda: self._end(owner, moment, delete_values=False))
+            return self._freeing(lambda: self._end(owner, access, delete_values=False))
 
-    def _end(self, owner: str, moment: Moment, delete_values: bool = True) -> float:
+    def _end(self, owner: str, access: Access, delete_values: bool = True) -> float:
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.SESSION, (owner,))
             if rows and is_ended(rows[0][0]):
                 return -float(rows[0][0])
             if delete_values:
                 clear(transaction, self._buffers, owner)
-            transaction.execute(schema.PUT_SESSION, (owner, -moment.now, *measure(transaction, owner)))
-            return moment.now
+            transaction.execute(schema.PUT_SESSION, (owner, -access.now, *measure(transaction, owner)))
+            return access.now
 
     def _freeing(self, work: Callable[[], T]) -> T:
         """Do what frees space. It has the reserve when there is no other."""

@@ -20,16 +20,16 @@ TOUCHES_PER_TTL = 20
 CENTURY = 100 * 365 * 24 * 60 * 60.0
 
 
-class Moment(NamedTuple):
+class Access(NamedTuple):
     """A point in time, and what a use at that time does to the expiry of the owner who is used.
 
-    ``now`` and ``expires`` are seconds since the epoch; ``grain`` is how far, in seconds, a stored expiry
+    ``now`` and ``expires`` are seconds since the epoch; ``touch_threshold`` is how far, in seconds, a stored expiry
     may be from ``expires`` before it is worth a write to move it.
     """
 
     now: float
     expires: float
-    grain: float
+    touch_threshold: float
 
     def is_touch_due(self, stored: float) -> bool:
         """Whether an owner whose stored expiry is ``stored`` has to be touched.
@@ -37,10 +37,10 @@ class Moment(NamedTuple):
         The distance counts in both directions: an expiry that lies too far ahead was written before the
         clock stepped back, and would otherwise keep an idle session alive.
         """
-        return abs(stored - self.expires) > self.grain
+        return abs(stored - self.expires) > self.touch_threshold
 
 
-class Lifetime:
+class ExpiryPolicy:
     """The rule by which owners expire.
 
     :param ttl: idle seconds after which an owner's values are gone; None keeps them until they are deleted
@@ -50,18 +50,18 @@ class Lifetime:
     def __init__(self, ttl: float | None, clock: Clock) -> None:
         self.clock = clock
         self._ttl = math.inf if ttl is None else ttl
-        self._grain = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
+        self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
 
-    def moment(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Moment:
-        """The present moment, for an owner who ends at ``ends_at`` at the latest.
+    def access(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Access:
+        """The present access, for an owner who ends at ``ends_at`` at the latest.
 
-        A moment that does not count as use moves no expiry, but still gives one to an owner without.
+        A access that does not count as use moves no expiry, but still gives one to an owner without.
         """
         now = self.clock()
         expires = now + self._ttl
-        # Moment(...) does the same in twice the time, and this is done for each operation.
+        # Access(...) does the same in twice the time, and this is done for each operation.
         return tuple.__new__(
-            Moment, (now, expires if expires < ends_at else ends_at, self._grain if counts_as_use else math.inf)
+            Access, (now, expires if expires < ends_at else ends_at, self._touch_threshold if counts_as_use else math.inf)
         )
 
 
