@@ -21,7 +21,7 @@ import pandas as pd
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.copying import copy
+from flask_dash_store.transfer import copy
 
 from .peers import SECRET_KEY, session_id
 from .servers import postgresql_server, redis_server

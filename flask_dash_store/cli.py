@@ -12,7 +12,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from .codec import Codec, PickleCodec
-from .copying import copy
+from .transfer import copy
 from .errors import (
     InvalidKey,
     QuotaExceeded,
@@ -52,7 +52,7 @@ def purge() -> None:
 
     The app does so by itself, a little at a time.
     """
-    removed = _extension().wsgi.housekeeping.run_to_the_end()
+    removed = _extension().wsgi.maintenance.run_to_the_end()
     click.echo(f"Removed {removed} expired sessions and users.")
 
 

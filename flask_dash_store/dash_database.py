@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
-from .housekeeping import Housekeeping
+from .maintenance import Maintenance
 from .keys import DEFAULT_MAX_KEY_LENGTH
 from .expiry import Clock, ExpiryPolicy, seconds
 from .mapping import Backend, StoredMapping
@@ -59,7 +59,7 @@ class DashDatabase:
             PickleCodec(_secrets(secret_key)),
             ExpiryPolicy(None if ttl is None else seconds(ttl), clock),
         )
-        self._housekeeping = Housekeeping(self._backend, USER_PREFIX, math.inf)
+        self._maintenance = Maintenance(self._backend, USER_PREFIX, math.inf)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__} at "{self._storage.filename}"'
@@ -73,8 +73,8 @@ class DashDatabase:
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
         self._user(user_id).set(_name(key_name), value, ttl)
-        if self._housekeeping.is_due(self._backend.expiry.clock(), was_written=True):
-            self._housekeeping.run()
+        if self._maintenance.is_due(self._backend.expiry.clock(), was_written=True):
+            self._maintenance.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
         """The value under the key; None when there is none."""
@@ -111,7 +111,7 @@ class DashDatabase:
 
     def purge(self) -> int:
         """Remove what has expired, which storing does too now and then. Returns how many users were removed."""
-        return self._housekeeping.run_to_the_end()
+        return self._maintenance.run_to_the_end()
 
     def close(self) -> None:
         """Close the database, and delete it if it is temporary. Any later call raises StorageClosed."""

@@ -90,7 +90,7 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self._extension().wsgi.housekeeping.run_to_the_end()
+        return self._extension().wsgi.maintenance.run_to_the_end()
 
     def _extension(self) -> Extension:
         if has_app_context():

@@ -12,7 +12,7 @@ from werkzeug.wsgi import ClosingIterator
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
 from .errors import SessionEnded, StorageError
-from .housekeeping import Housekeeping
+from .maintenance import Maintenance
 from .mapping import Backend
 from .owner import SESSION_PREFIX, new_session_id, session_owner
 from .trace import Trace
@@ -76,7 +76,7 @@ class SessionMiddleware:
         self._home = home
         self._attach = attach
         self._counts_as_use = counts_as_use
-        self.housekeeping = Housekeeping(backend, SESSION_PREFIX, lifetime)
+        self.maintenance = Maintenance(backend, SESSION_PREFIX, lifetime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
@@ -97,8 +97,8 @@ class SessionMiddleware:
             current.reset(token)
             if detach is not None:
                 pack()
-        if self.housekeeping.is_due(now, visit.was_written):
-            return ClosingIterator(response, self.housekeeping.run)
+        if self.maintenance.is_due(now, visit.was_written):
+            return ClosingIterator(response, self.maintenance.run)
         return response
 
     # Cookie in

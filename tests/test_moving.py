@@ -30,7 +30,7 @@ from visits import LIFETIME, SECRET, TTL, Browser, Site, read, write
 
 from flask_dash_store import SessionEnded, TamperedValue, UserStore, UserStoreMiddleware
 from flask_dash_store.codec import BODY_THRESHOLD, Signer
-from flask_dash_store.copying import copy
+from flask_dash_store.transfer import copy
 from flask_dash_store.extension import EXTENSION
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage import Storage

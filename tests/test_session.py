@@ -196,7 +196,7 @@ def test_after_a_step_back_of_the_clock_a_session_that_nobody_uses_expires(
 ) -> None:
     clock.step(-YEAR)
     visitor = Browser(site)
-    for _ in range(10):  # Others come by, so that there is housekeeping.
+    for _ in range(10):  # Others come by, so that there is maintenance.
         clock.step(TTL / 2)
         visitor.visit(write)
     site.middleware.purge()

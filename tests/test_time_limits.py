@@ -12,7 +12,7 @@ import pytest
 from visits import Browser, Site, Use, nothing, read, write
 
 from flask_dash_store import SessionEnded, UserStore
-from flask_dash_store.housekeeping import Housekeeping
+from flask_dash_store.maintenance import Maintenance
 
 DAY = 24 * 60 * 60
 HOUR = 60 * 60
@@ -21,7 +21,7 @@ HOUR = 60 * 60
 @pytest.fixture
 def site(clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """One where nothing is purged, and sessions end after an idle hour and after a week."""
-    monkeypatch.setattr(Housekeeping, "is_due", lambda *_: False)
+    monkeypatch.setattr(Maintenance, "is_due", lambda *_: False)
     return Site(clock, tmp_path, ttl=HOUR, lifetime=7 * DAY)
 
 

@@ -229,7 +229,7 @@ def test_an_app_that_fails_before_it_answers_fails_as_without_the_middleware() -
         call(make_app(lambda environ, start_response: 1 // 0))
 
 
-# Housekeeping
+# Maintenance
 
 
 def test_what_has_expired_goes_in_small_batches_once_a_response_has_been_closed(clock: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ PAUSE = 0.03
 BATCH = 200
 
 
-class Housekeeping:
+class Maintenance:
     """Looks after a storage now and then, for an app that has no other process to do it.
 
     :param prefix: what the names of the owners begin with whose expiry the backend's lifetime sets
