@@ -70,7 +70,7 @@ class UserStore(StoredMapping):
             except TamperedValue:
                 return payload  # It stays what it is, and costs its own key alone.
 
-        self._keep_if_undone()
+        self._restore_on_rollback()
         self._writing(lambda access: self._storage.move(old_owner, new_owner, re_sign, access))
         self._owner = new_owner
         self._trace.session_id, self._trace.ends_at = new_id, math.inf
@@ -91,10 +91,10 @@ class UserStore(StoredMapping):
                 self._trace.was_destroyed = True
             return ended_at
 
-        self._keep_if_undone()
+        self._restore_on_rollback()
         self._trace.ended_at = self._writing(end)
 
-    def _keep_if_undone(self) -> None:
+    def _restore_on_rollback(self) -> None:
         """What a transaction undoes in the storage must not be told to the browser."""
         trace, owner = self._trace, self._owner
         before = trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at
@@ -103,7 +103,7 @@ class UserStore(StoredMapping):
             self._owner = owner
             trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at = before
 
-        self._storage.if_undone(restore)
+        self._storage.on_rollback(restore)
 
     def _check_session(self, call: str) -> None:
         if self._trace.session_id is None:

@@ -222,7 +222,7 @@ def test_a_transaction_whose_connection_is_lost_is_undone_even_if_the_block_goes
     def go_on() -> None:
         with storage.transaction("ann"):
             storage.set("ann", "k", small(b"new"), MOMENT)
-            storage.if_undone(lambda: undone.append("undone"))
+            storage.on_rollback(lambda: undone.append("undone"))
             server.kill()
             for _ in range(2):
                 with pytest.raises(StorageError):

@@ -399,7 +399,7 @@ def test_what_a_transaction_wrote_to_other_owners_is_undone_with_it(storage, now
     undone: list[str] = []
     with suppress(ZeroDivisionError), storage.transaction("eve"):
         call(storage, name, now())
-        storage.if_undone(lambda: undone.append(name))
+        storage.on_rollback(lambda: undone.append(name))
         raise ZeroDivisionError
     assert (items(storage, "ann", now()), items(storage, "bob", now())) == ([("k", b"old")], [])
     assert undone == [name]

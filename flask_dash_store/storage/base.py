@@ -188,7 +188,7 @@ class Storage(ABC):
         return iter(())
 
     @abstractmethod
-    def if_undone(self, call: Callable[[], None]) -> None:
+    def on_rollback(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller is in is undone. Outside of one, nothing is."""
 
     @abstractmethod

@@ -275,7 +275,7 @@ def test_what_is_written_to_the_new_owner_of_a_move_is_undone_with_it(storage, c
     undone: list[str] = []
     with suppress(ZeroDivisionError), storage.transaction("ann"):
         storage.move("ann", "bob", lambda key, payload: payload, now())
-        storage.if_undone(lambda: undone.append("all"))
+        storage.on_rollback(lambda: undone.append("all"))
         storage.set("bob", "more", small(b"1"), now())
         assert storage.keys("bob", now()) == ["k", "more"]
         raise ZeroDivisionError

@@ -119,14 +119,14 @@ class Connection(psycopg.Connection[Row]):
     Neither TCP nor libpq notice such a server: its kernel still acknowledges what it is sent.
     """
 
-    patience = 0.0
+    timeout = 0.0
     _is_standby = False
 
     @classmethod
     def open(cls, target: Target, timeout: float, synchronous: Synchronous) -> Connection:
         """:raises psycopg.Error: when there is no server, or it does not let us in"""
         connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
-        connection.patience = _patience(timeout)
+        connection.timeout = _timeout(timeout)
         try:
             settings = _settings(target, timeout)
             connection.run(_SET, {"names": list(settings), "texts": list(settings.values())})
@@ -149,19 +149,19 @@ class Connection(psycopg.Connection[Row]):
             while True:
                 events = self._events(_POLLED[wanted])
                 if not events:
-                    raise Silent(f"the server has been silent for {self.patience:g} seconds")
+                    raise Silent(f"the server has been silent for {self.timeout:g} seconds")
                 wanted = gen.send(_READY.get(events, Ready.RW))  # What is broken is ready to say so.
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def _events(self, wanted: int, patience: float | None = None) -> int:
+    def _events(self, wanted: int, timeout: float | None = None) -> int:
         self._socket.register(self.fileno(), wanted)
-        found = self._socket.poll((self.patience if patience is None else patience) * 1000)
+        found = self._socket.poll((self.timeout if timeout is None else timeout) * 1000)
         return found[0][1] if found else 0
 
     def is_quiet(self) -> bool:
         """Whether the server has said nothing unasked. It does when it closes the connection."""
-        return not self._events(select.POLLIN, patience=0)
+        return not self._events(select.POLLIN, timeout=0)
 
     def is_in_transaction(self) -> bool:
         """Whether it is in a transaction that can go on."""
@@ -184,7 +184,7 @@ class Connection(psycopg.Connection[Row]):
         :param nbytes: how large the values in it are, for it may take the longer
         """
         if nbytes:
-            self.patience += nbytes / SLOWEST
+            self.timeout += nbytes / SLOWEST
         try:
             # What has arguments comes back in binary, in which a body is half as long.
             cursor = self.execute(sql, args, binary=args is not None)
@@ -197,7 +197,7 @@ class Connection(psycopg.Connection[Row]):
             raise
         finally:
             if nbytes:
-                self.patience -= nbytes / SLOWEST
+                self.timeout -= nbytes / SLOWEST
 
     def forget(self) -> None:
         """Close the socket without a word to the server, for it is another process's too."""
@@ -210,7 +210,7 @@ class Connection(psycopg.Connection[Row]):
         """Those of a pool may live as long as the process, of which psycopg would warn."""
 
 
-def _patience(timeout: float) -> float:
+def _timeout(timeout: float) -> float:
     """How long a server may be silent: for others that it waits for, and then for its own work."""
     return 2 * timeout + 1
 
@@ -224,7 +224,7 @@ def _parameters(timeout: float) -> dict[str, Any]:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
-        "tcp_user_timeout": math.ceil(_patience(timeout) * 1000),
+        "tcp_user_timeout": math.ceil(_timeout(timeout) * 1000),
     }
 
 
@@ -235,7 +235,7 @@ def _settings(target: Target, timeout: float) -> dict[str, str]:
         "default_transaction_isolation": "read committed",
         "lock_timeout": f"{max(1, math.ceil(timeout * 1000))}ms",
         # A client that does not wait any more cannot say so to a server that is too busy to hear it.
-        "statement_timeout": f"{math.ceil(_patience(timeout) + MAX_VALUE_BYTES / SLOWEST)}s",
+        "statement_timeout": f"{math.ceil(_timeout(timeout) + MAX_VALUE_BYTES / SLOWEST)}s",
         # A host that has vanished must not keep its locks.
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",

@@ -226,8 +226,8 @@ class PostgresqlStorage(Storage):
         with self._database.transaction(owner):
             yield
 
-    def if_undone(self, call: Callable[[], None]) -> None:
-        self._database.if_undone(call)
+    def on_rollback(self, call: Callable[[], None]) -> None:
+        self._database.on_rollback(call)
 
     def close(self) -> None:
         self._database.close()

@@ -10,7 +10,7 @@ from types import TracebackType
 import psycopg
 
 from ...errors import StorageError
-from ..block import Block, current_block
+from ..transaction import Transaction as Base, current_transaction
 from .connection import Bindings, Row
 from .pool import Pool
 
@@ -42,11 +42,11 @@ class Database:
         self._pool.release(connection)
         return rows
 
-    def if_undone(self, call: Callable[[], None]) -> None:
+    def on_rollback(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""
         transaction = self._current()
         if transaction is not None:
-            transaction.if_undone(call)
+            transaction.on_rollback(call)
 
     @contextmanager
     def transaction(self, *owners: str) -> Iterator[Transaction]:
@@ -71,13 +71,13 @@ class Database:
                 yield transaction
 
     def _current(self) -> Transaction | None:
-        return current_block(self._pool, Transaction)
+        return current_transaction(self._pool, Transaction)
 
     def close(self) -> None:
         self._pool.close()
 
 
-class Transaction(Block):
+class Transaction(Base):
     """A transaction of one context.
 
     :param locks: statements that are run when it begins
@@ -110,7 +110,7 @@ class Transaction(Block):
         finally:
             self.pool.release(self._connection)  # which rolls back what is not committed
             if not is_committed:
-                self._tell_undone()
+                self._run_on_rollback()
 
     def _commit(self) -> None:
         if not self._connection.is_in_transaction():
@@ -145,7 +145,7 @@ class Transaction(Block):
         """A part of this transaction that can fail by itself."""
         with self._one_at_a_time():  # Parts of different threads must not overlap.
             name = f"part_{next(self._savepoints)}"
-            undone = len(self._if_undone)
+            undone = len(self._on_rollback)
             self.execute(f"SAVEPOINT {name}")
             try:
                 for lock in locks:
@@ -155,7 +155,7 @@ class Transaction(Block):
             except BaseException:
                 if self._is_ours() and self.is_open and self._connection.can_roll_back():
                     self._run(f"ROLLBACK TO {name}; RELEASE {name}")
-                    self._tell_undone(undone)
+                    self._run_on_rollback(undone)
                 raise
 
 

@@ -50,9 +50,9 @@ class Calls:
         transaction = self._leases.current()
         if transaction is not None and joins:
             transaction.join(owner)
-        with self._leases.patience(owner, wait) as patience:
+        with self._leases.timeout(owner, wait) as timeout:
             while (answer := self._run(script, owner, now, *args, writes=True))[0] == b"BUSY":
-                patience.wait()
+                timeout.wait()
         if answer[0] == b"ENDED":
             raise SessionEnded(-float(answer[1]))
         return answer

@@ -296,10 +296,10 @@ class RedisStorage(Storage):
         with Transaction(self._leases, owner) if transaction is None else transaction.part(owner):
             yield
 
-    def if_undone(self, call: Callable[[], None]) -> None:
+    def on_rollback(self, call: Callable[[], None]) -> None:
         transaction = self._leases.current()
         if transaction is not None:
-            transaction.if_undone(call)
+            transaction.on_rollback(call)
 
     def close(self) -> None:
         self._server.close()

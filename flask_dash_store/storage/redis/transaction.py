@@ -28,8 +28,8 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import StorageError
-from ..block import Block, current_block
-from .patience import Patience, Queues
+from ..transaction import Transaction as Base, current_transaction
+from .timeout import Backoff, Queues
 from .scripts import COMMIT, MERGE, RELEASE
 from .server import Server, is_in_doubt, is_timeout
 
@@ -55,25 +55,25 @@ class Leases:
 
     def current(self) -> Transaction | None:
         """The transaction that the present context is in; None when it is in none."""
-        return current_block(self, Transaction)
+        return current_transaction(self, Transaction)
 
     def keys(self, owner: str) -> list[str]:
         """The keys of an owner's hash and its lease."""
         main = f"{self.prefix}{{{owner}}}"
         return [main, f"{main}:lease"]
 
-    def patience(self, owner: str, wait: bool = True) -> Patience:
+    def timeout(self, owner: str, wait: bool = True) -> Backoff:
         """What somebody has who wants to write to an owner while another one may."""
         # In a fork, the locks of the parent's threads would never be released.
         queues = self._queues.setdefault(os.getpid(), Queues())
-        return Patience(self.server, queues, owner, self.timeout if wait else 0)
+        return Backoff(self.server, queues, owner, self.timeout if wait else 0)
 
     def arguments(self, token: str, now: float) -> list[Any]:
         """What every script gets before its own arguments."""
         return [token, self.milliseconds, self.keep_ended, repr(now)]
 
 
-class Transaction(Block):
+class Transaction(Base):
     """A block of one context, on an owner and on those that join it."""
 
     def __init__(self, leases: Leases, owner: str) -> None:
@@ -110,7 +110,7 @@ class Transaction(Block):
         finally:
             if error is not None:
                 self._release(self._owners, error)
-                self._tell_undone()
+                self._run_on_rollback()
 
     def join(self, owner: str) -> None:
         """Take the lease on one more owner.
@@ -121,10 +121,10 @@ class Transaction(Block):
             if owner in self._owners:
                 return
             _, lease = self.leases.keys(owner)
-            with self.leases.patience(owner) as patience:
+            with self.leases.timeout(owner) as timeout:
                 try:
                     while not self._server.execute("SET", lease, self._token, "NX", "PX", self.leases.milliseconds):
-                        patience.wait()
+                        timeout.wait()
                 except BaseException as error:
                     if is_in_doubt(error):
                         self._release([owner], error)
@@ -174,7 +174,7 @@ class Transaction(Block):
         """A part of this transaction that can fail by itself."""
         with self._one_at_a_time():  # Parts of different threads must not overlap.
             self.join(owner)
-            undone = len(self._if_undone)
+            undone = len(self._on_rollback)
             self._layers.append(next(self._numbers))
             try:
                 yield
@@ -183,7 +183,7 @@ class Transaction(Block):
             except BaseException:
                 if self._is_ours():
                     self._forget_top()
-                    self._tell_undone(undone)
+                    self._run_on_rollback(undone)
                 raise
             finally:
                 self._layers.pop()

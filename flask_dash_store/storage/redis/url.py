@@ -53,11 +53,11 @@ class Target(NamedTuple):
     connect: Callable[[], Client]
 
 
-def parse(url: str, prefix: str, patience: float) -> Target:
+def parse(url: str, prefix: str, timeout: float) -> Target:
     """What the URL says.
 
     :param prefix: of the keys, where the URL has none
-    :param patience: seconds in which a server has to answer
+    :param timeout: seconds in which a server has to answer
     :raises ConfigurationError: when it is none of the forms
     """
     try:
@@ -73,7 +73,7 @@ def parse(url: str, prefix: str, patience: float) -> Target:
             )
         scheme, _, way = parts.scheme.partition("+")
         make = _WAYS[way, scheme]
-        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), patience)
+        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), timeout)
     except (ValueError, KeyError, TypeError) as error:
         reason = f" ({error})" if isinstance(error, _Wrong | TypeError) else ""
         raise ConfigurationError(
@@ -87,17 +87,17 @@ _KEEPALIVE = {"socket_keepalive": True}
 _Made = tuple[str, Callable[[], Client]]
 
 
-def _single(parts: SplitResult, patience: float) -> _Made:
+def _single(parts: SplitResult, timeout: float) -> _Made:
     _database(parts.path.strip("/"))
     options = _options(parts.geturl())
     name = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
-    return name, _connector(parts.geturl(), _bounded(patience) | _KEEPALIVE)
+    return name, _connector(parts.geturl(), _bounded(timeout) | _KEEPALIVE)
 
 
-def _socket(parts: SplitResult, patience: float) -> _Made:
+def _socket(parts: SplitResult, timeout: float) -> _Made:
     url = f"unix://{parts.netloc}{parts.path}?{parts.query}"
     options = _options(url)
-    return f"{options['path']}/{options.get('db', 0)}", _connector(url, _bounded(patience))
+    return f"{options['path']}/{options.get('db', 0)}", _connector(url, _bounded(timeout))
 
 
 def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
@@ -108,32 +108,32 @@ def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
     return connect
 
 
-def _by_sentinels(parts: SplitResult, patience: float) -> _Made:
+def _by_sentinels(parts: SplitResult, timeout: float) -> _Made:
     service, _, db = parts.path.strip("/").partition("/")
     hosts, options = _hosts_and_options(parts, db, 26379)
     if not service:
         raise _Wrong("it names no service")
     credentials = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     # All sentinels together have the time of one answer.
-    sentinel_options = _bounded(patience / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
+    sentinel_options = _bounded(timeout / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
     sentinel_options |= {name: value for name, value in options.items() if name.startswith("ssl")}
     _check(options)
 
     def connect() -> Client:
-        bounded = _bounded(patience) | _KEEPALIVE | options
+        bounded = _bounded(timeout) | _KEEPALIVE | options
         sentinel = Sentinel(hosts, sentinel_kwargs=sentinel_options, **bounded)  # type: ignore[no-untyped-call]
         return sentinel.master_for(service)  # type: ignore[no-untyped-call]
 
     return f"{service} of {_listed(hosts)}", connect
 
 
-def _cluster(parts: SplitResult, patience: float) -> _Made:
+def _cluster(parts: SplitResult, timeout: float) -> _Made:
     hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
     if options.pop("db", 0):
         raise _Wrong("a cluster has no databases")
     _check(options)
     # All nodes together have the time of one answer.
-    bounded = _bounded(patience) | _KEEPALIVE | options | {"socket_connect_timeout": patience / len(hosts)}
+    bounded = _bounded(timeout) | _KEEPALIVE | options | {"socket_connect_timeout": timeout / len(hosts)}
 
     def connect() -> Client:
         nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
@@ -142,11 +142,11 @@ def _cluster(parts: SplitResult, patience: float) -> _Made:
     return f"cluster of {_listed(hosts)}", connect
 
 
-def _bounded(patience: float) -> dict[str, Any]:
+def _bounded(timeout: float) -> dict[str, Any]:
     """No call waits longer, and none is repeated by redis-py, which cannot know what may be done twice."""
     return {
-        "socket_timeout": patience,
-        "socket_connect_timeout": patience,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }

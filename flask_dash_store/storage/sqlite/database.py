@@ -8,7 +8,7 @@ from functools import partial
 
 import apsw
 
-from ..block import current_block
+from ..block import current_transaction
 from .pool import Pool
 from .transaction import Bindings, Row, Transaction
 
@@ -21,14 +21,14 @@ class Database:
 
     def select(self, sql: str, args: Bindings = ()) -> list[Row]:
         """All rows of a query."""
-        transaction = current_block(self._pool, Transaction)
+        transaction = current_transaction(self._pool, Transaction)
         if transaction is not None:
             return transaction.execute(sql, args)
         connection = self._pool.acquire()
         try:
             return connection.execute(sql, args).fetchall()
         except apsw.BusyError:
-            return self._pool.wait_for_others(
+            return self._pool.retry(
                 connection, lambda: connection.execute(sql, args).fetchall(), self._pool.timeout
             )
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -38,7 +38,7 @@ class Database:
 
     def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
         """The row of a query that gives one at most; None when it gives none."""
-        transaction = current_block(self._pool, Transaction)
+        transaction = current_transaction(self._pool, Transaction)
         if transaction is not None:
             rows = transaction.execute(sql, args)
             return rows[0] if rows else None
@@ -47,7 +47,7 @@ class Database:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
         except apsw.BusyError:
-            return self._pool.wait_for_others(
+            return self._pool.retry(
                 connection, lambda: connection.execute(sql, args).fetchone(), self._pool.timeout
             )
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -60,19 +60,19 @@ class Database:
 
         :raises StorageBusy: when others write for longer than the pool's timeout
         """
-        transaction = current_block(self._pool, Transaction)
+        transaction = current_transaction(self._pool, Transaction)
         if transaction is not None:
             transaction.execute(sql, args)
             return transaction.changes
         pool = self._pool
-        patience = pool.take_turn(pool.timeout)
+        timeout = pool.acquire_writer(pool.timeout)
         try:
             connection = pool.acquire()
             try:
                 connection.execute(sql, args)
                 changes = connection.changes()
             except apsw.BusyError:
-                changes = pool.wait_for_others(connection, partial(_change, connection, sql, args), patience)
+                changes = pool.retry(connection, partial(_change, connection, sql, args), timeout)
             except apsw.Error as error:
                 raise pool.fault(error, connection) from error
             finally:
@@ -82,11 +82,11 @@ class Database:
         pool.checkpoint_if_overdue()
         return changes
 
-    def if_undone(self, call: Callable[[], None]) -> None:
+    def on_rollback(self, call: Callable[[], None]) -> None:
         """Have something called if the transaction that the caller's context is in, if any, is undone."""
-        transaction = current_block(self._pool, Transaction)
+        transaction = current_transaction(self._pool, Transaction)
         if transaction is not None:
-            transaction.then(if_undone=call)
+            transaction.then(on_rollback=call)
 
     @contextmanager
     def transaction(self, wait: bool = True) -> Iterator[Transaction]:
@@ -95,7 +95,7 @@ class Database:
         :param wait: whether to wait for other writers
         :raises StorageBusy: when others write for longer than the pool's timeout, or at all
         """
-        outer = current_block(self._pool, Transaction)
+        outer = current_transaction(self._pool, Transaction)
         if outer is not None:
             with outer.savepoint():
                 yield outer
@@ -121,7 +121,7 @@ class Database:
 
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""
-        return current_block(self._pool, Transaction) is not None
+        return current_transaction(self._pool, Transaction) is not None
 
     @property
     def is_untidy(self) -> bool:

@@ -70,7 +70,7 @@ class Dumping:
             rows = transaction.execute(schema.CLEAR, (owner, owner))
             replaced = [row for row in rows if row[0] not in names]
             forget_files(transaction, self._buffers, replaced)
-            transaction.then(if_undone=partial(self._buffers.remove, names - {file for (file,) in rows}))
+            transaction.then(on_rollback=partial(self._buffers.remove, names - {file for (file,) in rows}))
             for key, stored, key_expires in dump.values:
                 self._load_value(transaction, f"{owner}/{key}", stored, key_expires)
             expiry = -dump.ended_at if dump.ended_at is not None else dump.expires

@@ -28,7 +28,7 @@ import apsw
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from .files import NO_SPACE
 from .identity import FileIdentity
-from .waiting import call_again, take
+from .waiting import retry, take
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -84,11 +84,11 @@ class Pool:
             return self._new()
 
     def _new(self) -> apsw.Connection:
-        with self._one_opens() as patience:
+        with self._one_opens() as timeout:
             self.check_open()
             self._follow_file()
             try:
-                connection = call_again(self._connect, patience)
+                connection = retry(self._connect, timeout)
             except apsw.Error as error:
                 raise self.fault(error) from error
             self._open.add(connection)
@@ -133,19 +133,19 @@ class Pool:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._idle.append(connection)
 
-    def take_turn(self, patience: float) -> float:
+    def acquire_writer(self, timeout: float) -> float:
         """Become this process's writer, who releases :attr:`writer` in the end.
 
-        :param patience: seconds to wait for other threads
+        :param timeout: seconds to wait for other threads
         :returns: how many of them are left to wait for other processes
         :raises StorageBusy: when it has taken longer
         :raises StorageError: when the file has gone
         """
         if not self.writer.acquire(blocking=False):
             began = time.monotonic()
-            if not take(self.writer, patience):
+            if not take(self.writer, timeout):
                 raise self.busy()
-            patience = max(0.0, patience - (time.monotonic() - began))
+            timeout = max(0.0, timeout - (time.monotonic() - began))
         try:
             file = self._file
             if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
@@ -155,15 +155,15 @@ class Pool:
         except BaseException:
             self.writer.release()
             raise
-        return patience
+        return timeout
 
-    def wait_for_others(self, connection: apsw.Connection, call: Callable[[], T], patience: float) -> T:
+    def retry(self, connection: apsw.Connection, call: Callable[[], T], timeout: float) -> T:
         """Call again what another process was in the way of, for so many seconds.
 
         :raises StorageBusy: when it is still in the way
         """
         try:
-            return call_again(call, patience)
+            return retry(call, timeout)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self.fault(error, connection) from error
 
@@ -200,7 +200,7 @@ class Pool:
                 with suppress(apsw.BusyError):  # Another process is doing it.
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if truncate:  # Writers wait for this one, so it is left little to do.
-                    call_again(partial(connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), self.timeout)
+                    retry(partial(connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE), self.timeout)
             finally:
                 self.release(connection)
         except apsw.BusyError:

@@ -26,7 +26,7 @@ def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[
     """Have the files of deleted or replaced rows removed once that is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
-        transaction.then(if_committed=partial(buffers.remove, files))
+        transaction.then(on_commit=partial(buffers.remove, files))
 
 
 class Purging:

@@ -125,7 +125,7 @@ class SqliteStorage(Reading):
         boot = self._boot if body else None
         with self._writing_body(body), self._writing(owner, access) as account:
             if file is not None:
-                account.transaction.then(if_undone=partial(self._buffers.remove, [file]))
+                account.transaction.then(on_rollback=partial(self._buffers.remove, [file]))
             kept = account.make_room(key, schema.charge(len(payload), file_bytes))
             if key_expires == "keep":
                 key_expires = kept
@@ -283,8 +283,8 @@ class SqliteStorage(Reading):
         with self._database.transaction():
             yield
 
-    def if_undone(self, call: Callable[[], None]) -> None:
-        self._database.if_undone(call)
+    def on_rollback(self, call: Callable[[], None]) -> None:
+        self._database.on_rollback(call)
 
     def close(self) -> None:
         self._database.close()

@@ -13,14 +13,14 @@ from typing import Any
 import apsw
 
 from ...errors import StorageError
-from ..block import Block, current_block
+from ..transaction import Transaction as Base, current_transaction
 from .pool import Pool, pools
 
 Row = tuple[Any, ...]
 Bindings = Sequence[Any] | Mapping[str, Any]
 
 
-class Transaction(Block):
+class Transaction(Base):
     """A write transaction of one context.
 
     It takes SQLite's write lock when it begins, so that what it reads cannot change before it writes.
@@ -31,17 +31,17 @@ class Transaction(Block):
     def __init__(self, pool: Pool, wait: bool) -> None:
         super().__init__(pool, pool.name, pool.timeout)
         self.pool = pool
-        self._patience = pool.timeout if wait else 0.0
+        self._timeout = pool.timeout if wait else 0.0
         self._writer = pool.writer
         self._savepoints = itertools.count()
-        self._if_committed: list[Callable[[], None]] = []
+        self._on_commit: list[Callable[[], None]] = []
 
     def __enter__(self) -> Transaction:
-        patience = self.pool.take_turn(self._patience)
+        timeout = self.pool.acquire_writer(self._timeout)
         try:
             self._connection = self.pool.acquire()
             try:
-                self._begin(patience)
+                self._begin(timeout)
                 self._open()
             except BaseException:
                 self.is_open = False
@@ -52,11 +52,11 @@ class Transaction(Block):
             raise
         return self
 
-    def _begin(self, patience: float) -> None:
+    def _begin(self, timeout: float) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            self.pool.wait_for_others(self._connection, lambda: self._connection.execute("BEGIN IMMEDIATE"), patience)
+            self.pool.retry(self._connection, lambda: self._connection.execute("BEGIN IMMEDIATE"), timeout)
         except apsw.Error as error:
             raise self.pool.fault(error, self._connection) from error
 
@@ -77,7 +77,7 @@ class Transaction(Block):
                 self.pool.release(self._connection)
             finally:
                 self._writer.release()
-        for call in self._if_committed:
+        for call in self._on_commit:
             call()
         self.pool.checkpoint_if_overdue()
 
@@ -97,19 +97,19 @@ class Transaction(Block):
         if self._connection.in_transaction:
             with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
-        self._if_committed.clear()
-        self._tell_undone()
+        self._on_commit.clear()
+        self._run_on_rollback()
 
-    def then(self, if_committed: Callable[[], None] | None = None, if_undone: Callable[[], None] | None = None) -> None:
+    def then(self, on_commit: Callable[[], None] | None = None, on_rollback: Callable[[], None] | None = None) -> None:
         """Have something done once what this transaction has done so far is committed, or is undone."""
-        if if_committed is not None:
-            self._if_committed.append(if_committed)
-        if if_undone is not None:
-            self.if_undone(if_undone)
+        if on_commit is not None:
+            self._on_commit.append(on_commit)
+        if on_rollback is not None:
+            self.on_rollback(on_rollback)
 
     def execute(self, sql: str, args: Bindings = ()) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
-        self._take_turn()
+        self._acquire_call()
         try:
             self._check_open()
             if not self._connection.in_transaction:
@@ -134,10 +134,10 @@ class Transaction(Block):
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part of this transaction that can fail by itself."""
-        self._take_turn()  # Parts of different threads must not overlap.
+        self._acquire_call()  # Parts of different threads must not overlap.
         try:
             name = f"part_{next(self._savepoints)}"
-            committed, undone = len(self._if_committed), len(self._if_undone)
+            committed, undone = len(self._on_commit), len(self._on_rollback)
             self.execute(f"SAVEPOINT {name}")
             try:
                 yield
@@ -145,8 +145,8 @@ class Transaction(Block):
                 if self._is_ours() and self.is_open and self._connection.in_transaction:
                     self.execute(f"ROLLBACK TO {name}")
                     self.execute(f"RELEASE {name}")
-                    del self._if_committed[committed:]
-                    self._tell_undone(undone)
+                    del self._on_commit[committed:]
+                    self._run_on_rollback(undone)
                 raise
             self.execute(f"RELEASE {name}")
         finally:
@@ -168,7 +168,7 @@ class _Fork:
             self._held.append(pool)
         for pool in self._held:
             # A fork inside a transaction of its own would wait for itself.
-            pool.drain_for_fork(wait=current_block(pool, Transaction) is None)
+            pool.drain_for_fork(wait=current_transaction(pool, Transaction) is None)
 
     def after_in_parent(self) -> None:
         try:

@@ -22,12 +22,12 @@ FIRST_PAUSE = 0.00005
 PAUSE = 0.001
 
 
-def call_again(call: Callable[[], T], patience: float) -> T:
+def retry(call: Callable[[], T], timeout: float) -> T:
     """Call until no other process is in the way, for so many seconds.
 
     :raises apsw.BusyError: when one still is
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     pause = FIRST_PAUSE
     while True:
         try:
@@ -39,13 +39,13 @@ def call_again(call: Callable[[], T], patience: float) -> T:
         pause = min(2 * pause, PAUSE)
 
 
-def take(lock: threading.Lock, patience: float) -> bool:
+def take(lock: threading.Lock, timeout: float) -> bool:
     """Wait for a lock, for so many seconds. Returns whether it was had."""
     if type(lock) is type(threading.Lock()):
-        return lock.acquire(timeout=patience)
+        return lock.acquire(timeout=timeout)
     # It was made before gevent replaced what threads are, as with `gunicorn --preload`. To wait for it would stop
     # all greenlets of the process, and so the one that holds it.
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while not lock.acquire(blocking=False):
         if time.monotonic() >= deadline:
             return False

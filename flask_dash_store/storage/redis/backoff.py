@@ -39,7 +39,7 @@ class Queues:
                 self._turns[owner] = turn, waiting - 1
 
 
-class Patience:
+class Backoff:
     """Waits shortly, at random so that waiters do not meet again, and not beyond so many seconds."""
 
     def __init__(self, server: Server, queues: Queues, owner: str, seconds: float) -> None:
@@ -51,7 +51,7 @@ class Patience:
         self._turn: threading.Lock | None = None
         self._has_turn = False
 
-    def __enter__(self) -> Patience:
+    def __enter__(self) -> Backoff:
         return self
 
     def wait(self) -> None:

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from ..errors import StorageBusy, StorageError
 
-_begun: ContextVar[tuple[Block, ...]] = ContextVar("flask_dash_store.blocks", default=())
+_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.blocks", default=())
 
 
-class Block:
+class Transaction:
     """A block of one context: of a thread, or of an asyncio task and the tasks it starts.
 
-    :param place: what it is on, by which :func:`current_block` finds it
+    :param place: what it is on, by which :func:`current_transaction` finds it
     :param name: what error messages call that
     :param timeout: seconds that a thread waits for another one that is in the block too
     """
@@ -33,7 +33,7 @@ class Block:
         self._timeout = timeout
         self._process = os.getpid()
         self._one_call = threading.RLock()
-        self._if_undone: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
 
     def _open(self) -> None:
         """Let the calls of this context find it."""
@@ -49,7 +49,7 @@ class Block:
         """Whether this is not a fork from inside the block, which is the parent's."""
         return self._process == os.getpid()
 
-    def _take_turn(self) -> None:
+    def _acquire_call(self) -> None:
         """Keep out the other threads that are in this block, in this process, until ``_one_call`` is released."""
         if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
             raise StorageError(
@@ -65,7 +65,7 @@ class Block:
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        self._take_turn()
+        self._acquire_call()
         try:
             yield
         finally:
@@ -78,21 +78,21 @@ class Block:
                 "inside the block."
             )
 
-    def if_undone(self, call: Callable[[], None]) -> None:
+    def on_rollback(self, call: Callable[[], None]) -> None:
         """Have something done if what this block has done so far is undone."""
-        self._if_undone.append(call)
+        self._on_rollback.append(call)
 
-    def _tell_undone(self, since: int = 0) -> None:
+    def _run_on_rollback(self, since: int = 0) -> None:
         """Do what had to be done if that is undone which came after so many others."""
-        for call in self._if_undone[since:]:
+        for call in self._on_rollback[since:]:
             call()
-        del self._if_undone[since:]
+        del self._on_rollback[since:]
 
 
-B = TypeVar("B", bound=Block)
+B = TypeVar("B", bound=Transaction)
 
 
-def current_block(place: object, kind: type[B]) -> B | None:
+def current_transaction(place: object, kind: type[B]) -> B | None:
     """The block on a place that the present context is in; None when it is in none."""
     begun = _begun.get()
     if begun:
@@ -102,5 +102,5 @@ def current_block(place: object, kind: type[B]) -> B | None:
     return None
 
 
-def _still_open() -> tuple[Block, ...]:
+def _still_open() -> tuple[Transaction, ...]:
     return tuple(block for block in _begun.get() if block.is_open)
