@@ -12,7 +12,6 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from .codec import Codec, PickleCodec
-from .transfer import copy
 from .errors import (
     InvalidKey,
     QuotaExceeded,
@@ -28,6 +27,7 @@ from .keys import check_key
 from .owner import user_owner
 from .storage import Storage
 from .storage.sqlite import SqliteStorage, dash_database_file
+from .transfer import copy
 
 
 class _Group(click.Group):

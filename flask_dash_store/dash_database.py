@@ -16,9 +16,9 @@ from typing import Any, Literal, Self
 
 from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
-from .maintenance import Maintenance
-from .keys import DEFAULT_MAX_KEY_LENGTH
 from .expiry import Clock, ExpiryPolicy, seconds
+from .keys import DEFAULT_MAX_KEY_LENGTH
+from .maintenance import Maintenance
 from .mapping import Backend, StoredMapping
 from .owner import USER_PREFIX, user_id_of, user_owner
 from .storage.sqlite import SqliteStorage

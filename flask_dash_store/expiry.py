@@ -61,7 +61,8 @@ class ExpiryPolicy:
         expires = now + self._ttl
         # Access(...) does the same in twice the time, and this is done for each operation.
         return tuple.__new__(
-            Access, (now, expires if expires < ends_at else ends_at, self._touch_threshold if counts_as_use else math.inf)
+            Access,
+            (now, expires if expires < ends_at else ends_at, self._touch_threshold if counts_as_use else math.inf),
         )
 
 

@@ -14,7 +14,7 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash.pages import hide_store_from_dash_setup
-from .expiry import Clock, ExpiryPolicy, Access, seconds
+from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .mapping import Backend
 from .owner import new_session_id, session_owner, user_owner
 from .settings import Settings

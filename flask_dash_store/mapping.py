@@ -13,8 +13,8 @@ from typing import Any, Final, Self, TypeVar, overload
 from .buffers import Stored
 from .codec import Codec
 from .errors import NotANumber, SessionEnded, ValueTooLarge
+from .expiry import Access, ExpiryPolicy, seconds
 from .keys import DEFAULT_MAX_KEY_LENGTH, check_key
-from .expiry import ExpiryPolicy, Access, seconds
 from .storage import Storage
 from .storage.base import KeyExpiry
 from .trace import Trace
@@ -36,7 +36,7 @@ class Backend:
 
     storage: Storage
     codec: Codec
-    lifetime: ExpiryPolicy
+    expiry: ExpiryPolicy
     max_key_length: int = DEFAULT_MAX_KEY_LENGTH
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
 

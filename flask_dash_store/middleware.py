@@ -10,8 +10,8 @@ from flask import Flask, current_app, has_app_context
 
 from .cli import user_store
 from .errors import ConfigurationError
-from .extension import EXTENSION, Extension
 from .expiry import Clock
+from .extension import EXTENSION, Extension
 from .settings import Settings
 from .user_store import UserStore
 

@@ -13,8 +13,8 @@ from typing import Any
 from .codec import CODECS
 from .cookie import CookieAttributes
 from .errors import ConfigurationError, InvalidTTL, WeakSecretKey
-from .keys import DEFAULT_MAX_KEY_LENGTH
 from .expiry import CENTURY, seconds
+from .keys import DEFAULT_MAX_KEY_LENGTH
 from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .storage.base import Synchronous
 from .storage.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT

@@ -96,7 +96,7 @@ class SessionMiddleware:
         finally:
             current.reset(token)
             if detach is not None:
-                pack()
+                detach()
         if self.maintenance.is_due(now, visit.was_written):
             return ClosingIterator(response, self.maintenance.run)
         return response

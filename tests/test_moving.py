@@ -30,11 +30,11 @@ from visits import LIFETIME, SECRET, TTL, Browser, Site, read, write
 
 from flask_dash_store import SessionEnded, TamperedValue, UserStore, UserStoreMiddleware
 from flask_dash_store.codec import BODY_THRESHOLD, Signer
-from flask_dash_store.transfer import copy
 from flask_dash_store.extension import EXTENSION
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage import Storage
 from flask_dash_store.storage.base import Dump, Value
+from flask_dash_store.transfer import copy
 
 APPS = Path(__file__).parent / "apps"
 FRAME = pd.DataFrame({"number": range(50_000), "text": [f"row {n}" for n in range(50_000)]})

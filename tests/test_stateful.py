@@ -22,8 +22,8 @@ from store_client import LIFETIME, USER, Client, context
 from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
-from flask_dash_store.extension import EXTENSION
 from flask_dash_store.expiry import Clock
+from flask_dash_store.extension import EXTENSION
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 Done = tuple[Deed, Outcome]

@@ -15,7 +15,7 @@ from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_
 from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
-from flask_dash_store.expiry import ExpiryPolicy, Access
+from flask_dash_store.expiry import Access, ExpiryPolicy
 from flask_dash_store.storage import Storage
 
 Now = Callable[..., Access]

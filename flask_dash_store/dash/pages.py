@@ -15,8 +15,8 @@ from typing import Any
 
 from flask import Flask, g, request
 
-from .user_store import UserStore
-from .wsgi import ENVIRON_KEY
+from ..user_store import UserStore
+from ..wsgi import ENVIRON_KEY
 
 StoreFactory = Callable[[], UserStore]
 

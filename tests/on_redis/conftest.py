@@ -11,7 +11,7 @@ from backends import TTL, open_redis
 from clocks import HandClock
 from servers_redis import RedisServer, short_folder
 
-from flask_dash_store.expiry import ExpiryPolicy, Access
+from flask_dash_store.expiry import Access, ExpiryPolicy
 from flask_dash_store.storage.redis import RedisStorage
 
 

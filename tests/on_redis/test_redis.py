@@ -22,7 +22,7 @@ from flask_dash_store.errors import (
     StorageError,
     ValueTooLarge,
 )
-from flask_dash_store.expiry import ExpiryPolicy, Access
+from flask_dash_store.expiry import Access, ExpiryPolicy
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.redis.server import Server
 from flask_dash_store.storage.redis.url import parse

@@ -10,7 +10,8 @@ from types import TracebackType
 import psycopg
 
 from ...errors import StorageError
-from ..transaction import Transaction as Base, current_transaction
+from ..transaction import Transaction as Base
+from ..transaction import current_transaction
 from .connection import Bindings, Row
 from .pool import Pool
 

@@ -28,10 +28,11 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import StorageError
-from ..transaction import Transaction as Base, current_transaction
-from .timeout import Backoff, Queues
+from ..transaction import Transaction as Base
+from ..transaction import current_transaction
 from .scripts import COMMIT, MERGE, RELEASE
 from .server import Server, is_in_doubt, is_timeout
+from .timeout import Backoff, Queues
 
 SHORTEST_LEASE = 10.0
 

@@ -14,7 +14,9 @@ from .transaction import Transaction
 class Account:
     """Keeps count while an owner's values are changed. Values that have expired are gone from it when it is made."""
 
-    def __init__(self, transaction: Transaction, buffers: BufferStore, limits: Limits, owner: str, access: Access) -> None:
+    def __init__(
+        self, transaction: Transaction, buffers: BufferStore, limits: Limits, owner: str, access: Access
+    ) -> None:
         self.transaction = transaction
         self.owner = owner
         self._buffers = buffers

@@ -8,7 +8,7 @@ from functools import partial
 
 import apsw
 
-from ..block import current_transaction
+from ..transaction import current_transaction
 from .pool import Pool
 from .transaction import Bindings, Row, Transaction
 
@@ -28,9 +28,7 @@ class Database:
         try:
             return connection.execute(sql, args).fetchall()
         except apsw.BusyError:
-            return self._pool.retry(
-                connection, lambda: connection.execute(sql, args).fetchall(), self._pool.timeout
-            )
+            return self._pool.retry(connection, lambda: connection.execute(sql, args).fetchall(), self._pool.timeout)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:
@@ -47,9 +45,7 @@ class Database:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
         except apsw.BusyError:
-            return self._pool.retry(
-                connection, lambda: connection.execute(sql, args).fetchone(), self._pool.timeout
-            )
+            return self._pool.retry(connection, lambda: connection.execute(sql, args).fetchone(), self._pool.timeout)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._pool.fault(error) from error
         finally:

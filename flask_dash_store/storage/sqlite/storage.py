@@ -17,7 +17,7 @@ from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limit
 from . import schema
 from .account import Account, clear, measure
 from .backup import Backup
-from .buffers import BufferFiles, BufferStore, BuffersInMemory, boot_id, buffers_beside
+from .buffers import BufferFiles, BuffersInMemory, BufferStore, boot_id, buffers_beside
 from .checking import problems
 from .connecting import connect, use_wal
 from .database import Database

@@ -13,7 +13,8 @@ from typing import Any
 import apsw
 
 from ...errors import StorageError
-from ..transaction import Transaction as Base, current_transaction
+from ..transaction import Transaction as Base
+from ..transaction import current_transaction
 from .pool import Pool, pools
 
 Row = tuple[Any, ...]
