@@ -1,15 +1,27 @@
 """Every exception the package raises.
 
-All of them are a :class:`UserStoreError`. Where Python has a word for the fault (``TypeError``,
-``ValueError``, ``TimeoutError``), the exception is that too, so that code which knows nothing of this
-package still handles it well. No message ever holds a session id or a stored value.
+All of them are a :class:`UserStoreError`. Where Python has a word for the fault (``TypeError``, ``ValueError``,
+``TimeoutError``), the exception is that too, so that code which knows nothing of this package still handles it well.
+No message ever holds a session id or a stored value.
 """
 
 from __future__ import annotations
 
 
 class UserStoreError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package.
+
+    Each has these attributes, None where they do not apply: ``key`` is the key of the store that the call named,
+    ``limit`` the limit that was met, in the unit of its setting, and ``used`` how much of it was used before.
+    """
+
+    def __init__(
+        self, message: str = "", *, key: str | None = None, limit: float | None = None, used: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.limit = limit
+        self.used = used
 
 
 class ConfigurationError(UserStoreError, ValueError):
@@ -67,7 +79,7 @@ class UnstorableValue(UserStoreError, TypeError):
 
 
 class UnreadableValue(UserStoreError):
-    """The stored value is authentic but cannot be turned back, for its class has gone or changed."""
+    """The stored value is authentic but cannot be turned back, because its class is gone or has changed."""
 
 
 class TamperedValue(UserStoreError):
@@ -75,7 +87,7 @@ class TamperedValue(UserStoreError):
 
 
 class NotANumber(UserStoreError, TypeError):
-    """``increment`` found something that is no number under the key."""
+    """``increment`` found something other than a number under the key."""
 
 
 class ValueTooLarge(UserStoreError, ValueError):
@@ -95,7 +107,7 @@ class StorageError(UserStoreError):
 
 
 class StorageBusy(StorageError, TimeoutError):
-    """Another writer held the storage for longer than the deadline; nothing has changed."""
+    """Another writer held a lock of the storage for longer than the timeout; nothing has changed."""
 
 
 class StorageFull(StorageError):
@@ -103,7 +115,7 @@ class StorageFull(StorageError):
 
 
 class StorageCorrupt(StorageError):
-    """The file is damaged or is no database. It is left as it is."""
+    """The file is damaged or is not a database. It is left as it is."""
 
 
 class StorageClosed(StorageError):
@@ -111,7 +123,7 @@ class StorageClosed(StorageError):
 
 
 class UnknownFormat(StorageError):
-    """The file was written by a newer version of this package, or by another program. It is left as it is."""
+    """The file was written by another version of this package, or by another program. It is left as it is."""
 
 
 class UnsuitableFilesystem(StorageError):

@@ -1,7 +1,8 @@
-"""When a session ends, and when a use of it is worth writing down.
+"""When values expire, and when a use of them is worth a write.
 
-Two limits hold at once, as OWASP's Session Management Cheat Sheet asks: the *TTL* is idle time, moved by
-each use; the *lifetime* is the age at which a session ends however busy it is.
+Two limits hold at once, as OWASP's Session Management Cheat Sheet asks: the *idle timeout* (TTL) is moved by each use;
+the *lifetime* is the age at which a session ends however busy it is. To move an expiry at each use would be a write
+for each read, so it is *touched* only when it has moved by a twentieth of the TTL.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from .errors import InvalidTTL
 
@@ -21,10 +22,11 @@ CENTURY = 100 * 365 * 24 * 60 * 60.0
 
 
 class Access(NamedTuple):
-    """A point in time, and what a use at that time does to the expiry of the owner who is used.
+    """One use of an owner's values: what time it is, and what the use does to the owner's expiry.
 
-    ``now`` and ``expires`` are seconds since the epoch; ``touch_threshold`` is how far, in seconds, a stored expiry
-    may be from ``expires`` before it is worth a write to move it.
+    ``now`` and ``expires`` (the owner's new expiry) are seconds since the epoch. ``touch_threshold`` is how far, in
+    seconds, a stored expiry may be from ``expires`` before it is worth a write to move it; infinity for a use that
+    keeps nothing alive.
     """
 
     now: float
@@ -34,10 +36,18 @@ class Access(NamedTuple):
     def is_touch_due(self, stored: float) -> bool:
         """Whether an owner whose stored expiry is ``stored`` has to be touched.
 
-        The distance counts in both directions: an expiry that lies too far ahead was written before the
-        clock stepped back, and would otherwise keep an idle session alive.
+        The distance counts in both directions: an expiry that lies too far ahead was written before the clock
+        stepped back, and would otherwise keep an idle session alive.
         """
         return abs(stored - self.expires) > self.touch_threshold
+
+    def is_future(self, expiry: object) -> TypeGuard[float]:
+        """Whether a stored expiry is yet to come. One that is missing or unreadable has passed."""
+        return isinstance(expiry, (float, int)) and expiry > self.now
+
+    def is_live_key(self, expiry: object) -> bool:
+        """Whether a key has no expiry of its own, or one that is yet to come; an unreadable one has passed."""
+        return expiry is None or self.is_future(expiry)
 
 
 class ExpiryPolicy:
@@ -53,17 +63,17 @@ class ExpiryPolicy:
         self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
 
     def access(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Access:
-        """The present access, for an owner who ends at ``ends_at`` at the latest.
+        """A use of values now.
 
-        A access that does not count as use moves no expiry, but still gives one to an owner without.
+        :param ends_at: when their session ends at the latest, in seconds since the epoch
+        :param counts_as_use: whether it keeps the values alive. One that does not moves no expiry, but still gives
+            one to an owner without.
         """
         now = self.clock()
         expires = now + self._ttl
+        threshold = self._touch_threshold if counts_as_use else math.inf
         # Access(...) does the same in twice the time, and this is done for each operation.
-        return tuple.__new__(
-            Access,
-            (now, expires if expires < ends_at else ends_at, self._touch_threshold if counts_as_use else math.inf),
-        )
+        return tuple.__new__(Access, (now, expires if expires < ends_at else ends_at, threshold))
 
 
 def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = CENTURY) -> float:
@@ -78,5 +88,7 @@ def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = C
     else:
         raise InvalidTTL(f"{what} is a number of seconds or a timedelta, not {type(duration).__name__}.")
     if not 0 < value <= longest:
-        raise InvalidTTL(f"{what} must be longer than zero and at most {longest:g} seconds, not {value:g}.")
+        raise InvalidTTL(
+            f"{what} must be longer than zero and at most {longest:g} seconds, not {value:g}.", limit=longest
+        )
     return value

@@ -1,4 +1,8 @@
-"""Whose values: the names under which the storage keeps what belongs to a session or to a user id.
+"""Whose values: the names under which a storage keeps what belongs to a session or to a user id, and their keys.
+
+A session id is 64 characters of url-safe base64. The first 20 name the owner; they stay the same when the session gets
+a new id at login, so that nothing has to be moved or signed again. The other 44, 264 random bits, are the secret: a
+storage keeps the SHA-256 of the whole id, so that nothing at rest opens a session.
 
 No owner holds a ``/``, and sessions and users have prefixes of their own, so no two owners can meet
 (Django's CVE-2011-4136 was such a meeting).
@@ -8,7 +12,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from base64 import urlsafe_b64encode
 from hashlib import sha256
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from .errors import InvalidKey, InvalidKeyType
@@ -16,31 +22,52 @@ from .errors import InvalidKey, InvalidKeyType
 USER_PREFIX = "u."
 SESSION_PREFIX = "s."
 MAX_USER_ID_LENGTH = 512
+DEFAULT_MAX_KEY_LENGTH = 512
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+SESSION_ID_BYTES = 48  # A multiple of 3, so that base64 leaves no bit unused and each id has one spelling.
+_OWNER_CHARACTERS = 20
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
+
+_REFUSED_IN_KEYS = re.compile("[\0/%\ud800-\udfff]")
+
+
+class Owner(NamedTuple):
+    """Whose values these are, as a storage knows it.
+
+    ``name`` is ``s.`` and the first characters of a session id, or ``u.`` and a quoted user id. ``session`` is the
+    SHA-256 of the session id that opens the values, 32 bytes; None for the values of a user id, which need none.
+    """
+
+    name: str
+    session: bytes | None = None
 
 
 def new_session_id() -> str:
-    """A session id that nobody can guess: 256 random bits, in 43 characters of url-safe base64."""
-    return secrets.token_urlsafe(32)
+    """A session id that cannot be guessed, of a new owner."""
+    return secrets.token_urlsafe(SESSION_ID_BYTES)
 
 
-def is_session_id(text: str) -> bool:
-    """Whether the text has the form of a session id."""
-    return _SESSION_ID.fullmatch(text) is not None
+def session_id_from(digest: bytes) -> str:
+    """The session id that 48 bytes of a keyed digest spell."""
+    return urlsafe_b64encode(digest).decode("ascii")
 
 
-def session_owner(session_id: str) -> str:
-    """The owner of a session's values. It is a hash, so that nothing at rest opens a session.
+def renewed_session_id(session_id: str) -> str:
+    """Another session id of the same owner."""
+    return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
+
+
+def session_owner(session_id: str) -> Owner:
+    """The owner of a session's values, opened by this id.
 
     :raises InvalidKey: when the text has not the form of a session id
     """
-    if not isinstance(session_id, str) or not is_session_id(session_id):
-        raise InvalidKey("A session id is 43 characters of url-safe base64, as UserStore.session_id gives it.")
-    return SESSION_PREFIX + sha256(session_id.encode()).hexdigest()
+    if not isinstance(session_id, str) or _SESSION_ID.fullmatch(session_id) is None:
+        raise InvalidKey("A session id is 64 characters of url-safe base64, as UserStore.session_id gives it.")
+    return Owner(SESSION_PREFIX + session_id[:_OWNER_CHARACTERS], sha256(session_id.encode("ascii")).digest())
 
 
-def user_owner(user_id: str | int) -> str:
+def user_owner(user_id: str | int) -> Owner:
     """The owner of the values of a user id. An int is the same user as its decimal text.
 
     :raises InvalidKeyType: when the id is neither str nor int
@@ -52,11 +79,33 @@ def user_owner(user_id: str | int) -> str:
     if len(text) > MAX_USER_ID_LENGTH:
         raise InvalidKey(f"A user id has at most {MAX_USER_ID_LENGTH} characters, not {len(text)}; hash longer ones.")
     try:
-        return USER_PREFIX + quote(text, safe="")
+        return Owner(USER_PREFIX + quote(text, safe=""))
     except UnicodeEncodeError:
         raise InvalidKey(f"The user id {text!a} holds a lone surrogate, which no encoding can store.") from None
 
 
-def user_id_of(owner: str) -> str:
-    """The user id, as text, whose owner this is."""
-    return unquote(owner.removeprefix(USER_PREFIX))
+def user_id_of(name: str) -> str:
+    """The user id, as text, whose owner has this name."""
+    return unquote(name.removeprefix(USER_PREFIX))
+
+
+def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
+    """The key, if a store takes it.
+
+    :param max_length: in characters
+    :raises InvalidKeyType: when it is not a str
+    :raises InvalidKey: when it is empty, longer than ``max_length`` characters, or holds NUL, ``/``, ``%`` or a
+        lone surrogate
+    """
+    if not isinstance(key, str):
+        raise InvalidKeyType(f"A key is a str, not {type(key).__name__}.")
+    if not 1 <= len(key) <= max_length:
+        raise InvalidKey(
+            f"A key has 1 to {max_length} characters, this one {len(key)}; "
+            "USER_STORE_MAX_KEY_LENGTH (max_key_length=) sets the limit.",
+            limit=max_length,
+        )
+    refused = _REFUSED_IN_KEYS.search(key)
+    if refused:
+        raise InvalidKey(f"The key {key!a} holds {refused[0]!a}; NUL, '/', '%' and surrogates are refused.", key=key)
+    return key

@@ -2,69 +2,61 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from importlib import import_module
 
-from ..errors import ConfigurationError, StorageError
-from .base import Storage, Synchronous
-from .limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
-from .sqlite import SqliteStorage
+from ..errors import ConfigurationError
+from .base import Storage, StorageOptions
 
-__all__ = ["Storage", "open_storage"]
+__all__ = ["Storage", "StorageOptions", "open_storage", "register_storage"]
 
-_SQLITE = "sqlite://"
-_MEMORY = (":memory:", "/:memory:")
-_REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
-_POSTGRESQL = ("postgresql", "postgres")
+Loader = Callable[[str, StorageOptions], Storage]
+
+_LOADERS: dict[str, Loader] = {}
 
 
-def open_storage(
-    url: str,
-    *,
-    folder: Path,
-    keep_ended: float,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-    max_keys: int = DEFAULT_MAX_KEYS,
-    timeout: float = DEFAULT_TIMEOUT,
-    synchronous: Synchronous = "NORMAL",
-    must_exist: bool = False,
-) -> Storage:
+def register_storage(scheme: str, loader: Loader) -> None:
+    """Let URLs of a scheme name a storage.
+
+    :param scheme: what comes before ``://``, or before a ``+`` in it
+    :param loader: opens the storage that a URL names, with an app's options
+    """
+    _LOADERS[scheme] = loader
+
+
+def open_storage(url: str, options: StorageOptions) -> Storage:
     """The storage that a URL names.
 
-    :param url: ``sqlite:///name`` is a file in ``folder``, ``sqlite:///absolute/path`` a file anywhere (a fourth
-        slash, as others write it, does no harm), and ``sqlite://:memory:`` lives in this process's memory;
-        ``redis://``, ``postgresql://`` and their kin are servers
-    :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
-        replayed
-    :param must_exist: whether a SQLite file that is not there is an error, instead of being made
-    :raises ConfigurationError: when it is none of these, or a package that it takes is not installed
+    :raises ConfigurationError: when its scheme is not known, the URL cannot be used, or a package that the storage
+        needs is not installed
     :raises StorageError: when the storage cannot be opened
     """
-    scheme = url.partition(":")[0].partition("+")[0]
-    # Nobody has to install what talks to a server that they have not.
-    if scheme in _REDIS:
-        from .redis import RedisStorage
-
-        return RedisStorage(url, max_bytes=max_bytes, max_keys=max_keys, timeout=timeout, keep_ended=keep_ended)
-    if scheme in _POSTGRESQL:
-        from .postgresql import PostgresqlStorage
-
-        return PostgresqlStorage(url, max_bytes=max_bytes, max_keys=max_keys, timeout=timeout, synchronous=synchronous)
-    location = _location(url, folder)
-    if must_exist and location != ":memory:" and not Path(location).exists():
-        raise StorageError(f"There is no file {location}.")
-    return SqliteStorage(location, max_bytes=max_bytes, max_keys=max_keys, timeout=timeout, synchronous=synchronous)
-
-
-def _location(url: str, folder: Path) -> str:
-    path = url.removeprefix(_SQLITE)
-    if path == url or not (path in _MEMORY or path.strip("/")):
-        scheme, separator, _ = url.partition("://")
-        shown = f"{scheme}://…" if separator else url  # The rest may hold a password.
+    scheme = url.partition("://")[0].partition("+")[0]
+    loader = _LOADERS.get(scheme)
+    if loader is None or "://" not in url:
+        shown = f"{scheme}://…" if "://" in url else url  # What follows may hold a password.
         raise ConfigurationError(
             f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:///absolute/path, "
             "sqlite://:memory:, redis://host:port/db or postgresql://user@host/database."
         )
-    if path in _MEMORY:
-        return ":memory:"
-    name = path.lstrip("/")
-    return str(folder / name if "/" not in name else Path("/") / name)
+    return loader(url, options)
+
+
+def _module(name: str) -> Loader:
+    """A loader that imports its module when it is asked: no one has to install the driver of a server they lack."""
+
+    def load(url: str, options: StorageOptions) -> Storage:
+        storage: Storage = import_module(name, __package__).open_url(url, options)
+        return storage
+
+    return load
+
+
+for _schemes, _name in (
+    (("sqlite",), ".sqlite"),
+    (("memory",), ".memory"),
+    (("redis", "rediss", "valkey", "valkeys", "unix"), ".redis"),
+    (("postgresql", "postgres"), ".postgresql"),
+):
+    for _scheme in _schemes:
+        register_storage(_scheme, _module(_name))

@@ -1,196 +1,300 @@
 """What every storage promises.
 
-A storage keeps values by owner and key, and one expiry for each owner. A value is a payload (bytes), and a body if
-it is large; the storage knows nothing of what they mean, nor of cookies, requests and settings. These hold for each
+A storage keeps values by owner and key, and one expiry for each owner. A value is a payload (bytes), and buffers if it
+is large; the storage knows nothing of what they mean, nor of cookies, requests and settings. These hold for each
 method:
 
 - It may be called from any thread of any process, before and after a fork.
-- What is missing, and what has expired at ``access.now``, is absent: a method returns what its docstring says,
-  and never raises for it.
+- What is missing, and what has expired at ``access.now``, is absent: a method returns what its docstring says, and
+  never raises for it.
 - Each is atomic. Inside :meth:`Storage.transaction` they are atomic together.
-- An owner whose session was ended raises :class:`~flask_dash_store.errors.SessionEnded`, on reads and on writes.
-- A fault raises a :class:`~flask_dash_store.errors.StorageError` in the call that met it, and changes nothing.
-  No call waits longer than the storage's timeout for other writers.
+- An owner whose session now has another id, or has ended, raises :class:`~flask_dash_store.errors.SessionEnded`, on
+  reads and on writes.
+- A fault raises a :class:`~flask_dash_store.errors.StorageError` in the call that met it, and changes nothing. No call
+  waits for a lock for longer than the storage's timeout.
 - Reading or writing an owner's values is a use: it moves the owner's expiry to ``access.expires``, when
   ``access.is_touch_due``. A read that cannot move it at once leaves that to the next use.
+
+A session is known by the SHA-256 of its id, ``owner.session``. The first write of an owner stores it; from then on
+only that id opens the values, until :meth:`Storage.renew` puts another in its place or :meth:`Storage.end` none. So an
+id that has been replaced is known to be dead for as long as the storage remembers the owner: values that have expired
+are removed, but an owner that was renewed or ended is remembered until ``ended_before`` has passed that time.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from ..buffers import Stored
+from ..errors import QuotaExceeded, TooManyKeys
 from ..expiry import Access
+from ..owner import Owner
 
-ReSign = Callable[[str, bytes], bytes]
+DEFAULT_MAX_BYTES = 2**30
+DEFAULT_MAX_KEYS = 100_000
+DEFAULT_TIMEOUT = 5.0
+
 KeyExpiry = float | None | Literal["keep"]
 Synchronous = Literal["NORMAL", "FULL"]
-
 
 Value = tuple[str, Stored, float | None]
 """A key, what is stored under it, and when it expires by itself, if it does."""
 
+ENDED = b""
+"""What is kept as the session of an owner whose session has ended. No SHA-256 is empty, so no id opens it."""
 
-class Dump(NamedTuple):
-    """All that a storage keeps of an owner, in a form that any storage takes.
 
-    Times are in seconds since the epoch. An owner that was ended has a time when it was, and no values; of the
-    others, ``expires`` is infinity for those who are kept until they are deleted. Values are in the order of their
-    keys; ``damaged`` are the keys of those that cannot be read.
+class Limits(NamedTuple):
+    """How much the values of one owner may take: bytes, with those of their keys, and keys."""
+
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_keys: int = DEFAULT_MAX_KEYS
+
+    def too_many_keys(self, key: str, used: int | None = None) -> TooManyKeys:
+        """The error for a key that would be one too many.
+
+        :param used: how many keys there are
+        """
+        return TooManyKeys(
+            f"{key!r} would be one key more than the {self.max_keys} that one owner may have. Delete keys, keep many "
+            "small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=).",
+            key=key,
+            limit=self.max_keys,
+            used=self.max_keys if used is None else used,
+        )
+
+    def quota_exceeded(self, key: str, nbytes: int, used: int) -> QuotaExceeded:
+        """The error for a value that needs ``nbytes`` more than the ``used`` bytes leave."""
+        return QuotaExceeded(
+            f"The value for {key!r} needs {nbytes} bytes more. The values of one owner may take {self.max_bytes} "
+            f"bytes, and {used} are used. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
+            key=key,
+            limit=self.max_bytes,
+            used=used,
+        )
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """What an app wants of its storage, whichever it is.
+
+    :param folder: where a relative path lies
+    :param limits: how much one owner may store
+    :param timeout: seconds that a call waits for other writers
+    :param keep_ended: seconds for which it must be known that a session has ended: as long as its cookie could be
+        replayed
+    :param synchronous: ``"FULL"`` when an acknowledged write has to survive a power loss
+    :param must_exist: whether a file that is not there is an error, instead of being made
     """
 
-    expires: float
-    ended_at: float | None
-    values: list[Value]
-    damaged: tuple[str, ...] = ()
+    folder: Path
+    limits: Limits = Limits()
+    timeout: float = DEFAULT_TIMEOUT
+    keep_ended: float = math.inf
+    synchronous: Synchronous = "NORMAL"
+    must_exist: bool = False
+
+
+class Stat(NamedTuple):
+    """How much an owner has: when it expires, in seconds since the epoch; bytes, with those of the keys; and keys."""
+
+    expires: float | None = None
+    nbytes: int = 0
+    keys: int = 0
+
+
+class ExpiryLimit(NamedTuple):
+    """No owner whose name begins with ``prefix`` expires after ``latest``, in seconds since the epoch."""
+
+    prefix: str
+    latest: float
+
+
+class Removed(NamedTuple):
+    """What one call of :meth:`Storage.maintain` has removed, and whether there is more to do."""
+
+    owners: int = 0
+    keys: int = 0
+    has_more: bool = False
 
 
 class Storage(ABC):
     """A backend: values by (owner, key), with each owner's expiry."""
 
-    purges_itself: ClassVar[bool] = False
-    """Whether what has expired, and what is known of the ended, goes without :meth:`purge` and :meth:`purge_keys`."""
+    # Reading
 
     @abstractmethod
-    def get(self, owner: str, key: str, access: Access) -> Stored | None:
+    def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         """The value under the key; None when there is none.
 
-        Its body is a copy to the caller, who may change it.
+        Its buffers are a copy to the caller, who may change them.
         """
 
     @abstractmethod
-    def has(self, owner: str, key: str, access: Access) -> bool:
+    def has(self, owner: Owner, key: str, access: Access) -> bool:
         """Whether there is a value under the key."""
 
     @abstractmethod
-    def keys(self, owner: str, access: Access) -> list[str]:
-        """The owner's keys, first inserted first; an overwrite keeps a key's place."""
+    def keys(self, owner: Owner, access: Access) -> list[str]:
+        """The owner's keys, first inserted first; an overwrite keeps a key where it is."""
 
     @abstractmethod
-    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
+    def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         """The owner's keys and values as they are at one point in time, in the order of :meth:`keys`."""
 
     @abstractmethod
-    def count(self, owner: str, access: Access) -> int:
-        """How many keys the owner has."""
+    def stat(self, owner: Owner, access: Access) -> Stat:
+        """How much the owner has; of an owner without values, an expiry of None and zeros.
+
+        It is not a use: it moves nothing.
+        """
+
+    # Writing
 
     @abstractmethod
-    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
+    def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         """Store the value under the key, whether there is one or not.
 
-        :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry;
-            None for never, ``"keep"`` for what it was
+        :param key_expires: seconds since the epoch at which this key is gone, whatever the owner's expiry; None for
+            never, ``"keep"`` for what it was
         :raises QuotaExceeded: when the owner's values together would be larger than they may be
         :raises TooManyKeys: when the owner would have more keys than it may
         """
 
-    @abstractmethod
-    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
-        """Set when the key is gone, None for never. Returns whether there is such a key."""
+    def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
+        """Store several values: all of them, or on an error none. The errors are those of :meth:`set`."""
+        with self.transaction(owner):
+            for key, value in values:
+                self.set(owner, key, value, access)
 
     @abstractmethod
-    def delete(self, owner: str, key: str, access: Access) -> bool:
+    def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
+        """Set when the key is gone, in seconds since the epoch; None for never. Returns whether there is such a key."""
+
+    @abstractmethod
+    def delete(self, owner: Owner, key: str, access: Access) -> bool:
         """Delete the key. Returns whether there was one."""
 
     @abstractmethod
-    def clear(self, owner: str, access: Access) -> None:
+    def clear(self, owner: Owner, access: Access) -> None:
         """Delete all keys of the owner."""
 
-    @abstractmethod
-    def expiry(self, owner: str, access: Access) -> float | None:
-        """When the owner's values will be gone, in seconds since the epoch; None when there are none.
+    # Sessions as a whole
 
-        To ask for it is no use: it moves nothing.
+    @abstractmethod
+    def renew(self, owner: Owner, session: bytes, access: Access) -> None:
+        """From now on another session id opens the owner's values.
+
+        :param session: the SHA-256 of the new id
         """
 
     @abstractmethod
-    def nbytes(self, owner: str, access: Access) -> int:
-        """How many bytes the owner's keys and values take; 0 when there are none. It is no use either.
+    def end(self, owner: Owner, access: Access) -> float:
+        """End the session: its id never opens anything again, and its values are deleted, now or by maintenance.
 
-        A storage may count in blocks."""
-
-    @abstractmethod
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
-        """Give all values of an owner to a new one, and end the old one.
-
-        :param re_sign: gives the new owner's payload for a key and its payload
+        Returns when it ended, in seconds since the epoch: now, or earlier if it had ended or been renewed before. That
+        is not an error.
         """
-
-    @abstractmethod
-    def end(self, owner: str, access: Access) -> float:
-        """Delete all values of an owner and end it. Returns when it ended: now, or earlier if it had ended before."""
 
     @abstractmethod
     def owners(self, prefix: str, access: Access) -> list[str]:
-        """The owners whose names begin with the prefix and who have values, in the order of their names."""
+        """The names of owners that begin with the prefix, of those who have values, in the order of the names."""
 
-    @abstractmethod
-    def limit_expiry(self, prefix: str, latest: float) -> None:
-        """Bring forward what lies after ``latest`` of the finite expiries of the owners whose names begin so.
-
-        Only a clock that has been stepped back leaves such expiries.
-        """
-
-    @abstractmethod
-    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        """Remove at most ``limit`` of the owners that have expired, and of those that ended before ``ended_before``.
-
-        Returns how many owners were removed. Files and the like that a crash has left behind may go too.
-
-        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one, or passing
-            over what they write to. Who does not wait is not kept for long either: a little is done, and ``limit``
-            is returned if there is more to do.
-        """
-
-    @abstractmethod
-    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        """Remove at most ``limit`` of the keys that have expired by themselves. Returns how many were removed.
-
-        :param wait: whether to wait for other writers, instead of raising StorageBusy when there is one
-        """
+    # Looking after it
 
     @property
-    def is_untidy(self) -> bool:
-        """Whether :meth:`tidy` has something to do."""
+    def needs_maintenance(self) -> bool:
+        """Whether :meth:`maintain` has something to do that should be done soon, after this response."""
         return False
 
-    def tidy(self) -> None:  # noqa: B027  # Most have nothing to do.
-        """Do what no answer has to wait for."""
-
     @abstractmethod
-    def transaction(self, owner: str) -> AbstractContextManager[None]:
-        """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
+    def maintain(
+        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+    ) -> Removed:
+        """Remove what has expired at ``now``, forget who ended before ``ended_before``, and give the space back.
 
-        An exception that leaves the block undoes all of it, and what was written to other owners in it. Blocks nest:
-        an inner one can fail by itself.
+        One call does a little, so that no writer waits long for it; while the result ``has_more``, call again. A
+        storage whose server removes what has expired by itself has nothing to do unless ``wait``.
+
+        :param expiry_limit: brings forward the finite expiries that lie after it. Only a clock that was stepped back
+            leaves such expiries.
+        :param wait: whether to wait for other writers; without it, what they hold is left for the next call
+        :raises StorageBusy: when others write for longer than the timeout, or without ``wait`` at all
         """
 
     @abstractmethod
-    def everyone(self) -> Iterator[str]:
-        """The owners that it knows, expired and ended ones too, in any order.
+    def transaction(self, owner: Owner) -> AbstractContextManager[None]:
+        """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
+
+        An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
+        nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
+        rollback is registered with :func:`~flask_dash_store.storage.transaction.on_commit` and ``on_rollback``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the storage holds. Any later call raises StorageClosed; a second close does nothing."""
+
+
+class Dump(NamedTuple):
+    """All that a storage keeps of an owner, in a form that any storage takes.
+
+    ``expires`` is the owner's expiry in seconds since the epoch, infinity for one that is kept until it is deleted.
+    ``session`` is the SHA-256 of the session id that opens the values: None for those of a user id, :data:`ENDED` once
+    the session has ended. ``renewed_at`` is when it was renewed or ended last, if ever. Values are in the order of
+    their keys; ``damaged`` are the keys of those that cannot be read.
+    """
+
+    expires: float
+    session: bytes | None
+    renewed_at: float | None
+    values: list[Value]
+    damaged: tuple[str, ...] = ()
+
+
+class SupportsExport(ABC):
+    """A storage whose owners can be copied, one by one, into another storage."""
+
+    @abstractmethod
+    def all_owners(self) -> Iterator[str]:
+        """The names of the owners that it knows, expired and ended ones too, in any order.
 
         Each that it knows from beginning to end is given once. One that comes or goes meanwhile may be given.
         """
 
     @abstractmethod
-    def dump(self, owner: str) -> Dump | None:
-        """All that is kept of the owner, at one point in time; None when nothing is. It is no use."""
+    def dump(self, name: str) -> Dump | None:
+        """All that is kept of the owner of this name, at one point in time; None when nothing is. It is not a use."""
 
     @abstractmethod
-    def load(self, owner: str, dump: Dump) -> None:
-        """Put what was dumped in the place of all that is kept of the owner, whatever the owner's limits are."""
+    def load(self, name: str, dump: Dump) -> None:
+        """Replace all that is kept of the owner of this name by what was dumped, whatever the owner's limits are."""
 
+    @abstractmethod
     def problems(self) -> Iterator[str]:
         """What is damaged, each as a sentence. It may take long, and others work meanwhile."""
-        return iter(())
+
+
+class SupportsBackup(ABC):
+    """A storage that can be copied as a whole, at one point in time, into files."""
 
     @abstractmethod
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        """Have something called if the transaction that the caller is in is undone. Outside of one, nothing is."""
+    def back_up(self, target: Path) -> list[str]:
+        """Copy what is stored at one point in time into a new file, while others read and write.
+
+        :returns: the values that are damaged, and left out, each as ``owner/key``
+        :raises StorageError: when the file exists, or cannot be written
+        """
 
     @abstractmethod
-    def close(self) -> None:
-        """Release what the storage holds. Any later call raises StorageClosed; a second close does nothing."""
+    def restore(self, source: Path) -> None:
+        """Replace all that is stored by what a backup holds. A session that ended since then stays ended.
+
+        :raises StorageError: when there is no backup, or it cannot be read; nothing has changed
+        """

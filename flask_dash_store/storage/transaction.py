@@ -1,75 +1,159 @@
-"""What a transaction is on every storage: a block of one context, which its calls find, one thread at a time.
+"""What a transaction is on every storage: a block of one context, which the calls made in it join.
 
-It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and what
-one of them has begun is no business of the others.
+It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and a
+transaction that one of them has begun must not take in the calls of the others.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
 
-_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.blocks", default=())
+_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
+
+Call = Callable[[], object]
 
 
-class Transaction:
-    """A block of one context: of a thread, or of an asyncio task and the tasks it starts.
+class Transaction(ABC):
+    """A transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
 
-    :param place: what it is on, by which :func:`current_transaction` finds it
+    A backend says how one begins, commits, rolls back and ends, and how it sets savepoints.
+
+    :param storage: what it is on, by which :func:`current_transaction` finds it
     :param name: what error messages call that
-    :param timeout: seconds that a thread waits for another one that is in the block too
+    :param timeout: seconds that a thread waits for another one that is in the same transaction
     """
 
-    def __init__(self, place: object, name: str, timeout: float) -> None:
-        self.place = place
+    def __init__(self, storage: object, name: str, timeout: float) -> None:
+        self.storage = storage
         self.is_open = False
         self._name = name
         self._timeout = timeout
         self._process = os.getpid()
-        self._one_call = threading.RLock()
-        self._on_rollback: list[Callable[[], None]] = []
+        self._call_lock = threading.RLock()
+        self._savepoints = itertools.count(1)
+        self._on_commit: list[Call] = []
+        self._on_rollback: list[Call] = []
 
-    def _open(self) -> None:
-        """Let the calls of this context find it."""
+    # What a backend adds
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Acquire what the transaction needs, and begin it. On an error nothing stays acquired."""
+
+    @abstractmethod
+    def _commit(self) -> None:
+        """Commit. An error means that nothing was, or that it is not known, and says which."""
+
+    @abstractmethod
+    def _roll_back(self, error: BaseException) -> None:
+        """Roll back, because of this error. It raises nothing."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Release what was acquired, after a commit or a rollback. It raises nothing."""
+
+    @abstractmethod
+    def _set_savepoint(self, number: int) -> None: ...
+
+    @abstractmethod
+    def _release_savepoint(self, number: int) -> None: ...
+
+    @abstractmethod
+    def _roll_back_to_savepoint(self, number: int) -> None:
+        """Roll back to a savepoint, and release it. It raises nothing when the transaction is rolled back already."""
+
+    # The block
+
+    def __enter__(self) -> Self:
+        self._begin()
         self.is_open = True
-        _begun.set((self, *_still_open()))
+        _begun.set((*_still_open(), self))
+        return self
 
-    def _shut(self) -> None:
-        with self._one_call:  # A task that this context has started may be amid one.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._is_forked():  # The transaction, its locks and its connection are the parent's.
+            self.is_open = False
+            return
+        with self._call_lock:  # A task that this context has started may be in a call.
             self.is_open = False
         _begun.set(_still_open())
-
-    def _is_ours(self) -> bool:
-        """Whether this is not a fork from inside the block, which is the parent's."""
-        return self._process == os.getpid()
-
-    def _acquire_call(self) -> None:
-        """Keep out the other threads that are in this block, in this process, until ``_one_call`` is released."""
-        if not self._is_ours():  # Nobody here gives back what another thread has held when it was forked.
-            raise StorageError(
-                f"This process was forked inside a transaction on {self._name}, which is its parent's. "
-                "Start processes before the block begins, or after it ends."
-            )
-        if not self._one_call.acquire(timeout=self._timeout):
-            raise StorageBusy(
-                f"A nested block, or a call, of another thread in the same transaction on {self._name} took "
-                f"longer than the {self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. "
-                "Do not wait for a thread inside a nested block."
-            )
+        try:
+            if error is None:
+                self._commit()
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            try:
+                if error is not None:
+                    self._roll_back(error)
+            finally:
+                self._release()
+            _run(self._on_commit if error is None else self._on_rollback)
 
     @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        self._acquire_call()
+    def savepoint(self) -> Iterator[None]:
+        """A block inside this transaction that can be rolled back by itself."""
+        with self.call():  # Those of different threads must not overlap.
+            number = next(self._savepoints)
+            committed, rolled_back = len(self._on_commit), len(self._on_rollback)
+            self._set_savepoint(number)
+            try:
+                yield
+                if not self._is_forked():
+                    self._check_open()
+                    self._release_savepoint(number)
+            except BaseException:
+                if not self._is_forked():
+                    self._roll_back_to_savepoint(number)
+                    del self._on_commit[committed:]
+                    calls = self._on_rollback[rolled_back:]
+                    del self._on_rollback[rolled_back:]
+                    _run(calls)
+                raise
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A block for one call in this transaction: one thread at a time.
+
+        :raises StorageBusy: when another thread's call takes longer than the timeout
+        :raises StorageError: when the transaction has ended, or is the parent's of this process
+        """
+        self.acquire_call()
         try:
             yield
         finally:
-            self._one_call.release()
+            self._call_lock.release()
+
+    def acquire_call(self) -> None:
+        """Begin such a block, which releases ``_call_lock`` when it ends."""
+        if self._is_forked():  # A lock that another thread held when the process was forked is never released here.
+            raise StorageError(
+                f"This process was forked inside a transaction on {self._name}, which is its parent's. "
+                "Start processes before the transaction begins, or after it ends."
+            )
+        if not self._call_lock.acquire(timeout=self._timeout):
+            raise StorageBusy(
+                f"Another thread's call in the same transaction on {self._name} took longer than the "
+                f"{self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Do not wait for a "
+                "thread inside a nested transaction().",
+                limit=self._timeout,
+            )
+        if not self.is_open:
+            self._call_lock.release()
+            self._check_open()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -78,29 +162,73 @@ class Transaction:
                 "inside the block."
             )
 
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        """Have something done if what this block has done so far is undone."""
+    def _is_forked(self) -> bool:
+        return self._process != os.getpid()
+
+    def rolled_back(self) -> StorageError:
+        """The error for a call in a transaction that the server has rolled back already."""
+        return StorageError(
+            f"The whole transaction on {self._name} has been rolled back because a call in it failed (see that error). "
+            "Leave the block, and begin again."
+        )
+
+    def on_commit(self, call: Call) -> None:
+        """Call something once what this transaction has done so far is committed."""
+        self._on_commit.append(call)
+
+    def on_rollback(self, call: Call) -> None:
+        """Call something if what this transaction has done so far is rolled back."""
         self._on_rollback.append(call)
 
-    def _run_on_rollback(self, since: int = 0) -> None:
-        """Do what had to be done if that is undone which came after so many others."""
-        for call in self._on_rollback[since:]:
-            call()
-        del self._on_rollback[since:]
+
+T = TypeVar("T", bound=Transaction)
 
 
-B = TypeVar("B", bound=Transaction)
-
-
-def current_transaction(place: object, kind: type[B]) -> B | None:
-    """The block on a place that the present context is in; None when it is in none."""
+def current_transaction(storage: object, kind: type[T]) -> T | None:
+    """The transaction on a storage that the present context is in; None when it is in none."""
     begun = _begun.get()
     if begun:
-        for block in begun:
-            if block.place is place and block.is_open and isinstance(block, kind):
-                return block
+        for transaction in begun:
+            if transaction.storage is storage and transaction.is_open and isinstance(transaction, kind):
+                return transaction
     return None
 
 
+def on_rollback(storage: object, call: Call) -> None:
+    """Call something if the transaction on a storage that the present context is in, if any, is rolled back."""
+    transaction = current_transaction(storage, Transaction)  # type: ignore[type-abstract]
+    if transaction is not None:
+        transaction.on_rollback(call)
+
+
+@contextmanager
+def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> Iterator[T]:
+    """The present context's transaction on a storage, at a savepoint of it; or one that begins here.
+
+    :param begin: makes a transaction that has not begun
+    """
+    outer = current_transaction(storage, kind)
+    if outer is None:
+        with begin() as transaction:
+            yield transaction
+    else:
+        with outer.savepoint():
+            yield outer
+
+
+def busy(name: str, timeout: float) -> StorageBusy:
+    """The error for a lock that others held for longer than a call may wait."""
+    return StorageBusy(
+        f"{name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets "
+        "a call wait. Keep transaction() blocks short, or raise it.",
+        limit=timeout,
+    )
+
+
 def _still_open() -> tuple[Transaction, ...]:
-    return tuple(block for block in _begun.get() if block.is_open)
+    return tuple(transaction for transaction in _begun.get() if transaction.is_open)
+
+
+def _run(calls: list[Call]) -> None:
+    for call in calls:
+        call()
