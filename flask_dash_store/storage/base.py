@@ -80,6 +80,9 @@ class Limits(NamedTuple):
         )
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class StorageOptions:
     """What an app wants of its storage, whichever it is.
@@ -94,7 +97,7 @@ class StorageOptions:
     """
 
     folder: Path
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     timeout: float = DEFAULT_TIMEOUT
     keep_ended: float = math.inf
     synchronous: Synchronous = "NORMAL"
@@ -107,6 +110,18 @@ class Stat(NamedTuple):
     expires: float | None = None
     nbytes: int = 0
     keys: int = 0
+
+
+class SessionInfo(NamedTuple):
+    """A session of a user: whose values, when its first value was stored and when they expire, and their bytes.
+
+    Times are seconds since the epoch.
+    """
+
+    owner: Owner
+    created_at: float
+    expires: float
+    nbytes: int
 
 
 class ExpiryLimit(NamedTuple):
@@ -188,10 +203,11 @@ class Storage(ABC):
     # Sessions as a whole
 
     @abstractmethod
-    def renew(self, owner: Owner, session: bytes, access: Access) -> None:
-        """From now on another session id opens the owner's values.
+    def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
+        """From now on another session id opens the owner's values. An owner without values is remembered, too.
 
         :param session: the SHA-256 of the new id
+        :param user: a hash of the user who has logged in, by which :meth:`sessions` finds the session; None leaves it
         """
 
     @abstractmethod
@@ -201,6 +217,10 @@ class Storage(ABC):
         Returns when it ended, in seconds since the epoch: now, or earlier if it had ended or been renewed before. That
         is not an error.
         """
+
+    @abstractmethod
+    def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
+        """The sessions of a user that have neither ended nor expired, oldest first."""
 
     @abstractmethod
     def owners(self, prefix: str, access: Access) -> list[str]:
@@ -248,7 +268,8 @@ class Dump(NamedTuple):
     ``expires`` is the owner's expiry in seconds since the epoch, infinity for one that is kept until it is deleted.
     ``session`` is the SHA-256 of the session id that opens the values: None for those of a user id, :data:`ENDED` once
     the session has ended. ``renewed_at`` is when it was renewed or ended last, if ever. Values are in the order of
-    their keys; ``damaged`` are the keys of those that cannot be read.
+    their keys; ``damaged`` are the keys of those that cannot be read. ``user`` and ``created_at`` are what
+    :meth:`Storage.sessions` tells of them.
     """
 
     expires: float
@@ -256,6 +277,8 @@ class Dump(NamedTuple):
     renewed_at: float | None
     values: list[Value]
     damaged: tuple[str, ...] = ()
+    user: bytes | None = None
+    created_at: float = 0.0
 
 
 class SupportsExport(ABC):
