@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page
 from servers import Port, gunicorn, running
 
-APPS = Path(__file__).parents[1] / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 KEYS = [f"key-{number}" for number in range(8)]
 
 
