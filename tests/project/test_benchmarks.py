@@ -16,7 +16,7 @@ from benchmarks.report import render, save
 from benchmarks.requirements import REQUIREMENTS, judge
 from benchmarks.results import Result, Table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_one_measurement_runs_with_what_is_installed_and_names_what_is_not(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parents[2]
 
 PASSES = "def test(): pass"
 SKIPS = {
@@ -23,8 +23,9 @@ SKIPS = {
 
 def run_pytest(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(f"import pytest\n{code}\n")
+    options = ["-p", "tests.support.no_skips", "-c", "/dev/null", "--rootdir", folder]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.no_skips", "-c", "/dev/null", "--rootdir", folder, folder],
+        [sys.executable, "-m", "pytest", *options, folder],
         cwd=ROOT,
         env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,

@@ -20,7 +20,7 @@ from servers import Port, gunicorn, running
 from flask_dash_store import DashDatabase
 from flask_dash_store.storage.sqlite import SqliteStorage
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 LARGE = 200_000
 TIMEOUT = 1
 MARGIN = 10

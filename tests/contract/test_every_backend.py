@@ -35,7 +35,7 @@ from flask_dash_store import (
     ValueTooLarge,
 )
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 KEYS = [f"key-{number}" for number in range(8)]
 PROCESSES, THREADS, TIMES = 4, 8, 200
 

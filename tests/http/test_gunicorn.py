@@ -19,7 +19,7 @@ from http_visitor import PATIENCE, THREADS, Visitor, ask_both_workers, in_parall
 from servers import Port, Server, gunicorn, running
 from urls import URLS
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 
 
 def serving(port: int, folder: Path, backend: str, *options: str) -> AbstractContextManager[Server]:

@@ -1,4 +1,4 @@
-"""The storages that tests/test_storage_contract.py holds to the contract, what is stored there, and other processes.
+"""The storages that contract/test_storage_contract.py holds to the contract, what is stored there, and other processes.
 
 A new backend joins with one factory: it opens a storage whose values belong to ``folder`` alone, so that two calls
 with the same folder reach the same values if the backend is shared.

@@ -1,4 +1,4 @@
-"""What can be done with a store, and a model of what a store then holds: for tests/test_stateful.py.
+"""What can be done with a store, and a model of what a store then holds: for tests/contract/test_stateful.py.
 
 A deed is a name and arguments that another process can be sent. It does the same to a store and to a model.
 """

@@ -17,7 +17,7 @@ from faults import DISKS, Disk, workers_of
 from http_visitor import Visitor, ask_both_workers
 from servers import Port, Server, gunicorn, running
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 LARGE = 2_000_000
 
 

@@ -23,7 +23,7 @@ from http_visitor import NOTHING, Answer, Visitor
 from servers import Server, gunicorn, running
 from urls import SERVERS
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 THREADS = 8
 
 

@@ -20,7 +20,7 @@ from visits import Browser, Site
 
 from flask_dash_store import UserStore
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 PATIENCE = 30
 SECRET = "only for these tests"
 VALUE = "hunter2-is-my-password"

@@ -1,6 +1,6 @@
 """A pytest plugin for continuous integration: a test that is skipped, or expected to fail, has failed.
 
-scripts/test loads it with ``-p tests.no_skips`` where CI is set.
+scripts/test loads it with ``-p tests.support.no_skips`` where CI is set.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_a_backend_whose_extra_is_missing_says_which_to_install(url: str, extra:
 
 @pytest.mark.parametrize("extra", PACKAGES)
 def test_the_extra_that_is_named_brings_the_package(extra: str) -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     assert any(requirement.startswith(PACKAGES[extra]) for requirement in extras[extra])
 

@@ -23,7 +23,7 @@ from visits import SECRET, Browser, Site, nothing, write
 import flask_dash_store
 from flask_dash_store import UserStore
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 COOKIES = 10_000
 
 # What else a header holds, or a longer one, gunicorn refuses before an app sees it, as any server does (RFC 9110, 5.5).

@@ -36,7 +36,7 @@ from flask_dash_store.storage import Storage
 from flask_dash_store.storage.base import Dump, Value
 from flask_dash_store.transfer import copy
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 FRAME = pd.DataFrame({"number": range(50_000), "text": [f"row {n}" for n in range(50_000)]})
 TEXT = "é" * BODY_THRESHOLD
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from servers import Port, gunicorn, running
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 TIMEOUT = 30
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") or "nginx"
 

@@ -16,7 +16,7 @@ from flask_dash_store.storage import open_storage
 from flask_dash_store.storage.postgresql.connection import Target
 from flask_dash_store.storage.redis.url import DEFAULT_PREFIX, parse
 
-TEXT = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 URLS = re.findall(r"^\| `([a-z+]+://[^`]+)` \|", TEXT, re.MULTILINE)
 
 

@@ -28,7 +28,7 @@ import flask_dash_store
 from flask_dash_store import DashDatabase, UserStore, UserStoreError, UserStoreMiddleware
 from flask_dash_store.settings import PREFIX, Settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "flask_dash_store"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SECRET_KEY = "only for tests, where nobody is to be kept out"

@@ -24,7 +24,7 @@ from flask_dash_store.extension import EXTENSION
 from flask_dash_store.storage.sqlite import schema
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 KILLS = soak.repeats(ci=25, soak=500)
 WRITERS = 8

@@ -33,7 +33,7 @@ from servers import Port, Server, gunicorn, running
 from flask_dash_store import UserStore, UserStoreMiddleware
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 LARGE = bytes(1_000_000)
 PATIENCE = 60

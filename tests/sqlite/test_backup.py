@@ -22,7 +22,7 @@ from servers import Port, gunicorn, running
 from flask_dash_store import SessionEnded, UserStore, UserStoreMiddleware
 from flask_dash_store.storage.sqlite import SqliteStorage
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 LARGE = 200_000
 TIMEOUT = 60

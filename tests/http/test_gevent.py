@@ -15,7 +15,7 @@ import pytest
 from http_visitor import Visitor, ask_both_workers, in_parallel
 from servers import Port, gunicorn, running
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 TIMES = 25
 TIMEOUT = 10
 

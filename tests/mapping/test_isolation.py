@@ -16,7 +16,7 @@ import soak
 from http_visitor import Visitor
 from servers import Port, gunicorn, running
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "support" / "apps"
 CLIENTS = 50
 REQUESTS = soak.repeats(ci=40, soak=1000)
 KEYS = 5
