@@ -1,4 +1,7 @@
-"""Faults in the middle of things leave nothing half-written, and are errors of the package's own."""
+"""Faults in the middle of things leave nothing half-written, and are errors of the package's own.
+
+Promises: docs/reliability.md, "All or nothing" and "Damage stays small".
+"""
 
 from __future__ import annotations
 

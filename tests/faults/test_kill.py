@@ -1,4 +1,8 @@
-"""``kill -9`` of a worker, at any access, loses nothing that was acknowledged and leaves nothing behind."""
+"""``kill -9`` of a worker, at any time, loses nothing that was acknowledged and leaves nothing behind.
+
+Promise: docs/reliability.md, "Acknowledged means stored". It is what the kernel's out-of-memory killer and a
+container's end do to a worker.
+"""
 
 from __future__ import annotations
 

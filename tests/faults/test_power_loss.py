@@ -1,6 +1,9 @@
 """A power loss leaves a consistent database and values that are whole or absent; with FULL, all that was acknowledged.
 
 It is a model: see power_loss.py. What a real load has asked the file system for is cut off at any point.
+
+Promises: docs/reliability.md, "Acknowledged means stored" and "Power loss". That applications get the order of their
+syncs wrong where no test loses power: https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Faults of one process's own: its disk answers with errors, or it may open no more files.
 
 Each runs in a process of its own, for it would hit the tests too.
+
+Promises: docs/reliability.md, "Acknowledged means stored". What databases make of a failed fsync, SQLite among them:
+https://www.usenix.org/conference/atc20/presentation/rebello.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A fault under a running server of two processes costs the requests that hit it an error of the package's own.
 
 They get it within their deadline, all others go on, and when the fault ends the service works again by itself.
+
+Promises: docs/reliability.md, "Each call in its time, and each error where it belongs" and "Damage stays small".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Nothing is unpickled that this app did not write, for this owner and under this key; and json never meets pickle."""
+"""Nothing is unpickled that this app did not write, for this owner and under this key; and json never meets pickle.
+
+Promises: docs/security.md, "At rest". Unpickling what others can write runs their code (CWE-502).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nothing is lost and nothing is seen half, whatever threads, coroutines and processes do to one store at once."""
+"""Nothing is lost and nothing is seen half, whatever threads, coroutines and processes do to one store at once.
+
+Promises: docs/reliability.md, "Acknowledged means stored" and "All or nothing".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Large values lie in files beside the database: equal, writable, whole or absent, and never left behind."""
+"""Large values lie in files beside the database: equal, writable, whole or absent, and never left behind.
+
+Promises: docs/reliability.md, "All or nothing" and "Damage stays small"; docs/security.md, "At rest".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""When PostgreSQL fails, each call returns or raises the package's error in time, and later calls work again."""
+"""When PostgreSQL fails, each call returns or raises the package's error in time, and later calls work again.
+
+Promises: docs/scaling.md, "PostgreSQL".
+"""
 
 from __future__ import annotations
 

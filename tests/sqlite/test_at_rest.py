@@ -1,4 +1,7 @@
-"""Who can write to the files gets no code to run and no value to another user; who can read them opens no session."""
+"""Who can write to the files gets no code to run and no value to another user; who can read them opens no session.
+
+Promises: docs/security.md, "At rest". Unpickling what others can write runs their code (CWE-502).
+"""
 
 from __future__ import annotations
 

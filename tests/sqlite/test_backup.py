@@ -1,4 +1,7 @@
-"""A backup is of one point in time, whoever writes meanwhile; a restore puts all of it back, and no ended session."""
+"""A backup is of one point in time, whoever writes meanwhile; a restore puts all of it back, and no ended session.
+
+Promises: docs/reliability.md, "Backup and restore".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A file says its format: an older one is read and upgraded, a newer one and another program's are left as they are."""
+"""A file says its format: an older one is read and upgraded, a newer one and another program's are left as they are.
+
+Promises: docs/reliability.md, "Two versions on one file".
+"""
 
 from __future__ import annotations
 
