@@ -15,7 +15,7 @@ from collections import ChainMap
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..buffers import Buffers, Stored
 from ..errors import ConfigurationError, SessionEnded, StorageBusy, StorageClosed
@@ -177,22 +177,22 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         with self._begin(self._timeout if wait else 0) as transaction:
             names = self._to_maintain = self._to_maintain or list(transaction.entries)
             for name in names[-OWNERS_PER_CALL:]:
-                entry = transaction.entries[name]
+                entry = transaction.entries.get(name)
                 if entry is None:
                     continue
                 if expiry_limit and name.startswith(expiry_limit.prefix) and entry.expires < math.inf:
                     entry = replace(entry, expires=min(entry.expires, expiry_limit.latest))
-                live: _Entry | None = entry.at(Access(now, entry.expires, math.inf))
+                live = entry.at(Access(now, entry.expires, math.inf))
+                transaction.entries[name] = live
                 if entry.expires > now:
                     keys += len(entry.values) - len(live.values)
                 elif entry.renewed_at is None or entry.renewed_at < ended_before:
                     owners += 1
-                    live = None
-                transaction.entries[name] = live
+                    transaction.entries[name] = None
             del names[-OWNERS_PER_CALL:]
             return Removed(owners, keys, has_more=bool(names))
 
-    def transaction(self, owner: Owner) -> AbstractContextManager[Any]:  # noqa: ARG002  # It keeps out all writers.
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002  # It keeps out all writers.
         return self._begin()
 
     def close(self) -> None:
