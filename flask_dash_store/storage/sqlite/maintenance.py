@@ -84,7 +84,7 @@ class Maintenance:
         return pages
 
     def _empty_an_ended_one(self, transaction: Transaction) -> bool:
-        """Delete values of a session that has ended, whose values were too many, or the disk too full, to do it then."""
+        """Delete values of a session that ended, where they were too many, or the disk too full, to do it then."""
         for (name,) in transaction.execute(schema.ENDED_WITH_VALUES):
             if self._delete_values(transaction, name, PAGES_TOGETHER) > 0:
                 transaction.execute(schema.SET_EMPTY, (name,))

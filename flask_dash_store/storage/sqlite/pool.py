@@ -179,6 +179,7 @@ class Pool:
                 self._check_holder(lock, self._holder)
             file = self.file
             if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
+                self.check_open()
                 self.check_file()
         except BaseException:
             lock.release()

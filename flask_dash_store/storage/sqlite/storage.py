@@ -48,7 +48,7 @@ logger = logging.getLogger("flask_dash_store")
 
 T = TypeVar("T")
 
-# What ends with a session is deleted at once when it is little, and else by maintenance, so that no other visitor waits.
+# What ends with a session is deleted at once when it is little, and else by maintenance: no other visitor waits.
 FEW_KEYS = 64
 FEW_BYTES = 2**20
 

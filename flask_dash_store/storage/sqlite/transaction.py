@@ -61,7 +61,7 @@ class Transaction(Base):
         except apsw.Error as error:
             raise self.pool.error(error, self._connection) from error
 
-    def _roll_back(self, error: BaseException) -> None:
+    def _roll_back(self, error: BaseException) -> None:  # noqa: ARG002
         # After some faults SQLite has rolled back by itself. A connection that cannot is closed when it is released.
         if self._connection.in_transaction:
             with suppress(apsw.Error):
