@@ -1,12 +1,12 @@
 """A value to a payload and back, authenticated.
 
-A payload is the data (a pickle, or JSON), then the manifest of its body, then a MAC. Unpickling runs code, so nothing
+A payload is the data (a pickle, or JSON), then the manifest of its buffers, then a MAC. Unpickling runs code, so nothing
 is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at its own
 end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
 
-A body is what is too large for a row: the buffers that pickle 5 hands out (PEP 574), or large data as a whole. The
-storage keeps it apart, under the random name that the manifest authenticates. The buffers themselves are data, not
-code: they are not hashed, so that they can be mapped instead of read.
+Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
+keeps them apart, under the random name that the manifest authenticates. What pickle hands out is data, not code: it is
+not hashed, so that it can be mapped instead of read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MAC_BYTES = 32
 
 # Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
 # `python -m benchmarks.threshold`.
-BODY_THRESHOLD = 128 * 1024
+BUFFER_THRESHOLD = 128 * 1024
 
 
 class Signer:
     """A keyed BLAKE2b (RFC 7693) over owner, key and data.
 
-    :param secrets: app secrets, the current one first; it seals, and each of them opens. Without any,
-        nothing is authenticated.
+    :param secrets: app secrets, the current one first; it signs, and each of them verifies. Without any, nothing is
+        authenticated.
     :param purpose: at most 16 bytes that keep apart what must not be mistaken for each other
     """
 
@@ -64,38 +64,39 @@ class Signer:
 
 
 def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-    # An owner holds no "/", and the length tells where the place ends: no two places share a message.
-    place = f"{owner}/{key}".encode()
+    # An owner holds no "/", and the length says where the name ends: no two values share a message.
+    name = f"{owner}/{key}".encode()
     mac = keyed.copy()
-    mac.update(b"%d:%b%b" % (len(place), place, data))
+    mac.update(b"%d:%b%b" % (len(name), name, data))
     return mac.digest()
 
 
 def tampered(owner: str, key: str) -> TamperedValue:
     return TamperedValue(
         f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
-        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks."
+        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks.",
+        key=key,
     )
 
 
 class Codec(Protocol):
-    """Turns values into what a storage keeps, bound to where it is kept, and back."""
+    """Turns values into what a storage keeps, bound to the owner's name and the key, and back."""
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
-        """The payload of a value, and its body if it is large.
+        """The payload of a value, and its buffers if it is large.
 
         :raises UnstorableValue: when the value cannot be turned into bytes
         """
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
-        """The value of a payload and its body.
+    def decode(self, owner: str, key: str, stored: Stored) -> Any:
+        """The value of a payload and its buffers.
 
         :raises TamperedValue: when they were not encoded for this owner and key, or not for each other
         :raises UnreadableValue: when they are authentic but cannot be turned back
         """
 
-    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        """The payload of the same value for another owner; neither the value nor its body is looked at.
+    def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
+        """The payload of the same value, signed with the current secret; neither the value nor its buffers are read.
 
         :raises TamperedValue: when the payload was not encoded for this owner and key
         """
@@ -109,49 +110,54 @@ class _SignedCodec:
         self._signer = Signer(secrets, self.purpose)
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
-        buffers: list[memoryview] = []
+        views: list[memoryview] = []
         try:
-            data = self._dumps(value, buffers)
+            data = self._dumps(value, views)
         except Exception as error:
             raise UnstorableValue(
                 f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: "
-                f"{type(error).__name__}. {self.takes}"
+                f"{type(error).__name__}. {self.takes}",
+                key=key,
             ) from error
-        return self._close(owner, key, data, buffers)
+        return self._sign(owner, key, data, views)
 
-    def _close(self, owner: str, key: str, data: bytes, buffers: list[memoryview]) -> Stored:
-        if buffers or len(data) >= BODY_THRESHOLD:
-            data, body = pack(data, buffers, BODY_THRESHOLD)
-            return self._signer.sign(owner, key, data), body
+    def _sign(self, owner: str, key: str, data: bytes, views: list[memoryview]) -> Stored:
+        if views or len(data) >= BUFFER_THRESHOLD:
+            data, buffers = pack(data, views, BUFFER_THRESHOLD)
+            return self._signer.sign(owner, key, data), buffers
         return self._signer.sign(owner, key, data + NO_MANIFEST), None
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
+    def decode(self, owner: str, key: str, stored: Stored) -> Any:
+        payload, buffers = stored
         signed = self._signer.verify(owner, key, payload)
-        if body is None and signed.endswith(NO_MANIFEST):
-            return self._load(key, signed[: -len(NO_MANIFEST)], [])
-        attached = unpack(signed, body)
-        if attached is None:
-            raise tampered(owner, key)
-        return self._load(key, *attached)
-
-    def _load(self, key: str, data: bytes | memoryview, buffers: list[memoryview]) -> Any:
+        views: list[memoryview] = []
+        data: bytes | memoryview
+        if buffers is None and signed.endswith(NO_MANIFEST):
+            data = signed[: -len(NO_MANIFEST)]
+        else:
+            unpacked = unpack(signed, buffers)
+            if unpacked is None:
+                raise tampered(owner, key)
+            data, views = unpacked
         try:
-            return self._loads(data, buffers)
+            return self._loads(data, buffers=views)
         except Exception as error:
             raise UnreadableValue(
                 f"The value stored under {key!r} cannot be read back ({type(error).__name__}): its class may have "
-                "been moved, renamed or changed. Delete the key, or bring the class back."
+                "been moved, renamed or changed. Delete the key, or bring the class back.",
+                key=key,
             ) from error
 
-    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        return self._signer.sign(new_owner, key, self._signer.verify(owner, key, payload))
+    def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
+        return self._signer.sign(owner, key, self._signer.verify(owner, key, payload))
 
     @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
+    def _dumps(value: Any, views: list[memoryview]) -> bytes:
+        """The data of a value, whose large buffers are put into ``views``."""
         raise NotImplementedError
 
     @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
+    def _loads(data: bytes | memoryview, *, buffers: list[memoryview]) -> Any:
         raise NotImplementedError
 
 
@@ -162,25 +168,23 @@ class PickleCodec(_SignedCodec):
     takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
-        """The payload and body of what was pickled elsewhere. It is not looked at, so its writer must be trusted."""
-        return self._close(owner, key, pickled, [])
+        """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""
+        return self._sign(owner, key, pickled, [])
 
     @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
+    def _dumps(value: Any, views: list[memoryview]) -> bytes:
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
-            if view.nbytes < BODY_THRESHOLD:
+            if view.nbytes < BUFFER_THRESHOLD:
                 return True
-            buffers.append(view)
+            views.append(view)
             return False
 
-        if type(value) in (bytes, str) and len(value) >= BODY_THRESHOLD:
+        if type(value) in (bytes, str) and len(value) >= BUFFER_THRESHOLD:
             value = _Text(value) if type(value) is str else _Bytes(value)
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
-    @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
-        return pickle.loads(data, buffers=buffers)
+    _loads = staticmethod(pickle.loads)
 
 
 class _Bytes:
@@ -213,12 +217,12 @@ class JsonCodec(_SignedCodec):
     )
 
     @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:  # noqa: ARG004
+    def _dumps(value: Any, views: list[memoryview]) -> bytes:  # noqa: ARG004
         _check_names(value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:  # noqa: ARG004
+    def _loads(data: bytes | memoryview, *, buffers: list[memoryview]) -> Any:  # noqa: ARG004
         return json.loads(bytes(data))
 
 

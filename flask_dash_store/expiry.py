@@ -8,6 +8,7 @@ for each read, so it is *touched* only when it has moved by a twentieth of the T
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple, TypeGuard
@@ -19,6 +20,11 @@ Clock = Callable[[], float]
 TOUCHES_PER_TTL = 20
 
 CENTURY = 100 * 365 * 24 * 60 * 60.0
+
+
+def wall_clock() -> float:
+    """:func:`time.time`, looked up at each call, so that what has replaced it in its module (freezegun) is asked."""
+    return time.time()
 
 
 class Access(NamedTuple):
@@ -57,7 +63,7 @@ class ExpiryPolicy:
     :param clock: gives seconds since the epoch, like :func:`time.time`
     """
 
-    def __init__(self, ttl: float | None, clock: Clock) -> None:
+    def __init__(self, ttl: float | None, clock: Clock = wall_clock) -> None:
         self.clock = clock
         self._ttl = math.inf if ttl is None else ttl
         self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
