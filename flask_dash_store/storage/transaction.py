@@ -10,15 +10,16 @@ import itertools
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
 
-_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
+begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
+"""The transactions that the present context is in, the outermost first. Where it is empty, no call has one to join."""
 
 Call = Callable[[], object]
 
@@ -77,7 +78,7 @@ class Transaction(ABC):
     def __enter__(self) -> Self:
         self._begin()
         self.is_open = True
-        _begun.set((*_still_open(), self))
+        begun.set((*_still_open(), self))
         return self
 
     def __exit__(
@@ -88,7 +89,7 @@ class Transaction(ABC):
             return
         with self._call_lock:  # A task that this context has started may be in a call.
             self.is_open = False
-        _begun.set(_still_open())
+        begun.set(_still_open())
         try:
             if error is None:
                 self._commit()
@@ -103,42 +104,56 @@ class Transaction(ABC):
                 self._release()
             _run(self._on_commit if error is None else self._on_rollback)
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """A block inside this transaction that can be rolled back by itself."""
-        with self.call():  # Those of different threads must not overlap.
-            number = next(self._savepoints)
-            committed, rolled_back = len(self._on_commit), len(self._on_rollback)
-            self._set_savepoint(number)
-            try:
-                yield
-                if not self._is_forked():
-                    self._check_open()
-                    self._release_savepoint(number)
-            except BaseException:
-                if not self._is_forked():
-                    self._roll_back_to_savepoint(number)
-                    del self._on_commit[committed:]
-                    calls = self._on_rollback[rolled_back:]
-                    del self._on_rollback[rolled_back:]
-                    _run(calls)
-                raise
+    def savepoint(self) -> Savepoint[Self]:
+        """A block inside this transaction that can be rolled back by itself. It gives the transaction."""
+        return Savepoint(self)
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def enter_savepoint(self) -> tuple[int, int, int]:
+        """Set a savepoint. Returns what :meth:`exit_savepoint` needs."""
+        self.acquire_call()  # Savepoints of different threads must not overlap.
+        try:
+            number = next(self._savepoints)
+            self._set_savepoint(number)
+        except BaseException:
+            self.release_call()
+            raise
+        return number, len(self._on_commit), len(self._on_rollback)
+
+    def exit_savepoint(self, mark: tuple[int, int, int], error: BaseException | None) -> None:
+        """Release a savepoint, or on an error roll back to it."""
+        if self._is_forked():
+            return
+        try:
+            if error is None:
+                self._check_open()
+                self._release_savepoint(mark[0])
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            try:
+                if error is not None:
+                    self._roll_back_to(*mark)
+            finally:
+                self.release_call()
+
+    def _roll_back_to(self, number: int, committed: int, rolled_back: int) -> None:
+        self._roll_back_to_savepoint(number)
+        del self._on_commit[committed:]
+        calls = self._on_rollback[rolled_back:]
+        del self._on_rollback[rolled_back:]
+        _run(calls)
+
+    def call(self) -> AbstractContextManager[None]:
         """A block for one call in this transaction: one thread at a time.
 
         :raises StorageBusy: when another thread's call takes longer than the timeout
         :raises StorageError: when the transaction has ended, or is the parent's of this process
         """
-        self.acquire_call()
-        try:
-            yield
-        finally:
-            self._call_lock.release()
+        return _Call(self)
 
     def acquire_call(self) -> None:
-        """Begin such a block, which releases ``_call_lock`` when it ends."""
+        """Begin such a block, which :meth:`release_call` ends."""
         if self._is_forked():  # A lock that another thread held when the process was forked is never released here.
             raise StorageError(
                 f"This process was forked inside a transaction on {self._name}, which is its parent's. "
@@ -154,6 +169,9 @@ class Transaction(ABC):
         if not self.is_open:
             self._call_lock.release()
             self._check_open()
+
+    def release_call(self) -> None:
+        self._call_lock.release()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -184,13 +202,40 @@ class Transaction(ABC):
 T = TypeVar("T", bound=Transaction)
 
 
+# Context managers are classes here: one made from a generator can be interrupted, by a signal's handler that raises,
+# after its block was entered and before the caller knows of it (https://docs.python.org/3/library/signal.html).
+class Savepoint(Generic[T]):
+    """A block inside a transaction that can be rolled back by itself."""
+
+    def __init__(self, transaction: T) -> None:
+        self._transaction = transaction
+
+    def __enter__(self) -> T:
+        self._mark = self._transaction.enter_savepoint()
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._transaction.exit_savepoint(self._mark, error)
+
+
+class _Call:
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def __enter__(self) -> None:
+        self._transaction.acquire_call()
+
+    def __exit__(self, *_: object) -> None:
+        self._transaction.release_call()
+
+
 def current_transaction(storage: object, kind: type[T]) -> T | None:
     """The transaction on a storage that the present context is in; None when it is in none."""
-    begun = _begun.get()
-    if begun:
-        for transaction in begun:
-            if transaction.storage is storage and transaction.is_open and isinstance(transaction, kind):
-                return transaction
+    for transaction in begun.get():
+        if transaction.storage is storage and transaction.is_open and isinstance(transaction, kind):
+            return transaction
     return None
 
 
@@ -201,19 +246,13 @@ def on_rollback(storage: object, call: Call) -> None:
         transaction.on_rollback(call)
 
 
-@contextmanager
-def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> Iterator[T]:
-    """The present context's transaction on a storage, at a savepoint of it; or one that begins here.
+def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> T | Savepoint[T]:
+    """A block that gives the present context's transaction on a storage, at a savepoint; or one that begins here.
 
     :param begin: makes a transaction that has not begun
     """
     outer = current_transaction(storage, kind)
-    if outer is None:
-        with begin() as transaction:
-            yield transaction
-    else:
-        with outer.savepoint():
-            yield outer
+    return begin() if outer is None else outer.savepoint()
 
 
 def busy(name: str, timeout: float) -> StorageBusy:
@@ -226,7 +265,7 @@ def busy(name: str, timeout: float) -> StorageBusy:
 
 
 def _still_open() -> tuple[Transaction, ...]:
-    return tuple(transaction for transaction in _begun.get() if transaction.is_open)
+    return tuple(transaction for transaction in begun.get() if transaction.is_open)
 
 
 def _run(calls: list[Call]) -> None:

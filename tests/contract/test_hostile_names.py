@@ -1,4 +1,7 @@
-"""Whatever user ids and keys are called, no two of them meet (Django's CVE-2011-4136): stored, or a clear error."""
+"""Whatever user ids and keys are called, no two of them meet (Django's CVE-2011-4136): stored, or a clear error.
+
+Promises: docs/security.md, "Isolation".
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Several processes use the same stores, are killed and started again: what was acknowledged is there, and no more.
 
 Hypothesis thinks up what they do. A model says what has to be stored then.
+
+Promise: docs/reliability.md, "Acknowledged means stored".
 """
 
 from __future__ import annotations
