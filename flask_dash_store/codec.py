@@ -1,8 +1,8 @@
 """A value to a payload and back, authenticated.
 
-A payload is the data (a pickle, or JSON), then the manifest of its buffers, then a MAC. Unpickling runs code, so nothing
-is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at its own
-end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
+A payload is the data (a pickle, or JSON), then the manifest of its buffers, then a MAC. Unpickling runs code, so
+nothing is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at
+its own end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
 
 Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
 keeps them apart, under the random name that the manifest authenticates. What pickle hands out is data, not code: it is
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from .buffers import NO_MANIFEST, Buffers, Stored, pack, unpack
+from .buffers import NO_MANIFEST, Stored, pack, unpack
 from .errors import TamperedValue, UnreadableValue, UnstorableValue
 
 MAC_BYTES = 32
@@ -184,7 +184,7 @@ class PickleCodec(_SignedCodec):
             value = _Text(value) if type(value) is str else _Bytes(value)
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
-    _loads = staticmethod(pickle.loads)
+    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more arguments than are used here.
 
 
 class _Bytes:

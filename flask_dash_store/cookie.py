@@ -65,9 +65,7 @@ class CookieAttributes:
 
 
 def _signer(secrets: Sequence[bytes]) -> Signer:
-    return Signer(
-        list(secrets), salt="flask_dash_store.session", key_derivation="hmac", digest_method=hashlib.sha384
-    )
+    return Signer(list(secrets), salt="flask_dash_store.session", key_derivation="hmac", digest_method=hashlib.sha384)
 
 
 class SessionCookie:

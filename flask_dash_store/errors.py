@@ -36,6 +36,10 @@ class WeakSecretKey(UserWarning):
     """SECRET_KEY is so short that it can be guessed."""
 
 
+class LateSetting(UserWarning):
+    """A setting was changed after the first request, which has read it, so the change has no effect."""
+
+
 class OutsideRequest(UserStoreError, RuntimeError):
     """The visitor's store was asked for where there is no visitor."""
 

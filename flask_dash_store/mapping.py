@@ -26,7 +26,6 @@ T = TypeVar("T")
 DEFAULT_MAX_VALUE_BYTES = 512 * 2**20
 
 _MISSING: Final = object()
-_NOTHING: Final[tuple[Owner, Stored | None]] = (Owner(""), None)
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,9 @@ class StoredMapping(MutableMapping[str, Any]):
         :raises UnreadableValue: when the class of one of the values has gone or has changed
         """
 
-        def items(owner: Owner, access: Access) -> tuple[str, list[tuple[str, Stored]]]:
-            return owner.name, self._storage.items(owner, access)
-
-        name, stored = self._read(items, ("", []))
-        return {key: self._codec.decode(name, key, value) for key, value in stored}
+        none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
+        owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
+        return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -202,9 +199,12 @@ class StoredMapping(MutableMapping[str, Any]):
         :raises TamperedValue: as :meth:`get` does, and UnreadableValue; the key stays then
         """
         checked = self._check_key(key, self._context.max_key_length)
+        none: tuple[Owner, Stored | None] = (self._state.owner, None)
         while True:
             # A large value is read and decoded before the lock is taken, and removed if it is still there then.
-            owner, stored = self._read(lambda owner, access: (owner, self._storage.get(owner, checked, access)), _NOTHING)
+            owner, stored = self._read(
+                lambda owner, access: (owner, self._storage.get(owner, checked, access)), _NOTHING
+            )
             if stored is None:
                 break
             value = self._codec.decode(owner.name, key, stored)
@@ -401,7 +401,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
 
 class _Block(AbstractContextManager["Any"]):
-    def __init__(self, store: StoredMapping, block: AbstractContextManager[None]) -> None:
+    def __init__(self, store: StoredMapping, block: AbstractContextManager[object]) -> None:
         self._store = store
         self._block = block
 

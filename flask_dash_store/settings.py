@@ -196,8 +196,8 @@ def weakness_of(secrets: list[bytes]) -> str | None:
     if len(secrets[0]) >= MIN_SECRET_BYTES:
         return None
     return (
-        f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and value "
-        f"forged. Make one with {HOW_TO_MAKE_ONE}"
+        f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and "
+        f"value forged. Make one with {HOW_TO_MAKE_ONE}"
     )
 
 

@@ -149,7 +149,9 @@ class UserStore(StoredMapping):
             new_id = renewed_session_id(session_id)
         else:
             new_id = context.ids.after_login(session_id, access.now, user.name)
-        self._storage.renew(self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user))
+        self._storage.renew(
+            self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
+        )
         self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
 
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
@@ -240,9 +242,7 @@ class UserSession:
     def of(cls, info: SessionInfo, ttl: float) -> UserSession:
         """The session that a storage knows, of an app with this idle timeout in seconds."""
         last_used = max(info.created_at, info.expires - ttl)
-        return cls(
-            datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes
-        )
+        return cls(datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes)
 
 
 def _digest(session_id: str) -> bytes:
