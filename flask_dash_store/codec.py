@@ -5,78 +5,27 @@ nothing is unpickled before the MAC shows that this app wrote it, for this owner
 its own end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
 
 Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
-keeps them apart, under the random name that the manifest authenticates. What pickle hands out is data, not code: it is
-not hashed, so that it can be mapped instead of read.
+keeps them apart, under the random name that the manifest authenticates. A digest in the manifest authenticates their
+bytes too, with one exception: NumPy's arrays, which can be mapped instead of read for it. They are numbers, which NumPy
+reads as no code, length or offset; Arrow reads some of its buffers as offsets, so these are not excepted.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import pickle
+import re
+import signal
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, Protocol
 
-from .buffers import NO_MANIFEST, Stored, pack, unpack
-from .errors import TamperedValue, UnreadableValue, UnstorableValue
-
-MAC_BYTES = 32
+from .buffers import NO_MANIFEST, Stored, View, pack, unpack
+from .errors import UnreadableValue, UnstorableValue
+from .signer import Signer, tampered
 
 # Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
 # `python -m benchmarks.threshold`.
 BUFFER_THRESHOLD = 128 * 1024
-
-
-class Signer:
-    """A keyed BLAKE2b (RFC 7693) over owner, key and data.
-
-    :param secrets: app secrets, the current one first; it signs, and each of them verifies. Without any, nothing is
-        authenticated.
-    :param purpose: at most 16 bytes that keep apart what must not be mistaken for each other
-    """
-
-    def __init__(self, secrets: Sequence[bytes], purpose: bytes) -> None:
-        self._hashes = [
-            blake2b(key=hmac.digest(secret, b"flask_dash_store.value", "sha256"), digest_size=MAC_BYTES, person=purpose)
-            for secret in secrets
-        ]
-
-    def sign(self, owner: str, key: str, data: bytes) -> bytes:
-        """The data with its MAC behind it."""
-        if not self._hashes:
-            return data
-        return data + _mac(self._hashes[0], owner, key, data)
-
-    def verify(self, owner: str, key: str, payload: bytes) -> bytes:
-        """The data of a payload.
-
-        :raises TamperedValue: when no secret gives the MAC it carries
-        """
-        if type(payload) is bytes:
-            if not self._hashes:
-                return payload
-            data, mac = payload[:-MAC_BYTES], payload[-MAC_BYTES:]
-            for keyed in self._hashes:
-                if hmac.compare_digest(_mac(keyed, owner, key, data), mac):
-                    return data
-        raise tampered(owner, key)
-
-
-def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-    # An owner holds no "/", and the length says where the name ends: no two values share a message.
-    name = f"{owner}/{key}".encode()
-    mac = keyed.copy()
-    mac.update(b"%d:%b%b" % (len(name), name, data))
-    return mac.digest()
-
-
-def tampered(owner: str, key: str) -> TamperedValue:
-    return TamperedValue(
-        f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
-        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks.",
-        key=key,
-    )
 
 
 class Codec(Protocol):
@@ -106,26 +55,30 @@ class _SignedCodec:
     purpose: bytes
     takes: str
 
-    def __init__(self, secrets: Sequence[bytes]) -> None:
+    def __init__(self, secrets: Sequence[bytes], authenticate_arrays: bool = False) -> None:
         self._signer = Signer(secrets, self.purpose)
+        self._authenticate_arrays = authenticate_arrays
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
-        views: list[memoryview] = []
+        views: list[View] = []
         try:
             data = self._dumps(value, views)
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
+            # Without its cause: what Python says of a value that it cannot pickle may show the value in a log.
             raise UnstorableValue(
-                f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: "
-                f"{type(error).__name__}. {self.takes}",
+                f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: {_reason(error)}. "
+                f"{self.takes}",
                 key=key,
-            ) from error
-        return self._sign(owner, key, data, views)
-
-    def _sign(self, owner: str, key: str, data: bytes, views: list[memoryview]) -> Stored:
+            ) from None
         if views or len(data) >= BUFFER_THRESHOLD:
-            data, buffers = pack(data, views, BUFFER_THRESHOLD)
-            return self._signer.sign(owner, key, data), buffers
+            return self._pack(owner, key, data, views)
         return self._signer.sign(owner, key, data + NO_MANIFEST), None
+
+    def _pack(self, owner: str, key: str, data: bytes, views: list[View]) -> Stored:
+        data, buffers = pack(data, views, BUFFER_THRESHOLD)
+        return self._signer.sign(owner, key, data), buffers
 
     def decode(self, owner: str, key: str, stored: Stored) -> Any:
         payload, buffers = stored
@@ -142,17 +95,18 @@ class _SignedCodec:
         try:
             return self._loads(data, buffers=views)
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
             raise UnreadableValue(
-                f"The value stored under {key!r} cannot be read back ({type(error).__name__}): its class may have "
-                "been moved, renamed or changed. Delete the key, or bring the class back.",
+                f"The value stored under {key!r} cannot be read back ({_missing(error)}): its class may have been "
+                "moved, renamed or changed. Delete the key, or bring the class back.",
                 key=key,
             ) from error
 
     def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
         return self._signer.sign(owner, key, self._signer.verify(owner, key, payload))
 
-    @staticmethod
-    def _dumps(value: Any, views: list[memoryview]) -> bytes:
+    def _dumps(self, value: Any, views: list[View]) -> bytes:
         """The data of a value, whose large buffers are put into ``views``."""
         raise NotImplementedError
 
@@ -169,22 +123,34 @@ class PickleCodec(_SignedCodec):
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
         """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""
-        return self._sign(owner, key, pickled, [])
+        if len(pickled) >= BUFFER_THRESHOLD:
+            return self._pack(owner, key, pickled, [])
+        return self._signer.sign(owner, key, pickled + NO_MANIFEST), None
 
-    @staticmethod
-    def _dumps(value: Any, views: list[memoryview]) -> bytes:
+    def _dumps(self, value: Any, views: list[View]) -> bytes:
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
             if view.nbytes < BUFFER_THRESHOLD:
                 return True
-            views.append(view)
+            views.append(self._view(view))
             return False
 
         if type(value) in (bytes, str) and len(value) >= BUFFER_THRESHOLD:
             value = _Text(value) if type(value) is str else _Bytes(value)
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
-    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more arguments than are used here.
+    def _view(self, view: memoryview) -> View:
+        if not self._authenticate_arrays and _is_array(view.obj):
+            return View(view, is_authenticated=False)
+        # The digest has to be of the bytes that are written, whatever another thread does to the value meanwhile.
+        return View(view if view.readonly else memoryview(bytes(view)), is_authenticated=True)
+
+    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more than it is given here.
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is an array of NumPy's own, not of a subclass, which may read what is in it as anything."""
+    return type(value).__module__ == "numpy" and type(value).__qualname__ == "ndarray"
 
 
 class _Bytes:
@@ -216,8 +182,7 @@ class JsonCodec(_SignedCodec):
         "and None."
     )
 
-    @staticmethod
-    def _dumps(value: Any, views: list[memoryview]) -> bytes:  # noqa: ARG004
+    def _dumps(self, value: Any, views: list[View]) -> bytes:  # noqa: ARG002
         _check_names(value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
@@ -226,16 +191,63 @@ class JsonCodec(_SignedCodec):
         return json.loads(bytes(data))
 
 
+class _UnsuitableKey(TypeError):
+    """A key that JSON cannot say, in words that do not show it."""
+
+
 def _check_names(value: Any) -> None:
     """Refuse keys that Python's json would turn into text, and so into others that are there already."""
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
-                raise TypeError(f"the key {name!r} is no str")
+                raise _UnsuitableKey(f"a key in it is a {type(name).__qualname__}, not a str")
             _check_names(each)
     elif isinstance(value, (list, tuple)):
         for each in value:
             _check_names(each)
+
+
+# What Python says of a class or a kind of object that cannot be pickled shows none of its contents.
+_HARMLESS = re.compile(
+    "cannot pickle '[\\w. ]+' object"
+    "|Can't pickle <(function|class) [\\w.<>' ]+>: .+"
+    "|Can't (get|pickle) (local )?(object|attribute) '[\\w.<>]+'.*"
+)
+_NO_ATTRIBUTE = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
+
+
+def _reason(error: Exception) -> str:
+    """Why a value cannot be stored, without what may show it."""
+    text = str(error)
+    is_harmless = isinstance(error, _UnsuitableKey) or _HARMLESS.fullmatch(text)
+    return text if is_harmless else type(error).__name__
+
+
+def _missing(error: Exception) -> str:
+    """The class or module that a value needs and that is not there, or else the kind of error."""
+    found = _NO_ATTRIBUTE.match(str(error))
+    if found is not None:
+        return f"there is no {found[2]}.{found[1]}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"there is no module {error.name}"
+    return type(error).__name__
+
+
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether an exception was not raised by what was called, but by a signal's handler that interrupted it.
+
+    So do Celery's soft time limits, and alarms. It belongs to who set the alarm, as it is.
+    """
+    handlers = {getattr(signal.getsignal(each), "__code__", None) for each in signal.valid_signals()}
+    handlers |= {
+        getattr(getattr(signal.getsignal(each), "__func__", None), "__code__", None) for each in signal.valid_signals()
+    }
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 CODECS: dict[str, type[PickleCodec] | type[JsonCodec]] = {"pickle": PickleCodec, "json": JsonCodec}

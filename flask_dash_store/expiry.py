@@ -65,6 +65,7 @@ class ExpiryPolicy:
 
     def __init__(self, ttl: float | None, clock: Clock = wall_clock) -> None:
         self.clock = clock
+        self._is_wall_clock = clock is wall_clock
         self._ttl = math.inf if ttl is None else ttl
         self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
 
@@ -75,7 +76,7 @@ class ExpiryPolicy:
         :param counts_as_use: whether it keeps the values alive. One that does not moves no expiry, but still gives
             one to an owner without.
         """
-        now = self.clock()
+        now = time.time() if self._is_wall_clock else self.clock()  # A frame less, for each operation.
         expires = now + self._ttl
         threshold = self._touch_threshold if counts_as_use else math.inf
         # Access(...) does the same in twice the time, and this is done for each operation.

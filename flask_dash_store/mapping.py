@@ -202,9 +202,7 @@ class StoredMapping(MutableMapping[str, Any]):
         none: tuple[Owner, Stored | None] = (self._state.owner, None)
         while True:
             # A large value is read and decoded before the lock is taken, and removed if it is still there then.
-            owner, stored = self._read(
-                lambda owner, access: (owner, self._storage.get(owner, checked, access)), _NOTHING
-            )
+            owner, stored = self._read(lambda owner, access: (owner, self._storage.get(owner, checked, access)), none)
             if stored is None:
                 break
             value = self._codec.decode(owner.name, key, stored)
