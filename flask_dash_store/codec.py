@@ -72,13 +72,13 @@ class _SignedCodec:
                 f"{self.takes}",
                 key=key,
             ) from None
-        return self._sign(owner, key, data, views)
-
-    def _sign(self, owner: str, key: str, data: bytes, views: list[View]) -> Stored:
         if views or len(data) >= BUFFER_THRESHOLD:
-            data, buffers = pack(data, views, BUFFER_THRESHOLD)
-            return self._signer.sign(owner, key, data), buffers
+            return self._pack(owner, key, data, views)
         return self._signer.sign(owner, key, data + NO_MANIFEST), None
+
+    def _pack(self, owner: str, key: str, data: bytes, views: list[View]) -> Stored:
+        data, buffers = pack(data, views, BUFFER_THRESHOLD)
+        return self._signer.sign(owner, key, data), buffers
 
     def decode(self, owner: str, key: str, stored: Stored) -> Any:
         payload, buffers = stored
@@ -123,7 +123,9 @@ class PickleCodec(_SignedCodec):
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
         """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""
-        return self._sign(owner, key, pickled, [])
+        if len(pickled) >= BUFFER_THRESHOLD:
+            return self._pack(owner, key, pickled, [])
+        return self._signer.sign(owner, key, pickled + NO_MANIFEST), None
 
     def _dumps(self, value: Any, views: list[View]) -> bytes:
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
