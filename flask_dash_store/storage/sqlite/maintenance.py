@@ -104,7 +104,7 @@ class Maintenance:
         if after == before:
             return False
         if after <= enough and not wait:
-            self._database.checkpoint()  # The file becomes shorter with the next one, whenever that is.
+            self._database.checkpoints.make()  # The file becomes shorter with the next one, whenever that is.
         return after > enough
 
     def _free_pages(self) -> int:
@@ -119,4 +119,4 @@ class Maintenance:
                     self._buffers.remove([file])
         if wait:
             with suppress(StorageBusy):
-                self._database.checkpoint(truncate=True)  # What was deleted is still to be read in the WAL.
+                self._database.checkpoints.make(truncate=True)  # What was deleted is still to be read in the WAL.
