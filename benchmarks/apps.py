@@ -26,14 +26,6 @@ Visitors = Callable[[], Any]
 SetUp = Callable[[Flask, Path], Visitors]
 
 
-def _bare_flask(flask: Flask, folder: Path) -> Visitors:
-    return lambda: {"n": 0}
-
-
-def _cookie_session(flask: Flask, folder: Path) -> Visitors:
-    return lambda: session
-
-
 def _flask_dash_store(flask: Flask, url: str, clock: Callable[[], float] = time.time) -> Visitors:
     UserStoreMiddleware(flask, url=url, clock=clock)
     return lambda: g.user_store
@@ -78,12 +70,12 @@ OURS_ON_REDIS, FLASK_SESSION_ON_REDIS = "flask_dash_store (Redis)", "Flask-Sessi
 SESSIONS: dict[str, SetUp] = {
     OURS: lambda flask, folder: _flask_dash_store(flask, sqlite_url(folder)),
     OURS_ON_REDIS: lambda flask, folder: _flask_dash_store(flask, f"unix://{redis_socket()}"),
-    "Flask cookie session": _cookie_session,
+    "Flask cookie session": lambda flask, folder: lambda: session,
     FLASK_SESSION_ON_REDIS: _flask_session_on_redis,
     "Flask-Session (files)": _flask_session_on_files,
 }
 APPS: dict[str, SetUp] = {
-    BARE: _bare_flask,
+    BARE: lambda flask, folder: lambda: {"n": 0},
     RAW: _by_hand("raw SQLite"),
     **SESSIONS,
     "diskcache, by hand": _by_hand("diskcache"),

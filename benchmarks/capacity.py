@@ -27,6 +27,7 @@ from .servers import postgresql_server, redis_socket
 from .small_values import VALUE
 
 PROCESSES = 4
+OPERATIONS = {"reads": "reads", "writes": "writes"}
 CONTENTS: dict[str, Callable[[Any], object]] = {
     "a small value": lambda store: store.update({"key": VALUE}),
     "8 values of 1,000 bytes": lambda store: store.update({f"key-{number}": bytes(1000) for number in range(8)}),
@@ -34,34 +35,38 @@ CONTENTS: dict[str, Callable[[Any], object]] = {
 }
 
 
+def measure(bench: Bench) -> Findings:
+    with ExitStack() as stack:
+        servers = {
+            "SQLite": sqlite_url,
+            "Redis": lambda _: f"unix://{redis_socket()}",
+            "PostgreSQL": lambda folder: stack.enter_context(postgresql_server(folder)),
+        }
+        urls = bench.opened(servers)
+        return [measured(bench, urls) for measured in (_sizes, _rates, _frames, _moves)], {}
+
+
 def fill(stores: UserStoreMiddleware, content: str, count: int) -> None:
     for number in range(count):
         CONTENTS[content](stores.open(session_id(f"{content}-{number}")))
 
 
-class Client:
-    """Reads and writes sessions of a small value, in a process of its own."""
-
-    def __init__(self, urls: dict[str, str], sessions: int) -> None:
-        self._urls = urls
-        self._ids = [session_id(f"a small value-{number}") for number in range(sessions)]
-
-    def rate(self, backend: str, operation: str, seconds: float) -> float:
-        stores = install(self._urls[backend])
-        picked = cycle([stores.open(each) for each in self._ids])
-        if operation == "reads":
-            return per_second(lambda: next(picked)["key"], seconds)
-        return per_second(lambda: next(picked).__setitem__("key", VALUE), seconds)
+def _sizes(bench: Bench, urls: dict[str, str]) -> Table:
+    table, count = Table("A session", "bytes", list(CONTENTS)), bench.choose(400, 4000)
+    for name, content in bench.progress("filling", [(name, content) for name in urls for content in CONTENTS]):
+        before = _used_bytes(urls[name])
+        fill(install(urls[name]), content, count)
+        table.add(name, [(_used_bytes(urls[name]) - before) / count])
+    return table
 
 
-def used_bytes(url: str) -> float:
+def _used_bytes(url: str) -> float:
     """What the whole storage takes now."""
     if url.startswith("postgresql"):
         import psycopg
 
         with psycopg.connect(url) as connection:
-            [size] = connection.execute("SELECT pg_database_size(current_database())").fetchone() or [0]
-            return float(size)
+            return float(*connection.execute("SELECT pg_database_size(current_database())").fetchone() or [0])
     if url.startswith("unix"):
         import redis
 
@@ -70,66 +75,40 @@ def used_bytes(url: str) -> float:
     return Path(url.removeprefix("sqlite:///")).stat().st_size
 
 
-def measure(bench: Bench) -> Findings:
-    sessions, moved = bench.choose((400, 500), (4000, 10_000))
-    with ExitStack() as stack:
-        urls = bench.opened(
-            {
-                "SQLite": sqlite_url,
-                "Redis": lambda _: f"unix://{redis_socket()}",
-                "PostgreSQL": lambda folder: stack.enter_context(postgresql_server(folder)),
-            }
-        )
-        return [
-            _sizes(bench, urls, sessions),
-            _rates(bench, urls, sessions),
-            _frames(bench, urls),
-            _moves(bench, urls, moved),
-        ], {}
+class Client:
+    """Reads and writes sessions of a small value, in a process of its own."""
+
+    def rate(self, url: str, operation: str, seconds: float) -> float:
+        stores = install(url)
+        sessions = cycle([stores.open(session_id(f"a small value-{number}")) for number in range(400)])
+        if operation == "reads":
+            return per_second(lambda: next(sessions)["key"], seconds)
+        return per_second(lambda: next(sessions).__setitem__("key", VALUE), seconds)
 
 
-def _sizes(bench: Bench, urls: dict[str, str], sessions: int) -> Table:
-    table = Table("A session", "bytes", list(CONTENTS))
-    for name, content in bench.progress("filling", [(name, content) for name in urls for content in CONTENTS]):
-        stores, before = install(urls[name]), used_bytes(urls[name])
-        fill(stores, content, sessions)
-        table.add(name, [(used_bytes(urls[name]) - before) / sessions])
-    return table
+def _rates(bench: Bench, urls: dict[str, str]) -> Table:
+    with Crew(PROCESSES, Client) as crew:
 
+        def rate(url: str, operation: str) -> float:
+            return float(sum(crew.call("rate", url, operation, bench.choose(0.2, 1.0))))
 
-def _rates(bench: Bench, urls: dict[str, str], sessions: int) -> Table:
-    table = Table(f"{PROCESSES} processes", "operations per second", ["reads", "writes"])
-    seconds = bench.choose(0.2, 1.0)
-    with Crew(PROCESSES, Client, urls, sessions) as crew:
-
-        def rate(name: str, operation: str) -> float:
-            return float(sum(crew.call("rate", name, operation, seconds)))
-
-        subjects = {(name, each): partial(rate, name, each) for name in urls for each in table.columns}
+        subjects = {(name, each): partial(rate, urls[name], each) for name in urls for each in OPERATIONS}
         outcomes = bench.interleaved(subjects, bench.choose(1, 5))
-    for name in urls:
-        table.add(name, *(outcomes[name, each] for each in table.columns))
-    return table
+    return Table.of(f"{PROCESSES} processes", "operations per second", OPERATIONS, outcomes)
 
 
 def _frames(bench: Bench, urls: dict[str, str]) -> Table:
-    table = Table("A DataFrame of 50 MB", "ms", ["get and sum a column"])
-    stores = {name: install(url).for_user("frame") for name, url in urls.items()}
-    for store in stores.values():
+    subjects = {}
+    for name, url in urls.items():
+        store = install(url).for_user("frame")
         store["frame"] = frame("50 MB of numbers")
-
-    def read(store: Any) -> float:
-        return float(store["frame"]["c0"].sum())
-
-    subjects = {name: SecondsPerCall(partial(read, store)) for name, store in stores.items()}
-    for name, outcome in bench.interleaved(subjects, bench.choose(2, 7)).items():
-        table.add(name, outcome, unit=1e-3)
-        del stores[name]["frame"]
-    return table
+        subjects[name, "sum"] = SecondsPerCall(lambda store=store: store["frame"]["c0"].sum())
+    outcomes = bench.interleaved(subjects, bench.choose(2, 7))
+    return Table.of("A DataFrame of 50 MB", "ms", {"sum": "get and sum a column"}, outcomes)
 
 
-def _moves(bench: Bench, urls: dict[str, str], count: int) -> Table:
-    table = Table("Copied from SQLite", "sessions per second", ["rate"])
+def _moves(bench: Bench, urls: dict[str, str]) -> Table:
+    table, count = Table("Copied from SQLite", "sessions per second", ["rate"]), bench.choose(500, 10_000)
     app, source = Flask("moving"), sqlite_url(bench.inside("moving"))
     app.secret_key = SECRET_KEY
     stores = UserStoreMiddleware(app, url=source)

@@ -50,18 +50,17 @@ def measure(bench: Bench) -> Findings:
         value = frame(size)
         for name, values in peers.items():
             store = values("user")
-            subjects[name, "set", size] = SecondsPerCall(partial(store.__setitem__, size, value))
-            subjects[name, "get", size] = SecondsPerCall(partial(store.__getitem__, size))
-            subjects[name, "get and sum", size] = SecondsPerCall(partial(_get_and_sum, store, size))
+            subjects[name, ("set", size)] = SecondsPerCall(partial(store.__setitem__, size, value))
+            subjects[name, ("get", size)] = SecondsPerCall(partial(store.__getitem__, size))
+            subjects[name, ("get and sum", size)] = SecondsPerCall(partial(_get_and_sum, store, size))
     times = bench.interleaved(subjects, bench.choose(3, 9))
-    tables = []
-    for operation in ("set", "get", "get and sum"):
-        tables.append(Table(operation.capitalize(), "ms", sizes))
-        for name in peers:
-            tables[-1].add(name, *(times[name, operation, size] for size in sizes), unit=1e-3)
-    tables.append(_memory(bench, list(peers), sizes))
-    ours, file = ({key: (name, key, BOUNDED) for key in ("get", "set")} for name in (OURS, FILE))
-    return tables, {f"dataframe_{key}": ratio(times, ours[key], file[key]) for key in ours}
+    tables = [
+        Table.of(operation.capitalize(), "ms", {(operation, size): size for size in sizes}, times)
+        for operation in ("set", "get", "get and sum")
+    ]
+    keys = {f"dataframe_{each}": (each, BOUNDED) for each in ("get", "set")}
+    bounded = {name: ratio(times, (OURS, key), (FILE, key)) for name, key in keys.items()}
+    return [*tables, _memory(bench, list(peers), sizes)], bounded
 
 
 def _get_and_sum(store: Any, size: str) -> float:
@@ -89,7 +88,7 @@ def _memory(bench: Bench, names: list[str], sizes: list[str]) -> Table:
                 crew.call("hold", None)
                 before = _pss(crew.pids)
                 crew.call("hold", size)
-                table.add(name, [max(_pss(crew.pids) - before, 0)], unit=1e6)
+                table.add(name, [max(_pss(crew.pids) - before, 0)])
     return table
 
 

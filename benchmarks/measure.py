@@ -39,11 +39,9 @@ def spread(samples: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
-def summary(outcome: Outcome, unit: float = 1.0) -> Summary:
-    """The spread in a unit, with the four digits that it is good for at most."""
-    if isinstance(outcome, str):
-        return outcome
-    return Spread(*(float(f"{number / unit:.4g}") for number in spread(outcome)))
+def summary(outcome: Outcome, scale: float = 1.0) -> Summary:
+    """The spread, with the four digits that it is good for at most."""
+    return outcome if isinstance(outcome, str) else Spread(*(float(f"{each / scale:.4g}") for each in spread(outcome)))
 
 
 def ratios(outcome: Outcome, base: Outcome) -> Outcome:
@@ -96,10 +94,13 @@ class SecondsPerCall:
         if not self._times:
             self._operation()  # The first call opens files and fills caches.
             self._times = 1
-            while (taken := timeit(self._operation, number=self._times)) < self._block / 4:
+            while (taken := self._time()) < self._block / 4:
                 self._times *= 2
             self._times = max(1, round(self._times * self._block / taken))
-        return timeit(self._operation, number=self._times) / self._times
+        return self._time() / self._times
+
+    def _time(self) -> float:
+        return timeit(self._operation, "import gc; gc.enable()", number=self._times)
 
 
 def per_second(operation: Callable[[], object], seconds: float) -> float:

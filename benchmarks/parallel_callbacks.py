@@ -29,7 +29,7 @@ def measure(bench: Bench) -> Findings:
     times = Table("Time of the page", "ms", ["time"])
     for name, outcome in outcomes.items():
         left.add(name, outcome if isinstance(outcome, str) else kept[name])
-        times.add(name, outcome, unit=1e-3)
+        times.add(name, outcome)
     return [left, times], {"callbacks": left.rows[OURS][0]}
 
 

@@ -51,9 +51,6 @@ def _flask_dash_store(folder: Path) -> ValuesOf:
     return lambda user: stores.open(session_id(user))
 
 
-# The least that SQLite can be asked for
-
-
 SET_UP = """PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS "values" (
@@ -88,9 +85,6 @@ class _RawValues:
         data = dumps(value)
         with self._lock:
             self._execute(UPSERT, (self._user, key, data))
-
-
-# Stores that know keys, but no users
 
 
 class _Prefixed:

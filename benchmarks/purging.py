@@ -96,7 +96,7 @@ def measure(bench: Bench) -> Findings:
     latency = Table("99th percentile of a request", "ms", ["p99"])
     rate = Table("How fast they are purged", "sessions per second", ["rate"])
     for arm, outcome in outcomes.items():
-        latency.add(arm, outcome, unit=1e-3)
+        latency.add(arm, outcome)
         rate.add(arm, trial.rates.get(arm, outcome))
     none, beside, after = trial.arms()
     return [latency, rate], {"purge_beside": ratio(outcomes, beside, none), "purge_after": ratio(outcomes, after, none)}

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import apsw
@@ -26,24 +26,19 @@ rounds and, in brackets, their quartiles. The same numbers are beside the plots,
 ## Must reach
 """
 
-PACKAGES = (
-    "flask-dash-store", "flask", "werkzeug", "gunicorn", "sqlitedict", "flask-session", "cachelib", "diskcache",
-    "redis", "psycopg", "numpy", "pandas", "pyarrow",
-)  # fmt: skip
+PACKAGES = "cachelib diskcache flask flask-session gunicorn numpy pandas psycopg pyarrow redis sqlitedict werkzeug"
 
 
 def machine() -> dict[str, str]:
     """The machine as far as it explains the numbers; nothing that names it."""
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = {"Python": platform.python_version(), "SQLite": apsw.sqlite_lib_version()}
-    for name in PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    packages = sorted(
+        {f"{each.name} {each.version}" for each in distributions() if each.name.lower() in PACKAGES.split()}
+    )
+    languages = [f"Python {platform.python_version()}", f"SQLite {apsw.sqlite_lib_version()}"]
     return {
         "machine": f"{os.cpu_count()} cores ({platform.machine()}), {gigabytes:.0f} GB, {platform.system()}",
-        "versions": ", ".join(f"{name} {number}" for name, number in packages.items()),
+        "versions": ", ".join(languages + packages),
     }
 
 

@@ -51,10 +51,7 @@ def measure(bench: Bench) -> Findings:
             subjects[name, kind] = SecondsPerCall(prepare(app, cookie, f"/{kind}"), block)
     outcomes = bench.interleaved(subjects, bench.choose(7, 41))
 
-    table = Table("A request", "µs", list(KINDS.values()))
-    for name in apps:
-        table.add(name, *(outcomes[name, kind] for kind in KINDS), unit=1e-6)
-    return [table], {
+    return [Table.of("A request", "µs", KINDS, outcomes)], {
         "untouched": ratio(outcomes, (OURS, "untouched"), (BARE, "untouched")),
         "read": ratio(outcomes, (OURS, "read"), (RAW, "read")),
         "write": ratio(outcomes, (OURS, "write"), (RAW, "write")),

@@ -28,7 +28,5 @@ def measure(bench: Bench) -> Findings:
             for kind in KINDS:
                 subjects[name, kind] = partial(requests_per_second, visitors, f"/{kind}", seconds)
         outcomes = bench.interleaved(subjects, bench.choose(5, 41))
-    table = Table("Through gunicorn", "requests per second", list(KINDS.values()))
-    for name in names:
-        table.add(name, *(outcomes[name, kind] for kind in KINDS))
+    table = Table.of("Through gunicorn", "requests per second", KINDS, outcomes)
     return [table], {f"http_{kind}": ratio(outcomes, (OURS, kind), (RAW, kind)) for kind in ("read", "write")}

@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from .measure import Outcome, Spread, Summary, summary
+
+UNITS = {"µs": 1e-6, "ms": 1e-3, "MB": 1e6}
 
 
 @dataclass
@@ -18,12 +21,18 @@ class Table:
     columns: list[str]
     rows: dict[str, list[Summary]] = field(default_factory=dict)
 
-    def add(self, row: str, *outcomes: Outcome, unit: float = 1.0) -> None:
-        """The next cells of a row.
+    def add(self, row: str, *outcomes: Outcome) -> None:
+        """The next cells of a row, of seconds and bytes whatever the table's unit is."""
+        self.rows.setdefault(row, []).extend(summary(outcome, UNITS.get(self.unit, 1.0)) for outcome in outcomes)
 
-        :param unit: the table's unit, in that of the samples: 1e-6 for seconds in a table of microseconds
-        """
-        self.rows.setdefault(row, []).extend(summary(outcome, unit) for outcome in outcomes)
+    @classmethod
+    def of(cls, title: str, unit: str, columns: Mapping[Any, str], outcomes: Mapping[tuple[str, Any], Outcome]) -> Self:
+        """A table of those outcomes whose label is a row and the key of a column."""
+        table = cls(title, unit, list(columns.values()))
+        for (row, column), outcome in outcomes.items():
+            if column in columns:
+                table.add(row, outcome)
+        return table
 
 
 Findings = tuple[list[Table], dict[str, Summary]]

@@ -25,7 +25,7 @@ def measure(bench: Bench) -> Findings:
     sizes = bench.choose((FEWEST, 1000, 10_000), (FEWEST, 1000, 10_000, 100_000, MOST))
     compared = [name for name in (OURS, RAW, "diskcache") if bench.opened({name: PEERS[name]})]
     block = bench.choose(0.005, 0.05)
-    subjects: dict[tuple[str, str, int], Callable[[], float]] = {}
+    subjects = {}
     for name, size in bench.progress("filling", [(name, size) for name in compared for size in sizes]):
         folder = bench.inside(f"{name} {size}")
         values = PEERS[name](folder)
@@ -36,15 +36,15 @@ def measure(bench: Bench) -> Findings:
             "get": lambda picked=picked: next(picked)["key"],
             "set": lambda picked=picked: next(picked).__setitem__("key", VALUE),
         }.items():
-            subjects[name, operation, size] = _after_reading(folder, SecondsPerCall(call, block))
+            subjects[name, (operation, size)] = _after_reading(folder, SecondsPerCall(call, block))
     outcomes = bench.interleaved(subjects, bench.choose(5, 9))
 
     tables = []
     for operation in ("get", "set"):
-        tables.append(Table(f"{operation.capitalize()}, by number of sessions", "µs", [f"{size:,}" for size in sizes]))
-        for name in compared:
-            tables[-1].add(name, *(outcomes[name, operation, size] for size in sizes), unit=1e-6)
-    return tables, {f"scale_{key}": ratio(outcomes, (OURS, key, MOST), (OURS, key, FEWEST)) for key in ("get", "set")}
+        columns = {(operation, size): f"{size:,}" for size in sizes}
+        tables.append(Table.of(f"{operation.capitalize()}, by number of sessions", "µs", columns, outcomes))
+    keys = {f"scale_{each}": ((OURS, (each, MOST)), (OURS, (each, FEWEST))) for each in ("get", "set")}
+    return tables, {key: ratio(outcomes, most, fewest) for key, (most, fewest) in keys.items()}
 
 
 def _after_reading(folder: Path, subject: Callable[[], float]) -> Callable[[], float]:

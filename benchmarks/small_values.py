@@ -60,11 +60,8 @@ def measure(bench: Bench) -> Findings:
     }
     together = bench.interleaved(crowds, bench.choose(3, 21))
 
-    times = Table("One thread", "µs per operation", list(OPERATIONS.values()))
-    rates = Table("Reads", "per second", [f"{threads} threads" for threads in THREADS])
-    for name in peers:
-        times.add(name, *(alone[name, key] for key in OPERATIONS), unit=1e-6)
-        rates.add(name, *(together[name, threads] for threads in THREADS))
+    times = Table.of("One thread", "µs", OPERATIONS, alone)
+    rates = Table.of("Reads", "per second", {threads: f"{threads} threads" for threads in THREADS}, together)
     bounded = {key: ratio(alone, (OURS, key), (RAW, key)) for key in OPERATIONS}
     bounded |= {f"{key}_sqlitedict": ratio(alone, (OURS, key), ("sqlitedict", key)) for key in ("get", "same")}
     bounded["threads"] = ratio(together, (OURS, 8), (OURS, 1))
