@@ -1,7 +1,7 @@
 """Python calls of an operation
 
 How many Python functions one operation of `g.user_store` calls in a view, counted with `sys.setprofile`, and how many
-files they are in. It is the same on every machine, and most of what a small value costs above SQLite.
+files they are in. It is the same on every machine.
 """
 
 import sys

@@ -94,9 +94,8 @@ class SecondsPerCall:
         if not self._times:
             self._operation()  # The first call opens files and fills caches.
             self._times = 1
-            while (taken := self._time()) < self._block / 4:
-                self._times *= 2
-            self._times = max(1, round(self._times * self._block / taken))
+            while self._block and (taken := self._time()) < self._block / 2:
+                self._times = max(self._times + 1, round(self._times * self._block / max(taken, self._block / 10)))
         return self._time() / self._times
 
     def _time(self) -> float:

@@ -70,9 +70,11 @@ def verdicts(results: Iterable[Result]) -> str:
     rows = [["Must reach", "limit", "measured", ""]]
     for bound in BOUNDS:
         measured = bounded.get(bound.key, "not measured")
-        limit = f"{'at least' if bound.at_least else 'at most'} {bound.limit:.2f}"
-        numbers = "" if isinstance(measured, str) else cell(measured, "{:.2f}".format)
-        rows.append([bound.text, limit, numbers, verdict(bound, measured)])
+        form = "{:.2f}".format if bound.limit < 5 else "{:.0f}".format
+        limit = f"{'at least' if bound.at_least else 'at most'} {form(bound.limit)}"
+        rows.append(
+            [bound.text, limit, "" if isinstance(measured, str) else cell(measured, form), verdict(bound, measured)]
+        )
     return aligned(rows)
 
 

@@ -54,8 +54,8 @@ class Result:
 
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        # A list of numbers or names is one line.
-        text = re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text)
+        for a_list in (r"\[\n[^\[\]{}]*\n *\]", r"\[\n[^{}]*?\n *\]"):  # A row of a table is one line.
+            text = re.sub(a_list, lambda found: re.sub(r"\n *", "", found[0]), text)
         (folder / f"{self.name}.json").write_text(text + "\n")
 
     @classmethod
