@@ -18,9 +18,7 @@ from .peers import PEERS, SECRET_KEY, sqlite_url
 from .servers import redis_socket
 
 CALLBACK_SECONDS = 0.02
-
-# As long as the cookie of flask_dash_store, so that what parses the header has as much to parse.
-COOKIE_BYTES = 88
+COOKIE_BYTES = 88  # as long as the cookie of flask_dash_store, so that what parses the header has as much to parse
 
 Visitors = Callable[[], Any]
 SetUp = Callable[[Flask, Path], Visitors]
@@ -35,34 +33,31 @@ def _by_a_clock(flask: Flask, folder: Path) -> Visitors:
     return _flask_dash_store(flask, sqlite_url(folder), lambda: (folder / "clock").stat().st_mtime)
 
 
-def _flask_session_on_redis(flask: Flask, folder: Path) -> Visitors:
-    import redis
-
-    return _flask_session(flask, "redis", redis.Redis(unix_socket_path=redis_socket()))
-
-
-def _flask_session_on_files(flask: Flask, folder: Path) -> Visitors:
+def _flask_session(flask: Flask, folder: Path) -> Visitors:
+    import flask_session
     from cachelib import FileSystemCache
 
-    return _flask_session(flask, "cachelib", FileSystemCache(str(folder / "sessions")))
+    flask.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=FileSystemCache(str(folder / "sessions")))
+    flask_session.Session(flask)
+    return lambda: session
 
 
-def _flask_session(flask: Flask, kind: str, store: object) -> Visitors:
-    from flask_session import Session
+def _flask_session_on_redis(flask: Flask, folder: Path) -> Visitors:
+    import flask_session
+    import redis
 
-    flask.config.update({"SESSION_TYPE": kind, f"SESSION_{kind.upper()}": store})
-    Session(flask)
+    flask.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis(unix_socket_path=redis_socket()))
+    flask_session.Session(flask)
     return lambda: session
 
 
 def _by_hand(peer: str) -> SetUp:
     """A store that knows no requests, with an unsigned cookie and a line of one's own."""
+    return lambda flask, folder: _visitors(PEERS[peer](folder))
 
-    def set_up(flask: Flask, folder: Path) -> Visitors:
-        values = PEERS[peer](folder)
-        return lambda: values(request.cookies["visitor"])
 
-    return set_up
+def _visitors(values: Callable[[str], Any]) -> Visitors:
+    return lambda: values(request.cookies["visitor"])
 
 
 OURS, RAW, BARE, BY_A_CLOCK = "flask_dash_store", "raw SQLite, by hand", "bare Flask", "by the time of a file"
@@ -72,7 +67,7 @@ SESSIONS: dict[str, SetUp] = {
     OURS_ON_REDIS: lambda flask, folder: _flask_dash_store(flask, f"unix://{redis_socket()}"),
     "Flask cookie session": lambda flask, folder: lambda: session,
     FLASK_SESSION_ON_REDIS: _flask_session_on_redis,
-    "Flask-Session (files)": _flask_session_on_files,
+    "Flask-Session (files)": _flask_session,
 }
 APPS: dict[str, SetUp] = {
     BARE: lambda flask, folder: lambda: {"n": 0},

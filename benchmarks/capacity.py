@@ -81,9 +81,8 @@ class Client:
     def rate(self, url: str, operation: str, seconds: float) -> float:
         stores = install(url)
         sessions = cycle([stores.open(session_id(f"a small value-{number}")) for number in range(400)])
-        if operation == "reads":
-            return per_second(lambda: next(sessions)["key"], seconds)
-        return per_second(lambda: next(sessions).__setitem__("key", VALUE), seconds)
+        calls = {"reads": lambda: next(sessions)["key"], "writes": lambda: next(sessions).__setitem__("key", VALUE)}
+        return per_second(calls[operation], seconds)
 
 
 def _rates(bench: Bench, urls: dict[str, str]) -> Table:

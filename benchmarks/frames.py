@@ -22,10 +22,8 @@ def frames(operation: Callable[[], object]) -> list[str]:
     """The file of each Python function that is called; those written in C do not count."""
     files: list[str] = []
     sys.setprofile(lambda frame, event, _: files.append(frame.f_code.co_filename) if event == "call" else None)
-    try:
-        operation()
-    finally:
-        sys.setprofile(None)
+    operation()
+    sys.setprofile(None)
     return files
 
 

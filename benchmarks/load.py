@@ -35,38 +35,31 @@ class Visitor:
         self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n".encode())
 
     def receive(self) -> bytes:
-        """The body of the answer; its cookies are kept.
-
-        :raises RuntimeError: when it is not 200
-        """
-        answer = self._more()
-        while (end := answer.find(b"\r\n\r\n")) < 0:
-            answer += self._more()
-        status, *headers = answer[:end].decode("latin-1").split("\r\n")
-        if status != "HTTP/1.1 200 OK":
-            raise RuntimeError(f"the server answered {status}")
-        for name, _, value in (header.partition(": ") for header in headers):
-            if name == "Content-Length":
-                end += 4 + int(value)
-            elif name == "Set-Cookie":
-                cookie, _, text = value.partition(";")[0].partition("=")
-                self.cookies[cookie] = text
-        while len(answer) < end:
-            answer += self._more()
+        """The body of the answer, which must be 200; its cookies are kept."""
+        answer, end = b"", 0
+        while not end or len(answer) < end:
+            received = self._socket.recv(65536)
+            if not received:
+                raise ConnectionError("the server closed the connection")
+            answer += received
+            if not end and b"\r\n\r\n" in answer:
+                end = self._read_head(answer.partition(b"\r\n\r\n")[0].decode("latin-1"))
         return answer.partition(b"\r\n\r\n")[2]
 
-    def _more(self) -> bytes:
-        received = self._socket.recv(65536)
-        if not received:
-            raise ConnectionError("the server closed the connection")
-        return received
+    def _read_head(self, head: str) -> int:
+        """The length of the whole answer."""
+        status, *headers = head.split("\r\n")
+        if status != "HTTP/1.1 200 OK":
+            raise RuntimeError(f"the server answered {status}")
+        fields = [header.partition(": ") for header in headers]
+        for cookie in (value for name, _, value in fields if name == "Set-Cookie"):
+            name, _, text = cookie.partition(";")[0].partition("=")
+            self.cookies[name] = text
+        return len(head) + 4 + int(next(value for name, _, value in fields if name == "Content-Length"))
 
 
 def new_visitors(port: int, count: int) -> list[Visitor]:
-    """So many visitors who have started, as many of them with each worker.
-
-    :raises TimeoutError: when one worker accepts too few connections
-    """
+    """So many visitors who have started, as many of them with each worker."""
     deadline = time.monotonic() + TIMEOUT
     workers: dict[bytes, list[Visitor]] = defaultdict(list)
     while len(workers) < WORKERS or min(map(len, workers.values())) < count // WORKERS:

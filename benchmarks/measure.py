@@ -13,11 +13,8 @@ from typing import NamedTuple, TypeVar
 
 Label = TypeVar("Label", bound=Hashable)
 
-Samples = list[float]
-"""One number from each round."""
-
-Outcome = Samples | str
-"""The samples, or why there are none."""
+Samples = list[float]  # one number from each round
+Outcome = Samples | str  # the samples, or why there are none
 
 
 class Spread(NamedTuple):
@@ -28,8 +25,7 @@ class Spread(NamedTuple):
     high: float
 
 
-Summary = Spread | str
-"""The spread of the samples, or why there are none."""
+Summary = Spread | str  # the spread of the samples, or why there are none
 
 
 def spread(samples: Sequence[float]) -> Spread:

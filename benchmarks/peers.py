@@ -24,10 +24,7 @@ from .servers import redis_socket
 SECRET_KEY = "a secret for benchmarks alone"
 
 dumps = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-ValuesOf = Callable[[str], Any]
-"""Gives the values of a user, a mapping."""
+ValuesOf = Callable[[str], Any]  # the values of a user, a mapping
 
 
 def install(url: str, clock: Callable[[], float] = time.time) -> UserStoreMiddleware:
@@ -117,14 +114,6 @@ def _diskcache(folder: Path) -> ValuesOf:
     return partial(_Prefixed, cache.__getitem__, cache.__setitem__)
 
 
-def _cachelib(folder: Path) -> ValuesOf:
-    from cachelib import FileSystemCache
-
-    # As it comes, it deletes at random beyond 500 values, and each after 300 seconds.
-    cache = FileSystemCache(str(folder / "cachelib"), threshold=0, default_timeout=0)
-    return partial(_Prefixed, cache.get, cache.set)
-
-
 def _pickle_file(folder: Path) -> ValuesOf:
     def get(key: str) -> Any:
         with open(f"{folder}/{key}", "rb") as file:
@@ -140,10 +129,8 @@ def _pickle_file(folder: Path) -> ValuesOf:
 def _redis(folder: Path) -> ValuesOf:
     import redis
 
-    client = redis.Redis(unix_socket_path=redis_socket())
-    return partial(
-        _Prefixed, lambda key: pickle.loads(client.get(key)), lambda key, value: client.set(key, dumps(value))
-    )
+    server = redis.Redis(unix_socket_path=redis_socket())
+    return partial(_Prefixed, lambda key: pickle.loads(server.get(key)), lambda key, new: server.set(key, dumps(new)))
 
 
 OURS, RAW = "flask_dash_store", "raw SQLite"
@@ -153,7 +140,6 @@ PEERS: dict[str, Callable[[Path], ValuesOf]] = {
     RAW: _raw_sqlite,
     "sqlitedict": _sqlitedict,
     "diskcache": _diskcache,
-    "cachelib files": _cachelib,
     "pickle file": _pickle_file,
     "Redis": _redis,
 }

@@ -2,8 +2,8 @@
 
 200 requests per second, each reading and writing a key, through gunicorn with 2 workers of 4 threads, while 100,000
 expired sessions (a tenth of them with `--quick`) lie in the store untouched; while `purge()` removes them in another
-process, as a job at night would; and while the app itself removes them, a batch after each response. Requests are due
-at fixed times, and a latency counts from when the request was due, so a server that stalls cannot hide it.
+process, as a job at night would; and while the app itself removes them after responses, for half a minute. Requests are
+due at fixed times, and a latency counts from when the request was due, so a server that stalls cannot hide it.
 """
 
 import os

