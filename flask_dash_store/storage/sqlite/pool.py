@@ -96,7 +96,7 @@ class Pool:
                 connection = self._connect(timeout)
             except apsw.Error as error:
                 raise self.error(error) from error
-            connection.timeout = self.timeout
+            connection.backoff.timeout = self.timeout
             connection.set_wal_hook(self._note_wal)
             self._open.add(connection)
             if self.file is not None:
