@@ -29,7 +29,7 @@ from urls import URLS, end_leases, sqlite
 from visits import LIFETIME, SECRET, TTL, Browser, Site, read, write
 
 from flask_dash_store import SessionEnded, TamperedValue, UserStore, UserStoreMiddleware
-from flask_dash_store.codec import BODY_THRESHOLD, Signer
+from flask_dash_store.codec import BUFFER_THRESHOLD, Signer
 from flask_dash_store.extension import EXTENSION
 from flask_dash_store.owner import user_owner
 from flask_dash_store.storage import Storage
@@ -38,7 +38,7 @@ from flask_dash_store.transfer import copy
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 FRAME = pd.DataFrame({"number": range(50_000), "text": [f"row {n}" for n in range(50_000)]})
-TEXT = "é" * BODY_THRESHOLD
+TEXT = "é" * BUFFER_THRESHOLD
 
 
 @pytest.fixture
@@ -257,14 +257,14 @@ def test_a_second_run_copies_what_has_changed_and_nothing_else(move: Move) -> No
 def test_a_damaged_value_is_left_out_by_name_and_all_others_arrive(tmp_path: Path, clock: HandClock) -> None:
     move = Move(tmp_path, clock, (f"sqlite:///{tmp_path}/before.sqlite", f"sqlite:///{tmp_path}/after.sqlite"))
     for name in ("ann", "bob", "cai"):
-        move.before.middleware.for_user(name).update(small=1, large=name * BODY_THRESHOLD)
+        move.before.middleware.for_user(name).update(small=1, large=name * BUFFER_THRESHOLD)
     (file,) = Path(f"{tmp_path}/before.sqlite.buffers").glob(body_of(tmp_path / "before.sqlite", "u.bob/large"))
     file.unlink()
     result = move.copy()
     assert result.exit_code == 1
     assert "Left out 'large' of u.bob…" in result.output
-    assert move.after.middleware.for_user("ann") == {"small": 1, "large": "ann" * BODY_THRESHOLD}
-    assert move.after.middleware.for_user("cai") == {"small": 1, "large": "cai" * BODY_THRESHOLD}
+    assert move.after.middleware.for_user("ann") == {"small": 1, "large": "ann" * BUFFER_THRESHOLD}
+    assert move.after.middleware.for_user("cai") == {"small": 1, "large": "cai" * BUFFER_THRESHOLD}
     assert move.after.middleware.for_user("bob") == {"small": 1}
 
 

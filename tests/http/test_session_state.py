@@ -36,11 +36,9 @@ ROWS: list[Row] = [
 ]
 
 CASES = [
-    (cookie, fate, use, sent)
-    for cookies, fates, uses, sent in ROWS
-    for cookie in cookies
-    for fate in fates
-    for use in uses
+    (cookie, fate, use, expected)
+    for cookies, fates, uses, expected in ROWS
+    for cookie, fate, use in product(cookies, fates, uses)
 ]
 
 
