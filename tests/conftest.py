@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 from clocks import HandClock
 from urls import URLS
@@ -12,6 +14,15 @@ from urls import URLS
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
+
+
+@pytest.fixture
+def connections() -> Iterator[list[apsw.Connection]]:
+    """Every connection to SQLite that is opened from here on, in this process."""
+    opened: list[apsw.Connection] = []
+    apsw.connection_hooks.append(opened.append)
+    yield opened
+    apsw.connection_hooks.remove(opened.append)
 
 
 @pytest.fixture(params=URLS)

@@ -249,7 +249,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def transaction(self, owner: Owner) -> AbstractContextManager[None]:
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
         """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
 
         An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks

@@ -246,7 +246,7 @@ def on_rollback(storage: object, call: Call) -> None:
         transaction.on_rollback(call)
 
 
-def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractContextManager[T]:
+def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> T | Savepoint[T]:
     """A block that gives the present context's transaction on a storage, at a savepoint; or one that begins here.
 
     :param begin: makes a transaction that has not begun

@@ -1,6 +1,9 @@
 """Callbacks that Dash sends in parallel, to any thread of any worker, lose nothing of each other's.
 
 Two users load the page side by side. Each load fires eight callbacks, each of which writes its own key.
+
+Promise: docs/reliability.md, "Acknowledged means stored". It is what Flask-Session's users report:
+https://github.com/pallets-eco/flask-session/issues/71.
 """
 
 from __future__ import annotations

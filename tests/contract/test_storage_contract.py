@@ -6,17 +6,21 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from contextvars import Context
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
-from backends import BACKENDS, SHARED, Child, Factory, items, large, read, size_of, small
+from backends import BACKENDS, SHARED, Child, Factory, digest, items, large, owner, read, size_of, small
 from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
 from flask_dash_store.expiry import Access, ExpiryPolicy
+from flask_dash_store.owner import Owner
 from flask_dash_store.storage import Storage
+from flask_dash_store.storage.base import ENDED, ExpiryLimit, Removed, SessionInfo, Stat
+from flask_dash_store.storage.transaction import Transaction, current_transaction, on_rollback
 
 Now = Callable[..., Access]
 
@@ -24,20 +28,24 @@ START = HandClock().now
 TTL = 1000.0
 MAX_BYTES = 20_000
 
+ANN, BOB, EVE = owner("s.ann"), owner("s.bob"), owner("s.eve")
+NEW_ANN = owner("s.ann", "new id")
+USER, OTHER_USER = digest("a user"), digest("another user")
+
 # The methods, with what they are given between the owner and the access.
-READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "items": (), "count": ()}
+READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "items": ()}
 WRITES: dict[str, tuple[Any, ...]] = {
     "set": ("k", (b"new", None)),
+    "set_all": ([("k", (b"new", None)), ("l", (b"new", None))],),
     "expire": ("k", START + 1),
     "delete": ("k",),
     "clear": (),
 }
-QUESTIONS: dict[str, tuple[Any, ...]] = {"expiry": (), "nbytes": ()}
-ENDS: dict[str, tuple[Any, ...]] = {"move": ("bob", lambda key, payload: payload), "end": ()}
-CALLS = READS | WRITES | QUESTIONS | ENDS | {"owners": ()}
+ENDS: dict[str, tuple[Any, ...]] = {"renew": (NEW_ANN.session,), "end": ()}
+CALLS = READS | WRITES | ENDS | {"stat": ()}
 
-NOTHING = {"get": None, "has": False, "keys": [], "items": [], "count": 0, "expire": False, "delete": False}
-NOTHING |= {"clear": None, "expiry": None, "nbytes": 0}
+NOTHING = {"get": None, "has": False, "keys": [], "items": [], "stat": Stat(None, 0, 0), "expire": False}
+NOTHING |= {"delete": False, "clear": None}
 ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "never written": ((), 0),
     "deleted": (("set", "delete"), 0),
@@ -45,11 +53,29 @@ ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "its time is over": (("set", "expire"), 1),
     "its owner's time is over": (("set",), TTL),
 }
-OWNERS = ["a", "a0", "a.", "a-", "a!", "a%", "a_", "aa", "A", "b", "a%2F", "u.", "u..", "s.a"]
+OWNERS = [owner(name) for name in ("a", "a0", "a.", "a-", "a!", "a%", "a_", "aa", "A", "b", "a%2F", "u.", "u..", "s.a")]
 
 
-def call(storage: Storage, name: str, access: Access, owner: str = "ann") -> Any:
+def call(storage: Storage, name: str, access: Access, owner: Owner = ANN) -> Any:
     return getattr(storage, name)(owner, *CALLS[name], access=access)
+
+
+def maintain(storage: Storage, now: float, ended_before: float, limit: ExpiryLimit | None = None) -> Removed:
+    """All that there is to do. Returns how much was removed."""
+    owners = keys = 0
+    while True:
+        removed = storage.maintain(now, ended_before, limit, wait=True)
+        owners, keys = owners + removed.owners, keys + removed.keys
+        if not removed.has_more:
+            return Removed(owners, keys)
+
+
+def expires(storage: Storage, owner: Owner, access: Access) -> float | None:
+    return storage.stat(owner, access).expires
+
+
+def nbytes(storage: Storage, owner: Owner, access: Access) -> int:
+    return storage.stat(owner, access).nbytes
 
 
 @pytest.fixture
@@ -64,17 +90,17 @@ def factory(request: pytest.FixtureRequest) -> Factory:
 
 
 @pytest.fixture
-def storage(factory: Factory, tmp_path: Path) -> Iterator[Storage]:
+def storage(factory: Factory, tmp_path: Path) -> Iterator[Any]:
     storage = factory(tmp_path, max_bytes=MAX_BYTES, timeout=30)
     yield storage
     storage.close()
 
 
 @pytest.fixture
-def impatient(factory: Factory, tmp_path: Path, now: Now) -> Iterator[Storage]:
-    """A storage that waits for hardly anybody, and has a value."""
+def hasty(factory: Factory, tmp_path: Path, now: Now) -> Iterator[Any]:
+    """A storage with a short timeout, and a value."""
     storage = factory(tmp_path, timeout=0.05)
-    storage.set("ann", "k", small(b"old"), now())
+    storage.set(ANN, "k", small(b"old"), now())
     yield storage
     storage.close()
 
@@ -96,7 +122,7 @@ def test_what_is_absent_is_no_error(storage, clock, now, absence, name) -> None:
         call(storage, each, now())
     clock.step(elapsed)
     assert call(storage, name, now()) == NOTHING[name]
-    assert storage.owners("ann", now()) == []
+    assert storage.owners("s.ann", now()) == []
 
 
 @pytest.mark.parametrize("absence", ABSENCES)
@@ -105,10 +131,11 @@ def test_what_is_absent_is_as_if_it_had_never_been(storage, clock, now, absence)
     for each in calls:
         call(storage, each, now())
     clock.step(elapsed)
-    storage.set("ann", "first", small(b"1"), now())
-    storage.set("ann", "k", small(b"again"), now(), "keep")
-    assert items(storage, "ann", now()) == [("first", b"1"), ("k", b"again")]
-    assert storage.nbytes("ann", now()) == size_of(storage, {"first": small(b"1"), "k": small(b"again")}, now())
+    storage.set(ANN, "first", small(b"1"), now())
+    storage.set(ANN, "k", small(b"again"), now(), "keep")
+    assert items(storage, ANN, now()) == [("first", b"1"), ("k", b"again")]
+    nbytes = size_of(storage, {"first": small(b"1"), "k": small(b"again")}, now())
+    assert storage.stat(ANN, now())[1:] == (nbytes, 2)
 
 
 # Values
@@ -116,66 +143,75 @@ def test_what_is_absent_is_as_if_it_had_never_been(storage, clock, now, absence)
 
 @pytest.mark.parametrize("key", ["", "/", "a/b", "%", "_", "k", "K", "🦆" * 512, "';--", "\n"])
 def test_any_text_is_a_key(storage, now, key) -> None:
-    storage.set("ann", key, small(b"v"), now())
-    storage.set("ann", "other", small(b""), now())
-    assert (storage.get("ann", key, now()), storage.has("ann", key, now())) == (small(b"v"), True)
-    assert items(storage, "ann", now()) == [(key, b"v"), ("other", b"")]
-    assert storage.nbytes("ann", now()) >= len(key.encode()) + len(b"v") + len("other")
-    assert storage.delete("ann", key, now()) is True
-    assert storage.keys("ann", now()) == ["other"]
+    storage.set(ANN, key, small(b"v"), now())
+    storage.set(ANN, "other", small(b""), now())
+    assert (storage.get(ANN, key, now()), storage.has(ANN, key, now())) == (small(b"v"), True)
+    assert items(storage, ANN, now()) == [(key, b"v"), ("other", b"")]
+    assert nbytes(storage, ANN, now()) >= len(key.encode()) + len(b"v") + len("other")
+    assert storage.delete(ANN, key, now()) is True
+    assert storage.keys(ANN, now()) == ["other"]
 
 
 @pytest.mark.parametrize("make", [small, large])
 @pytest.mark.parametrize("before", [small, large])
-def test_a_value_of_any_bytes_replaces_another_with_its_body(storage, now, before, make) -> None:
+def test_a_value_of_any_bytes_replaces_another_with_its_buffers(storage, now, before, make) -> None:
     for payload in (b"", bytes(range(64)), b"\0\xff"):
-        storage.set("ann", "k", before(b"old"), now())
-        storage.set("ann", "k", make(payload), now())
-        assert read(storage.get("ann", "k", now())) == payload
-        assert items(storage, "ann", now()) == [("k", payload)]
-        assert storage.nbytes("ann", now()) == size_of(storage, {"k": make(payload)}, now())
+        storage.set(ANN, "k", before(b"old"), now())
+        storage.set(ANN, "k", make(payload), now())
+        assert read(storage.get(ANN, "k", now())) == payload
+        assert items(storage, ANN, now()) == [("k", payload)]
+        assert nbytes(storage, ANN, now()) == size_of(storage, {"k": make(payload)}, now())
 
 
-def test_a_body_is_a_copy_to_the_caller_who_may_change_it(storage, now) -> None:
-    storage.set("ann", "k", large(b"v"), now())
+def test_buffers_are_a_copy_to_the_caller_who_may_change_it(storage, now) -> None:
+    storage.set(ANN, "k", large(b"v"), now())
     for _ in range(2):
-        _, body = storage.get("ann", "k", now())
-        assert bytes(body.parts[0][:1]) == b"v"
-        body.parts[0][:1] = b"x"
+        _, buffers = storage.get(ANN, "k", now())
+        assert bytes(buffers.views[0][:1]) == b"v"
+        buffers.views[0][:1] = b"x"
 
 
-def test_keys_are_in_order_of_insertion_and_an_overwrite_keeps_its_place(storage, now) -> None:
+def test_keys_are_in_order_of_insertion_and_an_overwrite_keeps_a_key_where_it_is(storage, now) -> None:
     for key in ["z", "a", "m", "z"]:
-        storage.set("ann", key, small(b""), now())
-    storage.delete("ann", "a", now())
-    storage.set("ann", "a", small(b""), now())
-    storage.move("ann", "bob", lambda key, payload: payload, now())
-    assert storage.keys("bob", now()) == [key for key, _ in items(storage, "bob", now())] == ["z", "m", "a"]
-    assert storage.count("bob", now()) == 3
+        storage.set(ANN, key, small(b""), now())
+    storage.delete(ANN, "a", now())
+    storage.set_all(ANN, [("a", small(b"")), ("m", small(b""))], now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    assert storage.keys(NEW_ANN, now()) == [key for key, _ in items(storage, NEW_ANN, now())] == ["z", "m", "a"]
+    assert storage.stat(NEW_ANN, now()).keys == 3
 
 
-@pytest.mark.parametrize("owner", OWNERS)
-@pytest.mark.parametrize("name", WRITES | ENDS)
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [(name, each) for each in OWNERS for name in WRITES | ENDS if name in WRITES or each.session],
+    ids=lambda value: value.name if isinstance(value, Owner) else value,
+)
 def test_no_owner_meets_another_whatever_their_names_are(storage, now, name, owner) -> None:
     for each in OWNERS:
-        storage.set(each, "k", small(each.encode()), now())
+        storage.set(each, "k", small(each.name.encode()), now())
     call(storage, name, now(), owner)
     others = [each for each in OWNERS if each != owner]
-    assert [items(storage, each, now()) for each in others] == [[("k", each.encode())] for each in others]
-    sizes = [size_of(storage, {"k": small(each.encode())}, now()) for each in others]
-    assert [storage.nbytes(each, now()) for each in others] == sizes
+    assert [items(storage, each, now()) for each in others] == [[("k", each.name.encode())] for each in others]
+    sizes = [size_of(storage, {"k": small(each.name.encode())}, now()) for each in others]
+    assert [nbytes(storage, each, now()) for each in others] == sizes
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "a%", "A", "u.", "zz"])
 def test_owners_are_those_with_values_whose_names_begin_so_in_order(storage, clock, now, prefix) -> None:
-    for owner in reversed(OWNERS):
-        storage.set(owner, "k", small(b""), now())
-    storage.end("a_", now())
-    storage.set("aaa", "k", small(b""), now(), clock() + 1)
+    for each in reversed(OWNERS):
+        storage.set(each, "k", small(b""), now())
+    storage.end(owner("a_"), now())
+    storage.renew(owner("a-"), digest("new id"), now())
+    storage.renew(owner("aaa"), digest("new id"), now())
+    storage.set(owner("aaaa"), "k", small(b""), now(), clock() + 1)
     clock.step(1)
-    assert storage.owners(prefix, now()) == sorted(o for o in OWNERS if o.startswith(prefix) and o != "a_")
+    names = [each.name for each in OWNERS if each.name.startswith(prefix) and each.name != "a_"]
+    assert storage.owners(prefix, now()) == sorted(names)
     clock.step(TTL)
     assert storage.owners(prefix, now()) == []
+
+
+# Limits
 
 
 @pytest.mark.parametrize("make", [small, large])
@@ -184,44 +220,93 @@ def test_an_owner_may_take_all_of_the_quota_and_not_a_byte_more(factory, storage
     quota = size_of(storage, fits, now())
     for limit in (quota, quota - 1):
         limited = factory(tmp_path / str(limit), max_bytes=limit)
-        limited.set("bob", "k", small(b""), now())
-        limited.set("ann", "é", small(b"1" * 1000), now())
+        limited.set(BOB, "k", small(b""), now())
+        limited.set(ANN, "é", small(b"1" * 1000), now())
         with suppress(QuotaExceeded) if limit < quota else nullcontext():
-            limited.set("ann", "k", make(b"2"), now())
-        assert limited.keys("ann", now()) == (["é", "k"] if limit == quota else ["é"])
-        with pytest.raises(QuotaExceeded):
-            limited.set("ann", "é", small(b"3" * 3000), now())
-        assert limited.get("ann", "é", now()) == small(b"1" * 1000)
-        limited.delete("ann", "é", now())
-        limited.set("ann", "k", make(b"2"), now())
+            limited.set(ANN, "k", make(b"2"), now())
+        assert limited.keys(ANN, now()) == (["é", "k"] if limit == quota else ["é"])
+        with pytest.raises(QuotaExceeded) as caught:
+            limited.set(ANN, "é", small(b"3" * 3000), now())
+        assert (caught.value.key, caught.value.limit) == ("é", limit)
+        assert caught.value.used == nbytes(limited, ANN, now())
+        assert limited.get(ANN, "é", now()) == small(b"1" * 1000)
+        limited.delete(ANN, "é", now())
+        limited.set(ANN, "k", make(b"2"), now())
         limited.close()
 
 
 def test_an_owner_may_have_as_many_keys_as_it_may_and_not_one_more(factory, tmp_path, clock, now) -> None:
     limited = factory(tmp_path / "limited", max_keys=2)
-    limited.set("ann", "stale", small(b"1"), now(), clock() + 1)
-    limited.set("ann", "k", small(b"1"), now())
-    with pytest.raises(TooManyKeys, match="'new'"):
-        limited.set("ann", "new", small(b"2"), now())
-    limited.set("ann", "k", large(b"2"), now())
+    limited.set(ANN, "stale", small(b"1"), now(), clock() + 1)
+    limited.set(ANN, "k", small(b"1"), now())
+    with pytest.raises(TooManyKeys, match="'new'") as caught:
+        limited.set(ANN, "new", small(b"2"), now())
+    assert (caught.value.key, caught.value.limit, caught.value.used) == ("new", 2, 2)
+    limited.set(ANN, "k", large(b"2"), now())
     clock.step(1)
-    limited.set("ann", "new", small(b"2"), now())
-    with pytest.raises(TooManyKeys), limited.transaction("ann"):
-        limited.delete("ann", "k", now())
-        limited.set("ann", "last", small(b"3"), now())
-        limited.set("ann", "more", small(b"3"), now())
-    assert items(limited, "ann", now()) == [("k", b"2"), ("new", b"2")]
+    limited.set(ANN, "new", small(b"2"), now())
+    with pytest.raises(TooManyKeys), limited.transaction(ANN):
+        limited.delete(ANN, "k", now())
+        limited.set(ANN, "last", small(b"3"), now())
+        limited.set(ANN, "more", small(b"3"), now())
+    assert items(limited, ANN, now()) == [("k", b"2"), ("new", b"2")]
     limited.close()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_over_a_limit_leaves_nothing_behind(storage, clock, now, is_first) -> None:
+    if not is_first:
+        storage.set(ANN, "k", small(b"old"), now())
+    with pytest.raises(QuotaExceeded):
+        storage.set(ANN, "k", large(b"2" * MAX_BYTES), now())
+    assert items(storage, ANN, now()) == ([] if is_first else [("k", b"old")])
+    assert list(storage.all_owners()) == ([] if is_first else ["s.ann"])
 
 
 @pytest.mark.parametrize("key", ["stale", "new"])
 def test_expired_keys_take_nothing_of_the_quota(storage, clock, now, key) -> None:
     for stale in ["stale", "other"]:
-        storage.set("ann", stale, small(b"1" * 9000), now(), clock() + 1)
+        storage.set(ANN, stale, small(b"1" * 9000), now(), clock() + 1)
     clock.step(1)
-    storage.set("ann", key, small(b"2" * 18_000), now())
-    assert items(storage, "ann", now()) == [(key, b"2" * 18_000)]
-    assert storage.nbytes("ann", now()) == size_of(storage, {key: small(b"2" * 18_000)}, now())
+    storage.set(ANN, key, small(b"2" * 18_000), now())
+    assert items(storage, ANN, now()) == [(key, b"2" * 18_000)]
+    assert nbytes(storage, ANN, now()) == size_of(storage, {key: small(b"2" * 18_000)}, now())
+
+
+def test_stat_counts_no_expired_key(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"1"), now())
+    storage.set(ANN, "stale", large(b"2"), now(), clock() + 1)
+    clock.step(1)
+    assert storage.stat(ANN, now()) == Stat(START + TTL, size_of(storage, {"k": small(b"1")}, now()), 1)
+
+
+# Several values at once
+
+
+def test_set_all_stores_every_value_from_any_iterable(storage, now) -> None:
+    storage.set_all(ANN, iter({"a": small(b"1"), "b": large(b"2")}.items()), now())
+    storage.set_all(ANN, [], now())
+    assert items(storage, ANN, now()) == [("a", b"1"), ("b", b"2")]
+    nbytes = size_of(storage, {"a": small(b"1"), "b": large(b"2")}, now())
+    assert storage.stat(ANN, now()) == Stat(START + TTL, nbytes, 2)
+
+
+def test_set_all_lifts_the_expiry_that_a_key_had(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"1"), now(), clock() + 1)
+    storage.set_all(ANN, [("k", small(b"2"))], now())
+    clock.step(1)
+    assert items(storage, ANN, now()) == [("k", b"2")]
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_set_all_stores_nothing_when_one_value_is_over_the_quota(storage, now, in_transaction) -> None:
+    storage.set(ANN, "a", large(b"old"), now())
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        with pytest.raises(QuotaExceeded):
+            storage.set_all(ANN, [("a", small(b"1")), ("b", large(b"2")), ("c", small(b"3" * MAX_BYTES))], now())
+        assert items(storage, ANN, now()) == [("a", b"old")]
+    assert items(storage, ANN, now()) == [("a", b"old")]
+    assert nbytes(storage, ANN, now()) == size_of(storage, {"a": large(b"old")}, now())
 
 
 # Expiry
@@ -231,151 +316,317 @@ def test_expired_keys_take_nothing_of_the_quota(storage, clock, now, key) -> Non
     ("elapsed", "counts", "is_moved"),
     [(TTL / 20, True, False), (TTL / 20 + 1, True, True), (TTL - 1, True, True), (TTL - 1, False, False)],
 )
-@pytest.mark.parametrize("name", READS | WRITES | QUESTIONS)
+@pytest.mark.parametrize("name", [*READS, *WRITES, "stat"])
 def test_a_use_moves_the_expiry_when_a_touch_is_due(storage, clock, now, name, elapsed, counts, is_moved) -> None:
-    storage.set("ann", "k", small(b""), now())
-    storage.set("ann", "other", small(b""), now())
+    storage.set(ANN, "k", small(b""), now())
+    storage.set(ANN, "other", small(b""), now())
     clock.step(elapsed)
     call(storage, name, now(counts_as_use=counts))
     if name != "clear":
-        assert storage.expiry("ann", now()) == (clock() if is_moved and name not in QUESTIONS else START) + TTL
+        assert expires(storage, ANN, now()) == (clock() if is_moved and name != "stat" else START) + TTL
 
 
 @pytest.mark.parametrize("name", ["get", "has", "delete", "expire"])
 def test_to_ask_in_vain_for_a_key_is_a_use_too(storage, clock, now, name) -> None:
-    storage.set("ann", "other", small(b""), now())
+    storage.set(ANN, "other", small(b""), now())
     clock.step(TTL / 2)
     call(storage, name, now())
-    assert storage.expiry("ann", now()) == clock() + TTL
+    assert expires(storage, ANN, now()) == clock() + TTL
 
 
 def test_a_clock_stepped_back_brings_the_expiry_back_with_the_next_use(storage, clock, now) -> None:
-    storage.set("ann", "k", small(b""), now())
+    storage.set(ANN, "k", small(b""), now())
     clock.step(-10 * TTL)
-    assert storage.get("ann", "k", now()) == small(b"")
-    assert storage.expiry("ann", now()) == clock() + TTL
+    assert storage.get(ANN, "k", now()) == small(b"")
+    assert expires(storage, ANN, now()) == clock() + TTL
 
 
 def test_the_first_value_brings_an_expiry_even_when_it_is_no_use(storage, clock, now) -> None:
-    storage.set("ann", "k", small(b""), now(counts_as_use=False))
-    assert storage.expiry("ann", now()) == clock() + TTL
+    storage.set(ANN, "k", small(b""), now(counts_as_use=False))
+    assert expires(storage, ANN, now()) == clock() + TTL
 
 
 def test_values_without_an_expiry_stay(storage, clock) -> None:
     forever = ExpiryPolicy(None, clock).access
-    storage.set("ann", "k", small(b"v"), forever())
+    storage.set(ANN, "k", small(b"v"), forever())
     clock.step(1e9)
-    assert (storage.get("ann", "k", forever()), storage.expiry("ann", forever())) == (small(b"v"), math.inf)
+    assert (storage.get(ANN, "k", forever()), expires(storage, ANN, forever())) == (small(b"v"), math.inf)
 
 
-def test_a_set_decides_when_its_key_is_gone_unless_told_to_keep_that(storage, clock, now) -> None:
+def test_a_set_decides_when_its_key_is_gone_unless_it_keeps_that(storage, clock, now) -> None:
     for key in ["cut", "kept", "lifted"]:
-        storage.set("ann", key, small(b"1"), now(), clock() + 5)
-    storage.set("ann", "lifted", small(b"2"), now())
-    storage.set("ann", "kept", small(b"2"), now(), "keep")
-    storage.set("ann", "new", small(b"2"), now(), "keep")
+        storage.set(ANN, key, small(b"1"), now(), clock() + 5)
+    storage.set(ANN, "lifted", small(b"2"), now())
+    storage.set(ANN, "kept", small(b"2"), now(), "keep")
+    storage.set(ANN, "new", small(b"2"), now(), "keep")
     clock.step(5)
-    assert storage.keys("ann", now()) == ["lifted", "new"]
+    assert storage.keys(ANN, now()) == ["lifted", "new"]
 
 
 def test_expire_sets_when_a_key_is_gone_and_says_whether_there_is_one(storage, clock, now) -> None:
-    storage.set("ann", "cut", small(b""), now())
-    storage.set("ann", "lifted", small(b""), now(), clock() + 5)
-    assert storage.expire("ann", "cut", clock() + 5, now()) is True
-    assert storage.expire("ann", "lifted", None, now()) is True
-    assert storage.expire("ann", "missing", None, now()) is False
+    storage.set(ANN, "cut", small(b""), now())
+    storage.set(ANN, "lifted", small(b""), now(), clock() + 5)
+    assert storage.expire(ANN, "cut", clock() + 5, now()) is True
+    assert storage.expire(ANN, "lifted", None, now()) is True
+    assert storage.expire(ANN, "missing", None, now()) is False
     clock.step(5)
-    assert storage.keys("ann", now()) == ["lifted"]
+    assert storage.keys(ANN, now()) == ["lifted"]
 
 
-@pytest.mark.parametrize("prefix", ["", "a"])
-def test_limit_expiry_brings_forward_what_lies_after_it_and_nothing_else(storage, clock, now, prefix) -> None:
-    storage.set("a.forever", "k", small(b""), ExpiryPolicy(None, clock).access())
-    storage.set("a.early", "k", small(b""), now())
+# Session ids
+
+
+def test_only_the_id_of_the_first_write_opens_the_values(storage, now) -> None:
+    assert [storage.get(each, "k", now()) for each in (ANN, NEW_ANN)] == [None, None]
+    storage.set(ANN, "k", small(b"v"), now())
+    for name in CALLS.keys() - ENDS:
+        with pytest.raises(SessionEnded):
+            call(storage, name, now(), NEW_ANN)
+    assert items(storage, ANN, now()) == [("k", b"v")]
+
+
+def test_the_values_of_a_user_id_need_no_session(storage, now) -> None:
+    storage.set(owner("u.ann"), "k", small(b"v"), now())
+    assert (owner("u.ann").session, items(storage, owner("u.ann"), now())) == (None, [("k", b"v")])
+
+
+def test_a_renewed_session_keeps_its_values_under_the_new_id(storage, clock, now) -> None:
+    storage.set(ANN, "stays", small(b"1"), now())
+    storage.set(ANN, "goes", large(b"22"), now(), clock() + TTL)
+    before = storage.stat(ANN, now())
     clock.step(TTL / 2)
-    for owner in ["a.late", "b.late", "a.ended"]:
-        storage.set(owner, "k", small(b""), now())
-    storage.end("a.ended", now())
-    storage.limit_expiry(prefix, START + TTL + 1)
-    late = clock() + TTL if prefix else START + TTL + 1
-    expected = {"a.forever": math.inf, "a.early": START + TTL, "a.late": START + TTL + 1, "b.late": late}
-    assert {owner: storage.expiry(owner, now()) for owner in expected} == expected
-    with pytest.raises(SessionEnded):
-        storage.get("a.ended", "k", now())
-
-
-# Ends
-
-
-def test_move_gives_everything_to_the_new_owner_under_a_new_seal(storage, clock, now) -> None:
-    storage.set("ann", "stays", small(b"1"), now())
-    storage.set("ann", "goes", large(b"22"), now(), clock() + TTL)
+    storage.renew(ANN, NEW_ANN.session, now())
+    assert items(storage, NEW_ANN, now()) == [("stays", b"1"), ("goes", b"22")]
+    assert storage.stat(NEW_ANN, now()) == before._replace(expires=clock() + TTL)
     clock.step(TTL / 2)
-    storage.move("ann", "bob", lambda key, payload: b"new seal " + payload, now())
-    assert storage.get("bob", "stays", now()) == small(b"new seal 1")
-    payload, body = storage.get("bob", "goes", now())
-    assert (payload, read((b"22", body)), storage.keys("bob", now())) == (b"new seal 22", b"22", ["stays", "goes"])
-    assert storage.expiry("bob", now()) == clock() + TTL
-    clock.step(TTL / 2)
-    assert storage.keys("bob", now()) == ["stays"]
-
-
-def test_a_move_that_fails_changes_nothing(storage, now) -> None:
-    storage.set("ann", "a", small(b"1"), now())
-    storage.set("ann", "b", small(b"2"), now())
-    with pytest.raises(ZeroDivisionError):
-        storage.move("ann", "bob", lambda key, payload: payload if key == "a" else payload * (1 // 0), now())
-    assert items(storage, "ann", now()) == [("a", b"1"), ("b", b"2")]
-    assert items(storage, "bob", now()) == []
-
-
-@pytest.mark.parametrize("name", [*READS, *WRITES, *QUESTIONS, "move"])
-@pytest.mark.parametrize("ending", ENDS)
-def test_an_ended_owner_says_so_on_every_read_and_write(storage, clock, now, ending, name) -> None:
-    storage.set("ann", "k", small(b"old"), now())
-    call(storage, ending, now())
-    clock.step(10 * TTL)
-    with pytest.raises(SessionEnded) as caught:
-        call(storage, name, now())
-    assert caught.value.ended_at == START
+    assert storage.keys(NEW_ANN, now()) == ["stays"]
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_an_owner_ends_once_whether_it_had_values_or_not(storage, clock, now, is_stored) -> None:
+@pytest.mark.parametrize("name", [*READS, *WRITES, "stat", "renew"])
+@pytest.mark.parametrize("ending", ENDS)
+def test_an_id_that_was_renewed_or_ended_is_dead_at_once(storage, clock, now, ending, name, is_stored) -> None:
     if is_stored:
-        storage.set("ann", "k", small(b"old"), now())
-    assert storage.end("ann", now()) == START
-    clock.step(1)
-    assert storage.end("ann", now()) == START
+        storage.set(ANN, "k", small(b"old"), now())
+    call(storage, ending, now())
+    for elapsed in (0, 10 * TTL):
+        clock.step(elapsed)
+        with pytest.raises(SessionEnded) as caught:
+            call(storage, name, now())
+        assert caught.value.ended_at == START
 
 
-def test_purge_removes_what_expired_or_ended_long_ago_a_few_owners_at_a_time(storage, clock, now) -> None:
-    for n in range(3):
-        storage.set(f"stale{n}", "k", small(b""), now())
-        storage.end(f"ended{n}", now())
+def test_a_session_without_values_can_be_renewed(storage, now) -> None:
+    storage.renew(ANN, NEW_ANN.session, now())
+    assert (storage.keys(NEW_ANN, now()), storage.stat(NEW_ANN, now())) == ([], Stat(None, 0, 0))
+    storage.set(NEW_ANN, "k", small(b"v"), now())
+    assert items(storage, NEW_ANN, now()) == [("k", b"v")]
+
+
+def test_a_session_can_be_renewed_again_and_again(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    ids = [owner("s.ann", f"id {n}") for n in range(3)]
+    for old, new in zip([ANN, *ids], ids, strict=False):
+        clock.step(1)
+        storage.renew(old, new.session, now())
+    assert items(storage, ids[-1], now()) == [("k", b"v")]
+    for dead in [ANN, *ids[:-1]]:
+        with pytest.raises(SessionEnded) as caught:
+            storage.get(dead, "k", now())
+        assert caught.value.ended_at == START + 3
+
+
+def test_to_renew_a_session_brings_back_no_value_that_has_expired(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"old"), now())
     clock.step(TTL)
-    storage.end("ann", now())
-    storage.set("bob", "k", small(b"v"), now())
-    storage.set("bob", "cut", small(b""), now(), clock())
-    assert [storage.purge(clock(), clock(), limit=4) for _ in range(3)] == [4, 2, 0]
-    assert [storage.has(f"ended{n}", "k", now()) for n in range(3)] == [False] * 3
-    assert items(storage, "bob", now()) == [("k", b"v")]
-    assert storage.nbytes("bob", now()) == size_of(storage, {"k": small(b"v")}, now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    assert (storage.keys(NEW_ANN, now()), storage.stat(NEW_ANN, now())) == ([], Stat(None, 0, 0))
     with pytest.raises(SessionEnded):
-        storage.get("ann", "k", now())
+        storage.get(ANN, "k", now())
+
+
+@pytest.mark.parametrize("is_maintained", [False, True])
+def test_expiry_empties_a_renewed_session_and_does_not_rename_it(storage, clock, now, is_maintained) -> None:
+    storage.set(ANN, "k", small(b"old"), now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    clock.step(TTL)
+    if is_maintained:
+        maintain(storage, clock(), START)
+    assert storage.keys(NEW_ANN, now()) == []
+    with pytest.raises(SessionEnded):
+        storage.set(ANN, "k", small(b"late"), now())
+    storage.set(NEW_ANN, "k", small(b"new"), now())
+    assert items(storage, NEW_ANN, now()) == [("k", b"new")]
+    assert expires(storage, NEW_ANN, now()) == clock() + TTL
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_session_ends_once_whether_it_had_values_or_not(storage, clock, now, is_stored) -> None:
+    if is_stored:
+        storage.set(ANN, "k", small(b"old"), now())
+    assert storage.end(ANN, now()) == START
+    clock.step(1)
+    assert storage.end(ANN, now()) == START
+    assert storage.owners("", now()) == []
+
+
+def test_to_end_an_id_that_was_renewed_changes_nothing(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    clock.step(1)
+    assert storage.end(ANN, now()) == START
+    assert items(storage, NEW_ANN, now()) == [("k", b"v")]
+    assert storage.end(NEW_ANN, now()) == START + 1
+    for each in (ANN, NEW_ANN):
+        with pytest.raises(SessionEnded) as caught:
+            storage.get(each, "k", now())
+        assert caught.value.ended_at == START + 1
+
+
+# The sessions of a user
+
+
+def test_the_sessions_of_a_user_are_theirs_alone_oldest_first(storage, clock, now) -> None:
+    for name in ("s.second", "s.first", "s.other"):  # What comes first is not decided by the names.
+        storage.set(owner(name), "k", large(b"v"), now())
+        clock.step(1)
+    sessions = [owner(name, "new id") for name in ("s.first", "s.second", "s.empty")]
+    for session in sessions:
+        storage.renew(owner(session.name), session.session, now(), USER)
+    storage.renew(owner("s.other"), digest("new id"), now(), OTHER_USER)
+    first, second, empty = sessions
+    nbytes = size_of(storage, {"k": large(b"v")}, now())
+    expires = clock() + TTL
+    assert storage.sessions(USER, now()) == [
+        SessionInfo(second, START, expires, nbytes),
+        SessionInfo(first, START + 1, expires, nbytes),
+        SessionInfo(empty, START + 3, expires, 0),
+    ]
+    assert [info.owner.name for info in storage.sessions(OTHER_USER, now())] == ["s.other"]
+    assert storage.sessions(digest("no user"), now()) == []
+
+
+def test_a_session_that_ends_or_expires_is_none_of_its_users(storage, clock, now) -> None:
+    for name in ("s.ended", "s.stale", "s.live"):
+        storage.renew(owner(name), digest("new id"), now(), USER)
+        storage.set(owner(name, "new id"), "k", small(b"v"), now())
+    storage.end(owner("s.ended", "new id"), now())
+    clock.step(TTL / 2)
+    storage.get(owner("s.live", "new id"), "k", now())
+    clock.step(TTL / 2)
+    assert [info.owner for info in storage.sessions(USER, now())] == [owner("s.live", "new id")]
+
+
+def test_a_session_stays_its_users_until_another_logs_in(storage, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    storage.renew(NEW_ANN, digest("id 2"), now())
+    assert [info.owner.session for info in storage.sessions(USER, now())] == [digest("id 2")]
+    storage.renew(owner("s.ann", "id 2"), digest("id 3"), now(), OTHER_USER)
+    assert storage.sessions(USER, now()) == []
+    assert [info.owner.session for info in storage.sessions(OTHER_USER, now())] == [digest("id 3")]
+
+
+def test_a_login_that_is_rolled_back_leaves_the_session_as_it_was(storage, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    with suppress(ZeroDivisionError), storage.transaction(ANN):
+        storage.renew(ANN, NEW_ANN.session, now(), USER)
+        assert items(storage, NEW_ANN, now()) == [("k", b"v")]
+        raise ZeroDivisionError
+    assert (items(storage, ANN, now()), storage.sessions(USER, now())) == ([("k", b"v")], [])
+
+
+# Maintenance
+
+
+def test_maintenance_removes_expired_owners_and_says_how_many(storage, clock, now) -> None:
+    for n in range(3):
+        storage.set(owner(f"s.stale{n}"), "k", large(b""), now())
+    storage.set(owner("u.stale"), "k", small(b""), now())
+    clock.step(TTL)
+    storage.set(BOB, "k", small(b"v"), now())
+    assert maintain(storage, clock(), clock()).owners == 4
+    assert list(storage.all_owners()) == ["s.bob"]
+    assert items(storage, BOB, now()) == [("k", b"v")]
+    assert maintain(storage, clock(), clock()) == Removed(0, 0)
+
+
+def test_maintenance_removes_expired_keys_and_says_how_many(storage, clock, now) -> None:
+    for each in (ANN, BOB):
+        storage.set_all(each, [("k", small(b"v")), ("other", large(b""))], now())
+        storage.set(each, "cut", large(b""), now(), clock() + 1)
+    clock.step(1)
+    assert maintain(storage, clock(), clock()) == Removed(0, 2)
+    assert items(storage, ANN, now()) == items(storage, BOB, now()) == [("k", b"v"), ("other", b"")]
+    nbytes = size_of(storage, {"k": small(b"v"), "other": large(b"")}, now())
+    assert storage.stat(BOB, now()) == Stat(START + TTL, nbytes, 2)
+
+
+def test_maintenance_comes_to_an_end_however_much_has_expired(storage, clock, now) -> None:
+    for n in range(300):
+        storage.set(owner(f"s.{n}"), "k", small(b""), now())
+    storage.set_all(ANN, [(str(n), small(b"")) for n in range(1000)], now())
+    clock.step(TTL)
+    assert maintain(storage, clock(), clock()).owners == 301
+    assert list(storage.all_owners()) == []
+
+
+@pytest.mark.parametrize("ending", ENDS)
+def test_a_dead_id_stays_dead_through_maintenance_until_it_may_be_forgotten(storage, clock, now, ending) -> None:
+    storage.set(ANN, "k", small(b"old"), now())
+    call(storage, ending, now())
+    clock.step(TTL)
+    maintain(storage, clock(), ended_before=START)
+    with pytest.raises(SessionEnded) as caught:
+        storage.set(ANN, "k", small(b"late"), now())
+    assert caught.value.ended_at == START
+    maintain(storage, clock(), ended_before=START + 1)
+    assert (list(storage.all_owners()), items(storage, ANN, now())) == ([], [])
+
+
+def test_a_session_in_use_is_remembered_however_long_ago_it_was_renewed(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    clock.step(TTL / 2)
+    maintain(storage, clock(), ended_before=clock())
+    assert items(storage, NEW_ANN, now()) == [("k", b"v")]
+    with pytest.raises(SessionEnded):
+        storage.get(ANN, "k", now())
+
+
+@pytest.mark.parametrize("prefix", ["", "a"])
+def test_an_expiry_limit_brings_forward_what_lies_after_it_and_nothing_else(storage, clock, now, prefix) -> None:
+    forever, early, late, other, ended = map(owner, ["a.forever", "a.early", "a.late", "b.late", "a.ended"])
+    storage.set(forever, "k", small(b""), ExpiryPolicy(None, clock).access())
+    storage.set(early, "k", small(b""), now())
+    clock.step(TTL / 2)
+    for each in (late, other, ended):
+        storage.set(each, "k", small(b""), now())
+    storage.end(ended, now())
+    latest = START + TTL + 1
+    maintain(storage, clock(), START, ExpiryLimit(prefix, latest))
+    expected = {forever: math.inf, early: START + TTL, late: latest, other: clock() + TTL if prefix else latest}
+    assert {each: expires(storage, each, now()) for each in expected} == expected
+    with pytest.raises(SessionEnded):
+        storage.get(ended, "k", now())
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_purge_waits_for_other_writers_only_when_told_to(storage, clock, now, thread, wait) -> None:
-    storage.set("ann", "k", small(b"old"), now())
+def test_maintenance_waits_for_other_writers_only_when_it_may(storage, clock, now, thread, wait) -> None:
+    storage.set(ANN, "k", small(b"old"), now())
     clock.step(TTL)
-    with storage.transaction("ann"):
-        storage.set("ann", "k", small(b"new"), now())
-        purging = thread.submit(storage.purge, clock(), clock(), 10, wait)
-        # A storage that locks owner by owner may pass over those who are being written to.
-        refused = not wait and isinstance(purging.exception(timeout=10), StorageBusy)
-    assert refused or purging.result(timeout=30) == 0
-    assert items(storage, "ann", now()) == [("k", b"new")]
+    with storage.transaction(ANN):
+        storage.set(ANN, "k", small(b"new"), now())
+        maintaining = thread.submit(storage.maintain, clock(), clock(), None, wait)
+        # A storage that locks owner by owner may pass over those that are being written to.
+        refused = not wait and isinstance(maintaining.exception(timeout=10), StorageBusy)
+    assert refused or maintaining.result(timeout=30) == Removed(0, 0)
+    assert items(storage, ANN, now()) == [("k", b"new")]
+
+
+def test_a_new_storage_needs_no_maintenance(storage) -> None:
+    assert storage.needs_maintenance is False
+    assert storage.maintain(START, START) == Removed()
 
 
 # Transactions
@@ -383,61 +634,107 @@ def test_purge_waits_for_other_writers_only_when_told_to(storage, clock, now, th
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("name", WRITES | ENDS)
-def test_an_exception_that_leaves_a_transaction_undoes_all_of_it(storage, now, name, error) -> None:
-    storage.set("ann", "k", large(b"old"), now())
-    with suppress(error), storage.transaction("ann"):
-        storage.set("ann", "other", large(b""), now())
+def test_an_exception_that_leaves_a_transaction_rolls_back_all_of_it(storage, now, name, error) -> None:
+    storage.set(ANN, "k", large(b"old"), now())
+    with suppress(error), storage.transaction(ANN):
+        storage.set(ANN, "other", large(b""), now())
         call(storage, name, now())
         raise error
-    assert (items(storage, "ann", now()), items(storage, "bob", now())) == ([("k", b"old")], [])
-    assert storage.nbytes("ann", now()) == size_of(storage, {"k": large(b"old")}, now())
+    assert items(storage, ANN, now()) == [("k", b"old")]
+    assert nbytes(storage, ANN, now()) == size_of(storage, {"k": large(b"old")}, now())
 
 
 @pytest.mark.parametrize("name", WRITES | ENDS)
-def test_what_a_transaction_wrote_to_other_owners_is_undone_with_it(storage, now, name) -> None:
-    storage.set("ann", "k", small(b"old"), now())
-    undone: list[str] = []
-    with suppress(ZeroDivisionError), storage.transaction("eve"):
+def test_what_a_transaction_wrote_to_other_owners_is_rolled_back_with_it(storage, now, name) -> None:
+    storage.set(ANN, "k", small(b"old"), now())
+    rolled_back: list[str] = []
+    with suppress(ZeroDivisionError), storage.transaction(EVE):
         call(storage, name, now())
-        storage.on_rollback(lambda: undone.append(name))
+        on_rollback(storage, lambda: rolled_back.append(name))
         raise ZeroDivisionError
-    assert (items(storage, "ann", now()), items(storage, "bob", now())) == ([("k", b"old")], [])
-    assert undone == [name]
+    assert items(storage, ANN, now()) == [("k", b"old")]
+    assert rolled_back == [name]
+
+
+@pytest.mark.parametrize("name", WRITES | ENDS)
+def test_what_a_transaction_wrote_is_committed_at_its_end(storage, now, name) -> None:
+    for each in (ANN, BOB):
+        storage.set(each, "k", small(b"old"), now())
+    with storage.transaction(ANN):
+        call(storage, name, now(), ANN)
+    call(storage, name, now(), BOB)
+    ann, bob = storage.dump("s.ann"), storage.dump("s.bob")
+    assert (ann.values, ann.expires, ann.renewed_at) == (bob.values, bob.expires, bob.renewed_at)
+    assert (ann.session == ANN.session) == (bob.session == BOB.session)
 
 
 def test_an_inner_transaction_and_a_call_can_fail_by_themselves(storage, now) -> None:
-    with storage.transaction("ann"):
-        storage.set("ann", "outer", small(b"1"), now())
+    with storage.transaction(ANN):
+        storage.set(ANN, "outer", small(b"1"), now())
         for inner in ["x", "y"]:
-            with suppress(ValueError), storage.transaction("ann"):
-                storage.set("ann", inner, small(b""), now())
-                with storage.transaction("ann"):
-                    storage.set("ann", "outer", small(b"2"), now())
+            with suppress(ValueError), storage.transaction(ANN):
+                storage.set(ANN, inner, small(b""), now())
+                with storage.transaction(ANN):
+                    storage.set(ANN, "outer", small(b"2"), now())
                 raise ValueError
         with pytest.raises(QuotaExceeded):
-            storage.set("ann", "large", small(b"3" * MAX_BYTES), now())
-        storage.set("ann", "last", small(b"4"), now())
-    assert items(storage, "ann", now()) == [("outer", b"1"), ("last", b"4")]
+            storage.set(ANN, "large", small(b"3" * MAX_BYTES), now())
+        storage.set(ANN, "last", small(b"4"), now())
+    assert items(storage, ANN, now()) == [("outer", b"1"), ("last", b"4")]
+
+
+def test_what_was_registered_happens_after_the_commit_or_the_rollback_that_it_was_registered_for(storage, now) -> None:
+    happened: list[str] = []
+
+    def register(name: str) -> None:
+        transaction = current_transaction(storage, Transaction)
+        assert transaction is not None
+        transaction.on_commit(lambda: happened.append(f"{name} committed"))
+        on_rollback(storage, lambda: happened.append(f"{name} rolled back"))
+
+    on_rollback(storage, lambda: happened.append("rolled back without a transaction"))
+    with storage.transaction(ANN):
+        register("outer")
+        with storage.transaction(ANN):
+            register("kept")
+        with suppress(ValueError), storage.transaction(ANN):
+            register("failed")
+            raise ValueError
+        assert happened == ["failed rolled back"]
+        storage.set(ANN, "k", small(b"v"), now())
+    assert happened == ["failed rolled back", "outer committed", "kept committed"]
+    with suppress(ValueError), storage.transaction(ANN):
+        register("last")
+        raise ValueError
+    assert happened[3:] == ["last rolled back"]
 
 
 @pytest.mark.parametrize("name", WRITES | ENDS)
-def test_others_wait_while_an_owner_is_in_a_transaction_and_give_up_at_the_timeout(
-    impatient, now, thread, name
-) -> None:
-    with impatient.transaction("ann"):
-        assert isinstance(thread.submit(call, impatient, name, now()).exception(timeout=30), StorageBusy)
-        assert items(impatient, "ann", now()) == [("k", b"old")]
-    thread.submit(call, impatient, name, now()).result(timeout=30)
+def test_others_wait_while_an_owner_is_in_a_transaction_and_give_up_at_the_timeout(hasty, now, thread, name) -> None:
+    with hasty.transaction(ANN):
+        assert isinstance(thread.submit(call, hasty, name, now()).exception(timeout=30), StorageBusy)
+        assert items(hasty, ANN, now()) == [("k", b"old")]
+    thread.submit(call, hasty, name, now()).result(timeout=30)
+
+
+@pytest.mark.parametrize("name", WRITES | ENDS)
+def test_a_transaction_takes_in_no_call_of_another_context_of_its_thread(hasty, now, name) -> None:
+    """As the coroutines of async callbacks are, which share a thread."""
+    with suppress(ZeroDivisionError), hasty.transaction(ANN):
+        with pytest.raises(StorageBusy):
+            Context().run(call, hasty, name, now())
+        raise ZeroDivisionError
+    assert items(hasty, ANN, now()) == [("k", b"old")]
 
 
 @pytest.mark.parametrize("factory", SHARED.values(), ids=SHARED, indirect=True)
-def test_a_read_that_cannot_move_the_expiry_at_once_leaves_it_to_the_next_use(impatient, clock, now, thread) -> None:
+def test_a_read_that_cannot_move_the_expiry_at_once_leaves_it_to_the_next_use(hasty, clock, now, thread) -> None:
     clock.step(TTL / 2)
-    with impatient.transaction("ann"):
-        assert thread.submit(impatient.get, "ann", "k", now()).result(timeout=30) == small(b"old")
-        assert impatient.expiry("ann", now()) == START + TTL
-    assert impatient.get("ann", "k", now()) == small(b"old")
-    assert impatient.expiry("ann", now()) == clock() + TTL
+    with hasty.transaction(ANN):
+        assert thread.submit(hasty.get, ANN, "k", now()).result(timeout=30) == small(b"old")
+        assert expires(hasty, ANN, now()) == START + TTL
+    assert hasty.get(ANN, "k", now()) == small(b"old")
+    assert expires(hasty, ANN, now()) == clock() + TTL
 
 
 # All of an owner
@@ -445,24 +742,44 @@ def test_a_read_that_cannot_move_the_expiry_at_once_leaves_it_to_the_next_use(im
 
 def test_what_is_dumped_and_loaded_is_the_same_elsewhere(factory, storage, tmp_path, clock, now) -> None:
     elsewhere = factory(tmp_path / "elsewhere", max_bytes=10)
-    storage.set("ann", "z", large(b"1" * 100), now(), clock() + 5)
-    storage.set("ann", "a", small(b"2"), now())
-    storage.end("bob", now())
-    storage.set("eve", "k", small(b""), ExpiryPolicy(None, clock).access())
-    assert sorted(storage.everyone()) == ["ann", "bob", "eve"]
-    elsewhere.set("ann", "before", small(b""), now())
-    for owner in storage.everyone():
-        elsewhere.load(owner, storage.dump(owner))
-    assert items(elsewhere, "ann", now()) == [("z", b"1" * 100), ("a", b"2")]
-    assert elsewhere.nbytes("ann", now()) == storage.nbytes("ann", now())
-    assert (elsewhere.expiry("ann", now()), elsewhere.expiry("eve", now())) == (clock() + TTL, math.inf)
-    with pytest.raises(SessionEnded) as caught:
-        elsewhere.get("bob", "k", now())
-    assert caught.value.ended_at == START
-    clock.step(5)
-    assert elsewhere.keys("ann", now()) == ["a"]
-    assert (elsewhere.dump("nobody"), list(elsewhere.problems())) == (None, [])
+    storage.set(ANN, "z", large(b"1" * 100), now(), clock() + 5)
+    storage.set(ANN, "a", small(b"2"), now())
+    clock.step(1)
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    storage.end(BOB, now())
+    storage.set(owner("u.eve"), "k", small(b""), ExpiryPolicy(None, clock).access())
+    assert sorted(storage.all_owners()) == ["s.ann", "s.bob", "u.eve"]
+    elsewhere.set(ANN, "before", small(b""), now())
+    for name in storage.all_owners():
+        elsewhere.load(name, storage.dump(name))
+        there, here = elsewhere.dump(name), storage.dump(name)
+        assert there._replace(values=[]) == here._replace(values=[])
+    assert items(elsewhere, NEW_ANN, now()) == [("z", b"1" * 100), ("a", b"2")]
+    assert elsewhere.stat(NEW_ANN, now()) == storage.stat(NEW_ANN, now())
+    assert elsewhere.sessions(USER, now()) == storage.sessions(USER, now())
+    assert expires(elsewhere, owner("u.eve"), now()) == math.inf
+    for dead in (ANN, BOB):
+        with pytest.raises(SessionEnded) as caught:
+            elsewhere.get(dead, "k", now())
+        assert caught.value.ended_at == START + 1
+    clock.step(4)
+    assert elsewhere.keys(NEW_ANN, now()) == ["a"]
+    assert (elsewhere.dump("s.none"), list(elsewhere.problems())) == (None, [])
     elsewhere.close()
+
+
+def test_a_dump_tells_which_id_opens_an_owner_and_whose_session_it_is(storage, clock, now) -> None:
+    storage.set(ANN, "k", large(b"v"), now(), clock() + 5)
+    storage.end(BOB, now())
+    storage.set(owner("u.eve"), "k", small(b""), now())
+    clock.step(1)
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    ann, bob, eve = (storage.dump(name) for name in ("s.ann", "s.bob", "u.eve"))
+    assert (ann.expires, ann.session, ann.renewed_at) == (clock() + TTL, NEW_ANN.session, START + 1)
+    assert (ann.user, ann.created_at, ann.damaged) == (USER, START, ())
+    assert [(key, read(stored), at) for key, stored, at in ann.values] == [("k", b"v", START + 5)]
+    assert (bob.session, bob.renewed_at, bob.values) == (ENDED, START, [])
+    assert (eve.session, eve.renewed_at, eve.user) == (None, None, None)
 
 
 # Threads, processes, and the end
@@ -471,11 +788,11 @@ def test_what_is_dumped_and_loaded_is_the_same_elsewhere(factory, storage, tmp_p
 def add_ones(storage: Storage, now: Now, name: str, gate: Callable[[], object] = int) -> None:
     gate()
     for _ in range(25):
-        with storage.transaction("ann"):
-            stored = storage.get("ann", "n", now())
+        with storage.transaction(ANN):
+            stored = storage.get(ANN, "n", now())
             n = b"%d" % (1 + int(read(stored) if stored else 0))
-            storage.set("ann", "n", small(n), now())
-            storage.set("ann", name, large(n), now())
+            storage.set(ANN, "n", small(n), now())
+            storage.set(ANN, name, large(n), now())
 
 
 def add_ones_elsewhere(backend: str, folder: Path, name: str) -> None:
@@ -490,11 +807,11 @@ def test_threads_lose_nothing_of_each_other_and_items_are_of_one_point_in_time(s
         futures = [pool.submit(add_ones, storage, now, f"t{n}", gate.wait) for n in range(8)]
         gate.wait()
         while not all(future.done() for future in futures):
-            seen = dict(items(storage, "ann", now()))
+            seen = dict(items(storage, ANN, now()))
             assert not seen or seen.pop("n") == max(seen.values(), key=int)
         assert [future.result() for future in futures] == [None] * 8
-    assert storage.get("ann", "n", now()) == small(b"200")
-    assert sorted(storage.keys("ann", now())) == ["n", *(f"t{n}" for n in range(8))]
+    assert storage.get(ANN, "n", now()) == small(b"200")
+    assert sorted(storage.keys(ANN, now())) == ["n", *(f"t{n}" for n in range(8))]
 
 
 @pytest.mark.parametrize("backend", SHARED)
@@ -505,8 +822,19 @@ def test_processes_lose_nothing_of_each_other_before_and_after_a_fork(backend, t
     children += [Child("fork", add_ones, storage, now, name) for name in ("forked", "forked too")]
     add_ones(storage, now, "after")
     assert [child.outcome() for child in children] == [None] * 3
-    assert storage.get("ann", "n", now()) == small(b"125")
-    assert set(storage.keys("ann", now())) == {"n", "before", "after", "spawned", "forked", "forked too"}
+    assert storage.get(ANN, "n", now()) == small(b"125")
+    assert set(storage.keys(ANN, now())) == {"n", "before", "after", "spawned", "forked", "forked too"}
+    storage.close()
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite_in_memory"])
+def test_what_lies_in_the_memory_of_a_process_is_closed_to_its_forks(backend, tmp_path, now) -> None:
+    storage = BACKENDS[backend](tmp_path)
+    storage.set(ANN, "k", small(b"v"), now())
+    outcome = Child("fork", storage.get, ANN, "k", now()).outcome()
+    assert isinstance(outcome, StorageClosed)
+    assert "use a file" in str(outcome)
+    assert storage.get(ANN, "k", now()) == small(b"v")
     storage.close()
 
 
@@ -516,19 +844,27 @@ def test_a_closed_storage_says_so_and_can_be_closed_again(storage, now, name) ->
     storage.close()
     with pytest.raises(StorageClosed):
         call(storage, name, now())
-    with pytest.raises(StorageClosed):
-        storage.purge(START, START, 10)
-    with pytest.raises(StorageClosed):
-        storage.limit_expiry("a", START)
-    with pytest.raises(StorageClosed), storage.transaction("ann"):
-        pass
 
 
-def test_to_close_amid_a_transaction_of_another_thread_is_no_more_than_a_storage_error(storage, now, thread) -> None:
-    with suppress(StorageError), storage.transaction("ann"):
-        storage.set("ann", "k", small(b""), now())
+def test_all_else_of_a_closed_storage_says_so_too(storage, now) -> None:
+    storage.close()
+    for each in (
+        lambda: storage.owners("", now()),
+        lambda: storage.sessions(USER, now()),
+        lambda: storage.maintain(START, START, wait=True),
+        lambda: storage.transaction(ANN).__enter__(),
+        lambda: list(storage.all_owners()),
+        lambda: storage.dump("s.ann"),
+    ):
+        with pytest.raises(StorageClosed):
+            each()
+
+
+def test_to_close_during_a_transaction_of_another_thread_is_no_more_than_a_storage_error(storage, now, thread) -> None:
+    with suppress(StorageError), storage.transaction(ANN):
+        storage.set(ANN, "k", small(b""), now())
         thread.submit(storage.close).result(timeout=30)
         with suppress(StorageError):
-            storage.set("ann", "k", small(b""), now())
+            storage.set(ANN, "k", small(b""), now())
     with pytest.raises(StorageClosed):
-        storage.get("ann", "k", now())
+        storage.get(ANN, "k", now())

@@ -1,4 +1,8 @@
-"""What a visitor can cost is bounded: nothing without a write, limits for what is written, nothing to the others."""
+"""What a visitor can cost is bounded: nothing without a write, limits for what is written, nothing to the others.
+
+Promises: docs/security.md, "Denial of service". Django's sessions broke the first of them twice: requests with unique
+keys, and each anonymous logout, left an empty row (CVE-2015-5143, CVE-2015-5963).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Faults in the middle of things leave nothing half-written, and are errors of the package's own."""
+"""Faults in the middle of things leave nothing half-written, and are errors of the package's own.
+
+Promises: docs/reliability.md, "All or nothing" and "Damage stays small".
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
+import sqlite_file
+from faults import fork_and_exit
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, StorageFull, UserStore, UserStoreError, UserStoreMiddleware
-from flask_dash_store.storage.block import current_block
 from flask_dash_store.storage.sqlite.pool import Pool
-from flask_dash_store.storage.sqlite.transaction import Transaction
 
 LARGE = 200_000
 
@@ -32,18 +36,19 @@ def store(tmp_path: Path) -> UserStore:
     return store
 
 
-def limit_pages(store: UserStore, pages: int) -> None:
+def limit_pages(connections: list[apsw.Connection], pages: int) -> None:
     """Let the database grow by so many pages and no more, as on a disk that is nearly full."""
-    transaction = current_block(store._storage._database._pool, Transaction)
-    (count,) = transaction.execute("PRAGMA page_count")[0]
-    transaction.execute(f"PRAGMA max_page_count = {count + pages}")
+    (writing,) = (connection for connection in connections if connection.in_transaction)
+    writing.execute(f"PRAGMA max_page_count = {writing.pragma('page_count') + pages}").fetchall()
 
 
-def test_a_full_disk_inside_a_block_undoes_all_of_it_even_when_the_block_goes_on(store: UserStore) -> None:
+def test_a_full_disk_inside_a_block_undoes_all_of_it_even_when_the_block_goes_on(
+    connections: list[apsw.Connection], store: UserStore
+) -> None:
     def go_on() -> None:
         with store.transaction():
             store["first"] = 1
-            limit_pages(store, 3)
+            limit_pages(connections, 3)
             with pytest.raises(StorageFull):
                 store["second"] = os.urandom(100_000)
             with pytest.raises(StorageError, match="undone"):
@@ -78,9 +83,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_row_costs_its_key_alone_and_can_be_replaced(store: UserStore, damage: str) -> None:
+def test_a_damaged_row_costs_its_key_alone_and_can_be_replaced(store: UserStore, tmp_path: Path, damage: str) -> None:
     store["bad"] = 1
-    store._storage._database.change(DAMAGES[damage], ())
+    sqlite_file.execute(tmp_path / "store.sqlite", DAMAGES[damage])
     assert store["base"] == 0
     if "count" not in damage:
         with pytest.raises(UserStoreError):
@@ -92,10 +97,11 @@ def test_a_damaged_row_costs_its_key_alone_and_can_be_replaced(store: UserStore,
     assert store.copy() == {"base": 0}
 
 
-def test_a_key_that_is_no_text_is_an_error_of_our_own(store: UserStore) -> None:
+def test_a_key_that_is_no_text_is_an_error_of_our_own(store: UserStore, tmp_path: Path) -> None:
     store["bad"] = 1
-    store._storage._database.change(
-        "UPDATE \"values\" SET key = CAST(x'752e736f6d656f6e652fff' AS TEXT) WHERE key LIKE '%/bad'", ()
+    sqlite_file.execute(
+        tmp_path / "store.sqlite",
+        "UPDATE \"values\" SET key = CAST(x'752e736f6d656f6e652fff' AS TEXT) WHERE key LIKE '%/bad'",
     )
     with pytest.raises(StorageError):
         list(store)
@@ -104,7 +110,7 @@ def test_a_key_that_is_no_text_is_an_error_of_our_own(store: UserStore) -> None:
 
 def test_a_checkpoint_waits_for_no_block_longer_than_the_timeout(tmp_path: Path) -> None:
     store = open_store(tmp_path, timeout=0.2)
-    pool = store._storage._database._pool
+    pool = store._storage._database._pool  # noqa: SLF001
     is_inside, may_leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -115,7 +121,7 @@ def test_a_checkpoint_waits_for_no_block_longer_than_the_timeout(tmp_path: Path)
     thread = threading.Thread(target=hold)
     thread.start()
     assert is_inside.wait(30)
-    pool._wal_pages = 10**9
+    pool._wal_pages = 10**9  # noqa: SLF001
     pool.checkpoint_if_due()  # It returns while the block is still open.
     with pytest.raises(StorageBusy):
         store["key"] = 1
@@ -150,10 +156,3 @@ def test_a_fork_that_is_interrupted_while_it_waits_does_not_stop_the_next(tmp_pa
     fork_and_exit()
     store["key"] = 1
     assert store["key"] == 1
-
-
-def fork_and_exit() -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)

@@ -1,4 +1,8 @@
-"""Workers that start at once, where nothing was stored before, all find the storage ready."""
+"""Workers that start at once, where nothing was stored before, all find the storage ready.
+
+While the journal mode changes to WAL, SQLite reports a locked database without calling the busy handler, so no timeout
+helps workers that start together.
+"""
 
 from __future__ import annotations
 

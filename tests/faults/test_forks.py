@@ -2,6 +2,9 @@
 
 Forks beside and inside transactions are in test_sqlite.py and test_concurrency.py, ``gunicorn --preload`` is in
 test_gunicorn.py and test_kill.py.
+
+Promises: docs/reliability.md, "All or nothing". What a fork must not do with an open database:
+https://www.sqlite.org/howtocorrupt.html, section 2.6.
 """
 
 from __future__ import annotations

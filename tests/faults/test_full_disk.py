@@ -1,6 +1,9 @@
 """On a full disk a write is an error of the request that makes it; reading and logging out work, and all of it passes.
 
 The disk is a small one that is filled, or a limit on the size of the server's files.
+
+Promises: docs/reliability.md, "Each call in its time, and each error where it belongs". SQLite needs space to delete,
+too: without a reserve, logging out would fail on a full disk.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The hosts are two gunicorns with folders of their own. Where the machine allows it each is in a network of its own, in
 which there is nothing; the server is reached by a Unix socket, and so is each gunicorn.
+
+Promises: docs/scaling.md, "Several app hosts".
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """A power loss leaves a consistent database and values that are whole or absent; with FULL, all that was acknowledged.
 
 It is a model: see power_loss.py. What a real load has asked the file system for is cut off at any point.
+
+Promises: docs/reliability.md, "Acknowledged means stored" and "Power loss". That applications get the order of their
+syncs wrong where no test loses power: https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from typing import NamedTuple
 import power_load
 import pytest
 import soak
+import sqlite_file
 from clocks import HandClock
 from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
 from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage.sqlite import schema
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from flask_dash_store.trace import Trace
 from flask_dash_store.user_store import UserStore
@@ -79,6 +82,7 @@ class Survivor:
 
     def __init__(self, folder: Path, synchronous: str) -> None:
         self.clock = HandClock(time.time())
+        self._database = folder / "store.sqlite"
         self._bodies = folder / "store.sqlite.buffers"
         self._middleware, self._extension = power_load.install(folder, synchronous=synchronous, clock=self.clock)
         self._storage = self._extension.storage
@@ -87,7 +91,7 @@ class Survivor:
         ended, found = 0, {"s": {}, "u": {}}
         for owner in self._storage.everyone():
             if self._storage.dump(owner).ended_at is None:
-                found[owner[0]] |= UserStore(self._extension._backend, owner, Trace()).copy()
+                found[owner[0]] |= UserStore(self._extension._backend, owner, Trace()).copy()  # noqa: SLF001
             else:
                 ended += 1
         return found["s"], found["u"], ended
@@ -100,8 +104,7 @@ class Survivor:
         assert store["key"] == LARGE
         self.clock.step(2 * ORPHAN_AGE)
         self._middleware.purge()
-        named = {file for (file,) in self._storage._database.select(schema.NAMED_FILES)}
-        assert {file.name for file in self._bodies.iterdir()} == named
+        assert {file.name for file in self._bodies.iterdir()} == sqlite_file.named_files(self._database)
         self._storage.close()
 
 

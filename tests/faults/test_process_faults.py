@@ -1,6 +1,9 @@
 """Faults of one process's own: its disk answers with errors, or it may open no more files.
 
 Each runs in a process of its own, for it would hit the tests too.
+
+Promises: docs/reliability.md, "Acknowledged means stored". What databases make of a failed fsync, SQLite among them:
+https://www.usenix.org/conference/atc20/presentation/rebello.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from typing import Any
 
 import apsw
 import pytest
+import sqlite_file
 from backends import Child
-from faults import bound_by_modes, closed
+from faults import bound_by_modes, closed, fork_and_exit
 from flask import Flask
 
-from flask_dash_store import StorageError, UserStore, UserStoreMiddleware
+from flask_dash_store import DashDatabase, StorageError, UserStoreMiddleware
 
+SECRET = "k" * 32
 LARGE = "x" * 200_000
 
 failing: set[str] = set()
@@ -30,7 +35,7 @@ failing: set[str] = set()
 
 def open_stores(database: Path, **options: Any) -> UserStoreMiddleware:
     app = Flask("faults")
-    app.secret_key = "k" * 32
+    app.secret_key = SECRET
     return UserStoreMiddleware(app, url=f"sqlite:///{database}", **options)
 
 
@@ -38,9 +43,9 @@ def open_stores(database: Path, **options: Any) -> UserStoreMiddleware:
 def database(tmp_path: Path) -> Path:
     """The database of a store where somebody has left small and large values."""
     database = tmp_path / "store.sqlite"
-    store = open_stores(database).for_user("ann")
-    store.update(small=1, large=LARGE)
-    store._storage.close()
+    with DashDatabase(database, secret_key=SECRET) as stores:
+        stores.store_user_value("ann", "small", 1)
+        stores.store_user_value("ann", "large", LARGE)
     return database
 
 
@@ -72,13 +77,14 @@ class UnreliableDisk(apsw.VFS):
         return UnreliableFile("unix", name, flags)
 
 
-def try_all(store: UserStore, n: int, fault: set[str]) -> tuple[dict[str, Any], set[str]]:
+def try_all(stores: UserStoreMiddleware, n: int, fault: set[str]) -> tuple[dict[str, Any], set[str]]:
     """What was acknowledged of some writes, and which calls failed with the package's own error."""
+    store = stores.for_user("ann")
     acknowledged: dict[str, Any] = {}
     failed: set[str] = set()
 
     def attempt(name: str, call: Callable[[], Any], values: dict[str, Any]) -> None:
-        store._storage._database._pool._close_idle()  # So that nothing is answered from memory.
+        fork_and_exit()  # Now nothing is answered from the memory of a connection.
         failing.update(fault)
         try:
             call()
@@ -90,7 +96,7 @@ def try_all(store: UserStore, n: int, fault: set[str]) -> tuple[dict[str, Any], 
     for name, values in {"small": {"small": n, "more": "y" * 50_000}, "large": {"large": f"{n}{LARGE}"}}.items():
         attempt(name, partial(store.update, values), values)
     attempt("read", store.copy, {})
-    attempt("purge", lambda: store._storage.purge(0, 0, 10, wait=True), {})
+    attempt("purge", stores.purge, {})
     return acknowledged, failed
 
 
@@ -99,14 +105,14 @@ def on_an_unreliable_disk(database: Path, method: str) -> set[str]:
     stores = open_stores(database, synchronous="FULL")
     store = stores.for_user("ann")
     expected = store.copy()
-    acknowledged, failed = try_all(store, 5, {method})
+    acknowledged, failed = try_all(stores, 5, {method})
     expected |= acknowledged
     assert store.copy() == expected
-    acknowledged, failed_later = try_all(store, 6, set())
+    acknowledged, failed_later = try_all(stores, 6, set())
     assert not failed_later
     assert store.copy() == expected | acknowledged
-    assert list(store._storage.problems()) == []
-    store._storage.close()
+    assert sqlite_file.problems(database) == []
+    fork_and_exit()  # Now no connection needs the disk.
     disk.unregister()
     return failed
 
@@ -148,7 +154,7 @@ def without_descriptors(database: Path) -> None:
         with pytest.raises(StorageError):
             store["other"] = LARGE
         store["small"] = 2  # There is a connection for this.
-        store._storage._database._pool._close_idle()
+        fork_and_exit()  # Now there is none.
         with pytest.raises(StorageError):
             store["small"]
         with pytest.raises(StorageError):
@@ -209,4 +215,4 @@ def test_a_truncated_wal_loses_the_last_writes_and_nothing_else(database: Path, 
     assert stored == [f"key{n}" for n in range(len(stored))]
     assert (part == 0) == (stored == [])
     assert stores.for_user("ann").copy() == {"small": 1, "large": LARGE}
-    assert list(stores._extension().storage.problems()) == []
+    assert sqlite_file.problems(database) == []

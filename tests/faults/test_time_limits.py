@@ -1,6 +1,9 @@
 """Idle and lifetime limits hold when a session is used, not when it is purged, and the clock may step by a day.
 
 Nothing is purged here, and cookies are sent raw, as they were given, whatever a browser was told of their age.
+
+Promises: docs/security.md, "The limits of time"; OWASP ASVS 5.0, 7.3.1 and 7.3.2. A limit that only Max-Age keeps is no
+limit for a cookie that was stolen (CWE-613).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""No cache that people share is ever given one visitor's page, or cookie, for another."""
+"""No cache that people share is ever given one visitor's page, or cookie, for another.
+
+Promises: docs/security.md, "Caches". Flask sent no ``Vary: Cookie`` with a session that was refreshed (CVE-2023-30861),
+nor when a view did no more than ``key in session`` (CVE-2026-27205).
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 nginx stands in front of gunicorn with a cache for everything. It has three manners: ``honest`` keeps to what responses
 say; ``cookies`` keeps responses with Set-Cookie too, which is half of Flask's CVE-2023-30861; ``hours`` keeps each
 response for an hour, whatever Cache-Control says. All of them heed Vary: one that heeds nothing can be told nothing.
+
+Promises: docs/security.md, "Caches".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The cookie is the app's own and nobody else can make one: whatever else a browser sends is a new visitor."""
+"""The cookie is the app's own and nobody else can make one: whatever else a browser sends is a new visitor.
+
+Promises: docs/security.md, "The cookie". Flask signed with a fallback key instead of the current one (CVE-2025-47278).
+"""
 
 from __future__ import annotations
 

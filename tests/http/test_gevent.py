@@ -1,6 +1,8 @@
 """gunicorn's gevent workers: greenlets instead of threads, and all promises hold.
 
 eventlet's worker is gone from gunicorn (https://docs.gunicorn.org/en/stable/news.html).
+
+Promises: docs/reliability.md, "Where it runs".
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The main promises over plain HTTP on each backend, against a real gunicorn of two workers with four threads each."""
+"""The main promises over plain HTTP on each backend, against a real gunicorn of two workers with four threads each.
+
+Promises: docs/reliability.md, "Acknowledged means stored"; docs/security.md, "The end of a session". Stores that read
+and write a session whole lose parallel writes: https://github.com/pallets-eco/flask-session/issues/71.
+"""
 
 from __future__ import annotations
 

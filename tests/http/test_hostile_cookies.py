@@ -1,4 +1,8 @@
-"""Whoever sends anything but an authentic cookie to a running app is a new visitor, answered as any other."""
+"""Whoever sends anything but an authentic cookie to a running app is a new visitor, answered as any other.
+
+Promises: docs/security.md, "The cookie"; OWASP ASVS 5.0, 7.2.1 and 7.2.2. rack-session took forged cookies, by a
+fallback for those that it could not decrypt (CVE-2026-39324).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nothing that is logged, raised or shown by repr() tells a session id or a stored value."""
+"""Nothing that is logged, raised or shown by repr() tells a session id or a stored value.
+
+Promises: docs/security.md, "Logs".
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """A request in flight while its session ends brings nothing back (CVE-2025-46336), in whichever worker it is.
 
 The slow request waits in its view until the test has logged out beside it.
+
+Promises: docs/security.md, "The end of a session".
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
+import sqlite_file
 from clocks import HandClock
+from faults import fork_and_exit
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
@@ -30,10 +31,7 @@ class Site:
         return result.exit_code, result.output.splitlines()
 
     def execute(self, sql: str) -> None:
-        # The same library as the package's, so that closing it drops no locks.
-        connection = apsw.Connection(str(self.database))
-        connection.execute(sql).fetchall()
-        connection.close()
+        sqlite_file.execute(self.database, sql)
 
     def bodies(self) -> list[Path]:
         directory = Path(f"{self.database}.buffers")
@@ -80,7 +78,7 @@ def damage_a_page(site: Site) -> None:
     with site.database.open("r+b") as file:
         file.seek(content.index(b"ann 7" * 100) // 4096 * 4096)
         file.write(os.urandom(4096))
-    site.stores._extension().storage._database._pool._close_idle()
+    fork_and_exit()  # Now no connection has the page in its memory.
 
 
 DAMAGES: dict[Callable[[Site], None], str] = {

@@ -1,4 +1,8 @@
-"""regenerate() and destroy() end a session at once and for good: nothing that is late brings it back."""
+"""regenerate() and destroy() end a session at once and for good: nothing that is late brings it back.
+
+Promises: docs/security.md, "The end of a session". rack-session brought ended sessions back (CVE-2025-46336); an id
+that a login does not change lets in the attacker who planted it (session fixation, CWE-384).
+"""
 
 from __future__ import annotations
 

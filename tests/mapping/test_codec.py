@@ -1,4 +1,7 @@
-"""Nothing is unpickled that this app did not write, for this owner and under this key; and json never meets pickle."""
+"""Nothing is unpickled that this app did not write, for this owner and under this key; and json never meets pickle.
+
+Promises: docs/security.md, "At rest". Unpickling what others can write runs their code (CWE-502).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import apsw
 import pytest
 from flask import Flask
 from hypothesis import given, settings
@@ -17,7 +21,7 @@ from hypothesis import strategies as st
 
 from flask_dash_store import TamperedValue, UnreadableValue, UnstorableValue, UserStore, UserStoreMiddleware
 from flask_dash_store.codec import MAC_BYTES, JsonCodec, PickleCodec
-from flask_dash_store.owner import new_session_id
+from flask_dash_store.owner import new_session_id, session_owner
 
 SECRET, OLD_SECRET = b"s" * 32, b"o" * 32
 CODECS = pytest.mark.parametrize("codec", [PickleCodec([SECRET]), JsonCodec([SECRET])], ids=["pickle", "json"])
@@ -53,9 +57,14 @@ def open_store(codec: str = "pickle", secret: bytes = SECRET, url: str = "sqlite
     return UserStoreMiddleware(app, url=url, codec=codec).open(new_session_id())
 
 
-def plant(store: UserStore, key: str, payload: Any) -> None:
-    """Write to the data file as somebody can who has no secret."""
-    store._storage.values[f"{store._owner}/{key}"] = payload
+@pytest.fixture
+def plant(connections: list[apsw.Connection]) -> Callable[[str, Any], None]:
+    """Changes what is stored under a key, as an attacker can who has the data but no secret."""
+
+    def plant(key: str, payload: Any) -> None:
+        connections[-1].execute('UPDATE "values" SET value = ? WHERE key LIKE ?', (payload, f"%/{key}"))
+
+    return plant
 
 
 @settings(deadline=None)
@@ -102,13 +111,13 @@ def test_what_one_codec_wrote_the_other_refuses(writer, reader) -> None:
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("seal", [b"", bytes(MAC_BYTES), None])
-def test_a_planted_pickle_never_runs(tmp_path, seal, read) -> None:
+def test_a_planted_pickle_never_runs(plant, tmp_path, seal, read) -> None:
     store, touched = open_store(), tmp_path / "touched"
-    planted, _ = PickleCodec([OLD_SECRET]).encode(store._owner, "k", Touch(touched))
+    planted, _ = PickleCodec([OLD_SECRET]).encode(session_owner(store.session_id), "k", Touch(touched))
     if seal is not None:
         planted = pickle.dumps(Touch(touched)) + seal
     store["k"] = 1
-    plant(store, "k", planted)
+    plant("k", planted)
     with pytest.raises(TamperedValue, match="'k'"):
         READS[read](store)
     assert not touched.exists()
@@ -118,10 +127,10 @@ def test_a_planted_pickle_never_runs(tmp_path, seal, read) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\0", "text", 1, 1.5])
 @pytest.mark.parametrize("codec", ["pickle", "json"])
-def test_a_damaged_row_costs_its_own_key_alone(codec, payload) -> None:
+def test_a_damaged_row_costs_its_own_key_alone(plant, codec, payload) -> None:
     store = open_store(codec)
     store.update(k=1, other=2)
-    plant(store, "k", payload)
+    plant("k", payload)
     with pytest.raises(TamperedValue):
         store["k"]
     store.regenerate()
@@ -219,11 +228,11 @@ def test_json_refuses_what_it_cannot_say_and_leaves_what_was_stored(no_pickle, v
     assert store["k"] == "old"
 
 
-def test_json_refuses_a_pickled_row_without_unpickling_it(request, tmp_path) -> None:
+def test_json_refuses_a_pickled_row_without_unpickling_it(plant, request, tmp_path) -> None:
     store, touched = open_store("json"), tmp_path / "touched"
     store["k"] = 1
-    pickled, _ = PickleCodec([SECRET]).encode(store._owner, "k", Touch(touched))
-    plant(store, "k", pickled)
+    pickled, _ = PickleCodec([SECRET]).encode(session_owner(store.session_id), "k", Touch(touched))
+    plant("k", pickled)
     request.getfixturevalue("no_pickle")
     with pytest.raises(TamperedValue):
         store["k"]

@@ -1,4 +1,7 @@
-"""Nothing is lost and nothing is seen half, whatever threads, coroutines and processes do to one store at once."""
+"""Nothing is lost and nothing is seen half, whatever threads, coroutines and processes do to one store at once.
+
+Promises: docs/reliability.md, "Acknowledged means stored" and "All or nothing".
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 from backends import SHARED, Child, small
 from clocks import HandClock
+from faults import fork_and_exit
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, UserStore, UserStoreMiddleware
@@ -259,7 +263,7 @@ def test_a_fork_while_another_thread_is_in_a_transaction_can_write_and_what_it_w
     assert is_inside.wait(60)
     child = Child("fork", write_after, is_closed, store, "child")
     thread.join()
-    store._storage.close()
+    fork_and_exit()  # Now this process has no connection.
     is_closed.set()
     assert child.outcome() is None
     assert dict(open_store(path)) == {"key": 1999, "child": "child"}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlite_file
 from backends import Child
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -163,8 +164,10 @@ def test_any_two_ids_are_two_users_and_any_text_is_a_key(users, keys) -> None:
         assert [db.get_user_value(other, key) for key in keys] == [f"of the other: {key}" for key in keys]
 
 
-def test_listing_touches_the_keys_of_its_user_alone(db) -> None:
-    plan = db._storage._database.select(f"EXPLAIN QUERY PLAN {schema.KEYS}", {"owner": "u.ann", "now": 0})
+def test_listing_touches_the_keys_of_its_user_alone(tmp_path) -> None:
+    DashDatabase(tmp_path / "values.sqlite").close()
+    query = f"EXPLAIN QUERY PLAN {schema.KEYS}"
+    plan = sqlite_file.execute(tmp_path / "values.sqlite", query, {"owner": "u.ann", "now": 0})
     assert [step for *_, step in plan if step.startswith("SCAN")] == []
 
 
@@ -200,12 +203,12 @@ def test_a_value_can_have_a_ttl_of_its_own_and_without_any_it_stays(db, clock) -
     assert db.get_user_value("ann", "stays") == 1
 
 
-def test_what_has_expired_is_removed_while_the_database_is_used(clock) -> None:
-    with DashDatabase(clock=clock, ttl=10) as db:
+def test_what_has_expired_is_removed_while_the_database_is_used(tmp_path, clock) -> None:
+    with DashDatabase(tmp_path / "values.sqlite", clock=clock, ttl=10) as db:
         db.store_user_value("ann", "k", 1)
         clock.step(3600)
         db.store_user_value("bob", "k", 1)
-        assert list(db._storage.values) == ["u.bob/k"]
+        assert sqlite_file.execute(tmp_path / "values.sqlite", 'SELECT key FROM "values"') == [("u.bob/k",)]
 
 
 def test_a_ttl_that_is_no_duration_is_refused(db) -> None:
@@ -229,7 +232,7 @@ def test_a_path_keeps_the_values(tmp_path, kind) -> None:
 
 def test_none_keeps_the_values_in_a_file_until_it_is_closed() -> None:
     with DashDatabase(None) as db:
-        path = Path(db._storage.filename)
+        path = Path(repr(db).split('"')[1])
         db.store_user_value("ann", "k", 1)
         assert (db.get_user_value("ann", "k"), path.exists()) == (1, True)
     assert not path.parent.exists()
@@ -256,18 +259,19 @@ def test_a_closed_database_says_so(call) -> None:
 
 @pytest.mark.parametrize("secret", ["s" * 32, b"s" * 32])
 def test_a_secret_key_keeps_planted_pickles_from_running(tmp_path, secret) -> None:
-    touched = tmp_path / "touched"
+    touched, path = tmp_path / "touched", tmp_path / "values.sqlite"
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (touched,)
 
-    with DashDatabase(secret_key=secret) as db:
+    with DashDatabase(path, secret_key=secret) as db:
         db.store_user_value("ann", "k", 1)
         db.store_user_value("bob", "k", 2)
+        [(of_bob,)] = sqlite_file.execute(path, "SELECT value FROM \"values\" WHERE key = 'u.bob/k'")
         assert (db.get_user_value("ann", "k"), db.get_user_value("bob", "k")) == (1, 2)
-        for planted in (pickle.dumps(Touch()), pickle.dumps(Touch()) + bytes(32), db._storage.values["u.bob/k"]):
-            db._storage.values["u.ann/k"] = planted
+        for planted in (pickle.dumps(Touch()), pickle.dumps(Touch()) + bytes(32), of_bob):
+            sqlite_file.execute(path, "UPDATE \"values\" SET value = ? WHERE key = 'u.ann/k'", (planted,))
             with pytest.raises(TamperedValue):
                 db.get_user_value("ann", "k")
     assert not touched.exists()

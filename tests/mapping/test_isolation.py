@@ -2,6 +2,9 @@
 
 Each client writes its own tag again and again, and everything that it is answered must be its own. SOAK=1 lets each of
 the 50 clients send 1000 requests to each server instead of a few.
+
+Promise: docs/security.md, "Isolation". redis-py handed answers to the next caller of a connection after a command was
+cancelled (CVE-2023-28858, CVE-2023-28859).
 """
 
 from __future__ import annotations

@@ -33,13 +33,28 @@ from flask_dash_store.owner import user_owner
 from flask_dash_store.storage.base import Storage
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.postgresql.connection import MAX_VALUE_BYTES
+from flask_dash_store.storage.postgresql.connection import Connection as PostgresqlConnection
 
 TTL = 1000.0
 MOMENT = ExpiryPolicy(TTL, HandClock()).access()
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Storage]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[psycopg.Connection[Any]]:
+    """The connections to PostgreSQL that the storage opens."""
+    connections: list[psycopg.Connection[Any]] = []
+    open_connection = PostgresqlConnection.open
+
+    def open_and_note(*args: Any) -> PostgresqlConnection:
+        connections.append(open_connection(*args))
+        return connections[-1]
+
+    monkeypatch.setattr(PostgresqlConnection, "open", open_and_note)
+    return connections
+
+
+@pytest.fixture
+def storage(opened: list[psycopg.Connection[Any]], tmp_path: Path) -> Iterator[Storage]:
     storage = postgresql(tmp_path, timeout=30)
     yield storage
     storage.close()
@@ -49,9 +64,9 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 @contextmanager
-def traced(storage: PostgresqlStorage, file: Path) -> Iterator[list[str]]:
+def traced(opened: list[psycopg.Connection[Any]], file: Path) -> Iterator[list[str]]:
     """The messages to (F) and from (B) the server in this block, as libpq has seen them on the one connection."""
-    (connection,) = storage._database._pool._open
+    (connection,) = (each for each in opened if not each.closed)
     messages: list[str] = []
     with file.open("w") as trace:
         connection.pgconn.trace(trace.fileno())
@@ -79,15 +94,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_is_one_round_trip(storage, tmp_path, name) -> None:
+def test_a_call_is_one_round_trip(opened, storage, tmp_path, name) -> None:
     storage.set("ann", "k", small(b"v"), MOMENT)
-    with traced(storage, tmp_path / "trace") as messages:
+    with traced(opened, tmp_path / "trace") as messages:
         getattr(storage, name)("ann", *CALLS[name])
     assert messages.count("ReadyForQuery") == 1
 
 
-def test_a_change_in_a_transaction_is_four_round_trips(storage, tmp_path) -> None:
-    with traced(storage, tmp_path / "trace") as messages, storage.transaction("ann"):
+def test_a_change_in_a_transaction_is_four_round_trips(opened, storage, tmp_path) -> None:
+    with traced(opened, tmp_path / "trace") as messages, storage.transaction("ann"):
         storage.get("ann", "k", MOMENT)
         storage.set("ann", "k", small(b"v"), MOMENT)
     assert messages.count("ReadyForQuery") == 4
@@ -187,9 +202,9 @@ def test_processes_that_make_the_tables_at_once_all_write_to_them(tmp_path) -> N
         storage.close()
 
 
-def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(storage, tmp_path) -> None:
+def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(opened, storage, tmp_path) -> None:
     storage.set("ann", "k", small(b"v"), MOMENT)
-    storage._database.call("UPDATE format SET number = number + 1 RETURNING 1", {})
+    opened[-1].execute("UPDATE format SET number = number + 1")
     with pytest.raises(UnknownFormat, match="newer version"):
         postgresql(tmp_path)
     assert storage.get("ann", "k", MOMENT) == small(b"v")

@@ -1,4 +1,7 @@
-"""When PostgreSQL fails, each call returns or raises the package's error in time, and later calls work again."""
+"""When PostgreSQL fails, each call returns or raises the package's error in time, and later calls work again.
+
+Promises: docs/scaling.md, "PostgreSQL".
+"""
 
 from __future__ import annotations
 
@@ -285,7 +288,7 @@ def test_a_connection_that_was_lost_in_another_thread_is_given_to_nobody(server,
             raise
 
     monkeypatch.setattr(PostgresqlConnection, "open", open_or_tell)
-    pool = storage._database._pool
+    pool = storage._database._pool  # noqa: SLF001
     ours = pool.acquire()
     others = [server.connect() for _ in range(6)]
     try:

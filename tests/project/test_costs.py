@@ -11,8 +11,11 @@ import pytest
 from clocks import HandClock
 from flask import Flask, g
 from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
 
 from flask_dash_store import UserStoreMiddleware, cookie
+from flask_dash_store.cookie import CookieAttributes, SessionCookie
+from flask_dash_store.owner import new_session_id
 from flask_dash_store.storage.sqlite import storage as sqlite
 
 DAY = 24 * 60 * 60
@@ -109,7 +112,7 @@ def test_a_signature_that_was_verified_is_not_computed_again(
     def fail(*_: Any, **__: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(cookie._Signer, "unsign", fail)
+    monkeypatch.setattr(TimestampSigner, "unsign", fail)
     assert "Set-Cookie" not in client.get("/untouched").headers
 
 
@@ -131,9 +134,19 @@ def test_what_was_verified_does_not_outlive_a_key_rotation(client: FlaskClient, 
     assert "Set-Cookie" in other.get("/").headers
 
 
-def test_the_cache_of_verified_cookies_is_bounded(client: FlaskClient) -> None:
-    middleware = client.application.wsgi_app
-    reader = middleware._cookie  # type: ignore[attr-defined]
-    for n in range(cookie.VERIFIED_COOKIES + 100):
-        reader.read(f"user_store={n}")
-    assert reader._verify.cache_info().currsize <= cookie.VERIFIED_COOKIES
+def test_the_cache_of_verified_cookies_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: HandClock) -> None:
+    verified: list[str] = []
+    unsign = TimestampSigner.unsign
+
+    def note(signer: TimestampSigner, value: str, **options: Any) -> Any:
+        verified.append(value)
+        return unsign(signer, value, **options)
+
+    monkeypatch.setattr(TimestampSigner, "unsign", note)
+    monkeypatch.setattr(cookie, "VERIFIED_COOKIES", 8)
+    attributes = CookieAttributes("user_store", "/", None, "Lax", secure=None, partitioned=False)
+    sessions = SessionCookie(attributes, [b"k" * 32], DAY, clock)
+    first, *others = (sessions.dump(new_session_id(), "http").partition(";")[0] for _ in range(9))
+    for header in (first, *others, *others, first):
+        assert sessions.read(header) is not None
+    assert [f"user_store={value}" for value in verified] == [first, *others, first]

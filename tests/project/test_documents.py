@@ -53,6 +53,14 @@ def test_every_promise_names_its_test(document: str) -> None:
                 assert re.search(r"`tests/[\w/]+\.py::\w+`", row[-1]), row[0]
 
 
+def test_every_section_that_a_test_names_is_there() -> None:
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        text = " ".join((ast.get_docstring(ast.parse(file.read_text())) or "").split())
+        for document, names in re.findall(r'docs/(\w+\.md), ((?:"[^"]+"(?: and )?)+)', text):
+            headings = re.findall(r"^#+ (.+)$", read(document), re.MULTILINE)
+            assert set(re.findall(r'"([^"]+)"', names)) <= set(headings), file
+
+
 def test_every_requirement_is_kept_or_left_to_the_app_or_the_reason_is_told() -> None:
     matrices = [rows for head, rows in tables("security.md") if head[0] == "Requirement"]
     outcomes = re.compile(r"(Kept|Left to the app|Not applicable|Not kept)(: |, ).+")

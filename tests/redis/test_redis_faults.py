@@ -1,4 +1,8 @@
-"""What a Redis server does that dies, hangs, fills up or is no master any more: an error in time, and no loss."""
+"""What a Redis server does that dies, hangs, fills up or is no master any more: an error in time, and no loss.
+
+Promises: docs/scaling.md, "Redis and Valkey". redis-py handed an answer to the next caller of a connection after a
+command was cancelled: https://github.com/redis/redis-py/issues/2665 (CVE-2023-28859).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who can write to the files gets no code to run and no value to another user; who can read them opens no session."""
+"""Who can write to the files gets no code to run and no value to another user; who can read them opens no session.
+
+Promises: docs/security.md, "At rest". Unpickling what others can write runs their code (CWE-502).
+"""
 
 from __future__ import annotations
 
@@ -219,7 +222,6 @@ def test_what_lies_beside_the_database_is_refused_when_it_is_a_link_and_nothing_
 def test_a_directory_of_large_values_that_others_could_enter_is_closed_to_them(site: Site, store: UserStore) -> None:
     directory = body_file(site, "array").parent
     directory.chmod(0o777)
-    store._storage.close()
     Site(HandClock(), directory.parent)
     assert directory.stat().st_mode & 0o777 == 0o700
 

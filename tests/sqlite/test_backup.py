@@ -1,4 +1,7 @@
-"""A backup is of one point in time, whoever writes meanwhile; a restore puts all of it back, and no ended session."""
+"""A backup is of one point in time, whoever writes meanwhile; a restore puts all of it back, and no ended session.
+
+Promises: docs/reliability.md, "Backup and restore".
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 
 import apsw
 import pytest
+import sqlite_file
 from faults import write_lock_held
 from flask import Flask
 from http_visitor import Visitor, ask_both_workers
@@ -67,13 +71,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(port.number, database)
 
 
-def open_stores(database: Path) -> UserStoreMiddleware:
-    app = Flask("backup")
-    app.secret_key = SECRET
-    return UserStoreMiddleware(app, url=f"sqlite:///{database}")
+class Stores(UserStoreMiddleware):
+    """An app's stores in this process, and its command for them."""
+
+    def __init__(self, database: Path, **options: Any) -> None:
+        self.app = Flask("backup")
+        self.app.secret_key = SECRET
+        super().__init__(self.app, url=f"sqlite:///{database}", **options)
+
+    def run(self, *args: object) -> tuple[int, str]:
+        """The exit status of `flask user-store`, and what it prints."""
+        result = self.app.test_cli_runner().invoke(args=["user-store", *map(str, args)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
 
 
-def session_in(stores: UserStoreMiddleware, visitor: Visitor) -> UserStore:
+def session_in(stores: Stores, visitor: Visitor) -> UserStore:
     assert visitor.cookie is not None
     return stores.open(visitor.cookie.partition(".")[0])
 
@@ -111,13 +124,12 @@ def test_a_backup_under_load_is_of_one_point_in_time_and_whole(site: Site, tmp_p
             beside.back_up(copy)
         beside.close()
     for copy in copies:
-        stores = open_stores(copy)
-        assert list(stores._extension().storage.problems()) == []
+        stores = Stores(copy)
+        assert sqlite_file.problems(copy) == []
         for visitor in visitors:
             values = session_in(stores, visitor).copy()
             assert values["left"] == values["right"] == values["left"][:8] * (LARGE // 8)
         assert len(list(Path(f"{copy}.buffers").iterdir())) == 2 * len(visitors)
-        stores._extension().storage.close()
     assert [path for path in site.database.parent.iterdir() if "backup-" in path.name] == []
 
 
@@ -161,7 +173,7 @@ def test_a_restore_into_an_empty_place_brings_back_every_session_and_user(site: 
     site.command("backup", tmp_path / "copy")
     site.command("restore", tmp_path / "copy", "--yes", database=tmp_path / "new" / "store.sqlite")
     assert "No damage" in site.command("check", database=tmp_path / "new" / "store.sqlite")
-    stores = open_stores(tmp_path / "new" / "store.sqlite")
+    stores = Stores(tmp_path / "new" / "store.sqlite")
     assert session_in(stores, ann).copy() == {"left": large(1), "right": large(1), "small": 1}
 
 
@@ -174,34 +186,24 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stores(database: Path) -> UserStoreMiddleware:
-    stores = open_stores(database)
+def stores(database: Path) -> Stores:
+    stores = Stores(database)
     stores.for_user("ann").update(small=1, large=large(1))
     return stores
 
 
-def run(stores: UserStoreMiddleware, *args: object) -> tuple[int, str]:
-    """The exit status of `flask user-store`, and what it prints."""
-    (extension,) = stores._installed
-    result = extension._app.test_cli_runner().invoke(args=["user-store", *map(str, args)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
 @pytest.mark.parametrize("taken", ["copy", "copy.buffers"])
-def test_a_backup_overwrites_nothing(stores: UserStoreMiddleware, tmp_path: Path, taken: str) -> None:
+def test_a_backup_overwrites_nothing(stores: Stores, tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).write_text("precious")
-    status, output = run(stores, "backup", tmp_path / "copy")
+    status, output = stores.run("backup", tmp_path / "copy")
     assert (status, "exists already" in output) == (1, True)
     assert (tmp_path / taken).read_text() == "precious"
 
 
-def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(
-    stores: UserStoreMiddleware, tmp_path: Path
-) -> None:
+def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(stores: Stores, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     (tmp_path / "file").touch()
-    status, output = run(stores, "backup", tmp_path / "file" / "copy")
+    status, output = stores.run("backup", tmp_path / "file" / "copy")
     assert (status, output.startswith("Error: ")) == (1, True)
     (tmp_path / "file").unlink()
     assert sorted(tmp_path.rglob("*")) == before
@@ -209,14 +211,14 @@ def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda body: os.truncate(body, LARGE // 2)], ids=["missing", "torn"])
 def test_a_backup_leaves_out_what_is_damaged_by_name_and_can_be_restored(
-    stores: UserStoreMiddleware, tmp_path: Path, database: Path, damage: Callable[[Path], None]
+    stores: Stores, tmp_path: Path, database: Path, damage: Callable[[Path], None]
 ) -> None:
     stores.for_user("bob")["large"] = large(2)
     (body, *_) = sorted(Path(f"{database}.buffers").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     damage(body)  # Ann's, which was written first.
-    status, output = run(stores, "backup", tmp_path / "copy")
+    status, output = stores.run("backup", tmp_path / "copy")
     assert (status, "Left out 'large' of u.ann…" in output) == (1, True)
-    assert run(stores, "restore", tmp_path / "copy", "--yes")[0] == 0
+    assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
     assert stores.for_user("ann") == {"small": 1}
     assert stores.for_user("bob") == {"large": large(2)}
 
@@ -258,47 +260,43 @@ def half_a_body(copy: Path) -> None:
 
 @pytest.mark.parametrize("damage", [no_file, no_database, a_newer_format, no_tables, noise, no_bodies, half_a_body])
 def test_a_restore_of_what_is_no_whole_backup_is_an_error_and_changes_nothing(
-    stores: UserStoreMiddleware, tmp_path: Path, damage: Callable[[Path], None]
+    stores: Stores, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     copy = tmp_path / "copy"
-    assert run(stores, "backup", copy)[0] == 0
+    assert stores.run("backup", copy)[0] == 0
     damage(copy)
     store = stores.for_user("ann")
     store["small"] = 2
     store["large"] = large(2)
-    status, output = run(stores, "restore", copy, "--yes")
+    status, output = stores.run("restore", copy, "--yes")
     assert (status, output.startswith("Error: ")) == (1, True)
     assert store.copy() == {"small": 2, "large": large(2)}
 
 
-def test_a_restore_asks_first_and_takes_no_file_that_is_in_use(stores: UserStoreMiddleware, database: Path) -> None:
-    assert run(stores, "restore", database, "--yes")[0] == 1
-    assert run(stores, "backup", database.with_name("copy"))[0] == 0
+def test_a_restore_asks_first_and_takes_no_file_that_is_in_use(stores: Stores, database: Path) -> None:
+    assert stores.run("restore", database, "--yes")[0] == 1
+    assert stores.run("backup", database.with_name("copy"))[0] == 0
     stores.for_user("ann")["small"] = 2
-    assert run(stores, "restore", database.with_name("copy"))[0] == 1
+    assert stores.run("restore", database.with_name("copy"))[0] == 1
     assert stores.for_user("ann")["small"] == 2
 
 
 def test_a_restore_waits_for_other_writers_no_longer_than_its_deadline(tmp_path: Path, database: Path) -> None:
-    app = Flask("backup")
-    app.secret_key = SECRET
-    stores = UserStoreMiddleware(app, url=f"sqlite:///{database}", timeout=0.2)
+    stores = Stores(database, timeout=0.2)
     stores.for_user("ann")["small"] = 1
-    assert run(stores, "backup", tmp_path / "copy")[0] == 0
+    assert stores.run("backup", tmp_path / "copy")[0] == 0
     with write_lock_held(database):
-        status, output = run(stores, "restore", tmp_path / "copy", "--yes")
+        status, output = stores.run("restore", tmp_path / "copy", "--yes")
         assert (status, "USER_STORE_TIMEOUT" in output) == (1, True), output
-    assert run(stores, "restore", tmp_path / "copy", "--yes")[0] == 0
+    assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
 
 
-def test_a_session_that_was_regenerated_since_the_backup_stays_ended(
-    stores: UserStoreMiddleware, tmp_path: Path
-) -> None:
+def test_a_session_that_was_regenerated_since_the_backup_stays_ended(stores: Stores, tmp_path: Path) -> None:
     session = stores.open("a" * 43)
     session["secret"] = 1
-    assert run(stores, "backup", tmp_path / "copy")[0] == 0
+    assert stores.run("backup", tmp_path / "copy")[0] == 0
     session.regenerate()
-    assert run(stores, "restore", tmp_path / "copy", "--yes")[0] == 0
+    assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
     assert stores.open("a" * 43).copy() == {}
     with pytest.raises(SessionEnded):
         stores.open("a" * 43)["secret"] = 2

@@ -1,4 +1,8 @@
-"""A file system that SQLite's WAL mode cannot be used on is refused before anything is stored there."""
+"""A file system that SQLite's WAL mode cannot be used on is refused before anything is stored there.
+
+Promises: docs/reliability.md, "Where it runs". WAL needs memory that all processes share, which a network file system
+does not give: https://www.sqlite.org/wal.html.
+"""
 
 from __future__ import annotations
 

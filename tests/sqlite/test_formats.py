@@ -1,4 +1,7 @@
-"""A file says its format: an older one is read and upgraded, a newer one and another program's are left as they are."""
+"""A file says its format: an older one is read and upgraded, a newer one and another program's are left as they are.
+
+Promises: docs/reliability.md, "Two versions on one file".
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ from pathlib import Path
 
 import apsw
 import pytest
+import sqlite_file
+from faults import fork_and_exit
 from flask import Flask
+from sqlite_file import execute
 
-from flask_dash_store import TooManyKeys, UnknownFormat, UserStore, UserStoreMiddleware
+from flask_dash_store import DashDatabase, TooManyKeys, UnknownFormat, UserStore, UserStoreMiddleware
 from flask_dash_store.storage.sqlite.format import APPLICATION_ID, FORMAT
 
+SECRET = "k" * 32
 LARGE = "x" * 200_000
 
 FORMAT_1 = """
@@ -28,21 +35,15 @@ CREATE INDEX "values_by_file" ON "values" (file) WHERE file IS NOT NULL;
 
 def open_store(database: Path, user: str = "ann", **options: object) -> UserStore:
     app = Flask("formats")
-    app.secret_key = "k" * 32
+    app.secret_key = SECRET
     return UserStoreMiddleware(app, url=f"sqlite:///{database}", **options).for_user(user)
 
 
 def pragmas(database: Path) -> tuple[int, int]:
-    connection = apsw.Connection(str(database))
-    found = connection.pragma("application_id"), connection.pragma("user_version")
-    connection.close()
-    return found
-
-
-def execute(database: Path, sql: str) -> None:
-    connection = apsw.Connection(str(database))
-    connection.execute(sql).fetchall()
-    connection.close()
+    [(application_id, user_version)] = execute(
+        database, "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+    )
+    return application_id, user_version
 
 
 @pytest.fixture
@@ -53,13 +54,11 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture
 def format_1(database: Path) -> Path:
     """A file as version 0.1 left it, with values of ann and bob."""
-    store = open_store(database)
-    store.update(small=1, large=LARGE)
-    store.set("passing", 3, ttl=3600)
-    bob = open_store(database, "bob")
-    bob["small"] = 2
-    for each in (store, bob):
-        each._storage.close()
+    with DashDatabase(database, secret_key=SECRET) as stores:
+        stores.store_user_value("ann", "small", 1)
+        stores.store_user_value("ann", "large", LARGE)
+        stores.store_user_value("ann", "passing", 3, ttl=3600)
+        stores.store_user_value("bob", "small", 2)
     older = database.with_name("older")
     connection = apsw.Connection(str(older))
     for sql in (
@@ -89,14 +88,13 @@ def test_format_1_is_read_counted_and_upgraded(format_1: Path) -> None:
         store["fourth"] = 4
     del store["small"]
     store["fourth"] = 4
-    assert list(store._storage.problems()) == []
+    assert sqlite_file.problems(format_1) == []
 
 
 @pytest.mark.parametrize("version", [FORMAT + 1, 1000])
 def test_a_newer_format_is_refused_and_left_as_it_is(database: Path, version: int) -> None:
-    store = open_store(database)
-    store["key"] = 1
-    store._storage.close()
+    with DashDatabase(database, secret_key=SECRET) as stores:
+        stores.store_user_value("ann", "key", 1)
     execute(database, f"PRAGMA user_version = {version}")
     before = database.read_bytes()
     with pytest.raises(UnknownFormat, match=rf"format {version}.*pip install --upgrade"):
@@ -129,7 +127,7 @@ def test_a_server_that_runs_while_a_newer_version_upgrades_the_file_opens_no_new
     store = open_store(database)
     store["key"] = 1
     execute(database, f"PRAGMA user_version = {FORMAT + 1}")
-    store._storage._database._pool._close_idle()
+    fork_and_exit()  # Now it has to open one.
     with pytest.raises(UnknownFormat):
         store["key"] = 2
     with pytest.raises(UnknownFormat):

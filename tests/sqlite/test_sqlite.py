@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 import pytest
 from backends import Child, items, small
+from sqlite_file import execute
 
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
@@ -109,13 +110,13 @@ def test_its_own_tables_are_sqlitedict_tables_that_raise_where_they_are_called(s
 @pytest.mark.parametrize(
     ("pragma", "value"), [("journal_mode", "wal"), ("auto_vacuum", 2), ("secure_delete", 1), ("synchronous", 1)]
 )
-def test_the_database_is_set_up_as_promised(storage, pragma, value) -> None:
-    assert storage._database.select_one(f"PRAGMA {pragma}") == (value,)
+def test_the_database_is_set_up_as_promised(connections, storage, pragma, value) -> None:
+    assert connections[-1].pragma(pragma) == value
 
 
-def test_synchronous_full_is_a_setting(path) -> None:
+def test_synchronous_full_is_a_setting(connections, path) -> None:
     storage = SqliteStorage(path, synchronous="FULL")
-    assert storage._database.select_one("PRAGMA synchronous") == (2,)
+    assert connections[-1].pragma("synchronous") == 2
     storage.close()
 
 
@@ -219,8 +220,8 @@ def test_an_unreadable_expiry_of_a_key_means_expired(storage, path, expiry) -> N
 @pytest.mark.parametrize(
     ("query", "args"), [(schema.PAST_OWNERS, (1, 2, 3)), (schema.PAST_KEYS, (1, 2)), (schema.GET, ("a/k", "a"))]
 )
-def test_purging_and_reading_go_by_an_index(storage, query, args) -> None:
-    plan = [row[3] for row in storage._database.select(f"EXPLAIN QUERY PLAN {query}", args)]
+def test_purging_and_reading_go_by_an_index(storage, path, query, args) -> None:
+    plan = [row[3] for row in execute(path, f"EXPLAIN QUERY PLAN {query}", args)]
     assert any("USING" in step for step in plan)
     assert not [step for step in plan if step.startswith("SCAN")]
 
@@ -246,7 +247,7 @@ def test_purging_to_the_end_removes_every_expired_key(path, clock) -> None:
             db.store_user_value("ann", n, n, ttl=1)
         clock.step(1)
         db.purge()
-        assert len(db._storage.values) == 1
+        assert execute(path, 'SELECT key FROM "values"') == [("u.ann/stays",)]
 
 
 # Other processes
@@ -274,32 +275,31 @@ def purge_in_turns(storage: SqliteStorage, measure: Callable[[], int]) -> list[i
 
 
 @pytest.mark.parametrize(("keys", "nbytes"), [(2000, 10), (100, 100_000)])
-def test_a_step_of_a_purge_is_short_however_much_one_session_has(storage, keys, nbytes) -> None:
+def test_a_step_of_a_purge_is_short_however_much_one_session_has(storage, path, keys, nbytes) -> None:
     for n in range(keys):
         storage.set("ann", str(n), small(bytes(nbytes)), NOW)
     query = f'SELECT COALESCE(SUM(1 + length(value) / {schema.PAGE_BYTES}), 0) FROM "values"'
-    steps = purge_in_turns(storage, lambda: storage._database.select(query)[0][0])
+    steps = purge_in_turns(storage, lambda: execute(path, query)[0][0])
     assert len(steps) > 10
     assert max(steps) <= PAGES_TOGETHER + 1 + nbytes / schema.PAGE_BYTES
-    assert storage._database.select('SELECT COUNT(*) FROM "sessions"') == [(0,)]
+    assert execute(path, 'SELECT COUNT(*) FROM "sessions"') == [(0,)]
 
 
-def test_what_was_deleted_is_given_back_after_responses_too(storage) -> None:
-    file = Path(storage.filename)
+def test_what_was_deleted_is_given_back_after_responses_too(storage, path) -> None:
     for n in range(300):
         storage.set("ann", str(n), small(bytes(100_000)), NOW)
-    storage._database.checkpoint()
-    full = file.stat().st_size
+    execute(path, "PRAGMA wal_checkpoint")
+    full = path.stat().st_size
     storage.clear("ann", LATER)
     purge_in_turns(storage, lambda: 0)
-    assert file.stat().st_size < full / 10
+    assert path.stat().st_size < full / 10
 
 
 def test_of_those_who_find_at_once_that_a_touch_is_due_one_makes_it(path) -> None:
     storage = SqliteStorage(path)
     storage.set("ann", "k", small(b"v"), NOW)
-    touch = schema.TOUCH, (LATER.expires, "ann", NOW.now, LATER.expires, 100)
-    assert [storage._database.change(*touch) for _ in range(3)] == [1, 0, 0]
+    touch = f"{schema.TOUCH} RETURNING 1", (LATER.expires, "ann", NOW.now, LATER.expires, 100)
+    assert [execute(path, *touch) for _ in range(3)] == [[(1,)], [], []]
     storage.close()
 
 
@@ -314,11 +314,12 @@ def test_who_comes_again_with_an_ended_session_waits_for_nobody(path) -> None:
 
 def test_a_purge_leaves_the_turn_to_write_to_others_after_each_step(path) -> None:
     storage, neighbour = SqliteStorage(path), SqliteStorage(path)
+    beside = apsw.Connection(str(path))
     for n in range(2000):
         storage.set(f"user {n}", "k", small(b"v"), NOW)
 
     def left() -> int:
-        return neighbour._database.select('SELECT COUNT(*) FROM "sessions" WHERE value = ?', (NOW.expires,))[0][0]
+        return beside.execute('SELECT COUNT(*) FROM "sessions" WHERE value = ?', (NOW.expires,)).get
 
     passed = []
     with ThreadPoolExecutor(1) as threads:
@@ -406,12 +407,12 @@ def test_a_temporary_file_goes_when_its_process_ends_and_not_with_a_fork() -> No
     assert not Path(filename).parent.exists()
 
 
-def test_a_purge_empties_all_who_ended_on_a_full_disk_however_few_it_takes_at_a_time(storage) -> None:
+def test_a_purge_empties_all_who_ended_on_a_full_disk_however_few_it_takes_at_a_time(storage, path) -> None:
     for owner in ("ann", "bob", "cai"):
         storage.set(owner, "k", small(b"v"), NOW)
-        storage._end(owner, NOW, delete_values=False)
+    execute(path, 'UPDATE "sessions" SET value = ?', (-NOW.now,))  # All that fits on the disk then.
     assert storage.purge(NOW.now, 0, limit=1, wait=True) == 0
-    assert storage._database.select('SELECT COUNT(*) FROM "values"') == [(0,)]
+    assert execute(path, 'SELECT COUNT(*) FROM "values"') == [(0,)]
 
 
 def test_a_purge_of_a_session_without_a_name_ends(storage) -> None:

@@ -15,24 +15,23 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import servers_postgresql
-from servers_redis import shared_cluster, shared_server
-
 from flask_dash_store.buffers import ALIGNMENT, Buffers, Stored
 from flask_dash_store.expiry import Access
-from flask_dash_store.storage import Storage
-from flask_dash_store.storage.postgresql import PostgresqlStorage
-from flask_dash_store.storage.redis import RedisStorage
-from flask_dash_store.storage.sqlite import SqliteStorage
+from flask_dash_store.owner import USER_PREFIX, Owner
+from flask_dash_store.storage import Storage, StorageOptions, open_storage
+from flask_dash_store.storage.base import Limits
 
 Factory = Callable[..., Storage]
 
 BACKENDS: dict[str, Factory] = {}
 SHARED: dict[str, Factory] = {}
 
+KEEP_ENDED = 5000.0
+TTL = 1000.0
+
 
 def backend(shared: bool) -> Callable[[Factory], Factory]:
-    """Let a factory take part; ``shared`` says whether other processes reach its values."""
+    """Hold what a factory opens to the contract; ``shared`` says whether other processes reach its values."""
 
     def register(factory: Factory) -> Factory:
         BACKENDS[factory.__name__] = factory
@@ -43,48 +42,75 @@ def backend(shared: bool) -> Callable[[Factory], Factory]:
     return register
 
 
-@backend(shared=True)
-def sqlite_file(folder: Path, **limits: Any) -> Storage:
-    return SqliteStorage(folder / "values.sqlite", **limits)
+def open_url(url: str, *, timeout: float = 5.0, keep_ended: float = KEEP_ENDED, **limits: int) -> Any:
+    """The storage that a URL names.
+
+    :param limits: the fields of :class:`Limits`
+    """
+    return open_storage(url, StorageOptions(Path("/"), limits=Limits(**limits), timeout=timeout, keep_ended=keep_ended))
+
+
+open_redis = open_url
 
 
 @backend(shared=False)
-def sqlite_in_memory(folder: Path, **limits: Any) -> Storage:
-    return SqliteStorage(":memory:", **limits)
+def memory(folder: Path, **options: Any) -> Storage:
+    return open_url("memory://", **options)
+
+
+@backend(shared=True)
+def sqlite_file(folder: Path, **options: Any) -> Storage:
+    return open_url(f"sqlite:///{folder}/values.sqlite", **options)
 
 
 @backend(shared=False)
-def sqlite_temporary(folder: Path, **limits: Any) -> Storage:
-    return SqliteStorage(None, **limits)
+def sqlite_in_memory(folder: Path, **options: Any) -> Storage:
+    return open_url("sqlite://:memory:", **options)
 
 
-KEEP_ENDED = 5000.0
-TTL = 1000.0
+@backend(shared=False)
+def sqlite_temporary(folder: Path, *, timeout: float = 5.0, **limits: int) -> Storage:
+    from flask_dash_store.storage.sqlite import SqliteStorage
+
+    return SqliteStorage(None, limits=Limits(**limits), timeout=timeout)
 
 
-def open_redis(url: str, **options: Any) -> RedisStorage:
-    generous = {"max_bytes": 2**30, "max_keys": 100_000, "timeout": 5.0, "keep_ended": KEEP_ENDED}
-    return RedisStorage(url, **generous | options)
-
-
-@backend(shared=True)
-def redis(folder: Path, **limits: Any) -> Storage:
-    return open_redis(shared_server(), prefix=_name(folder), **limits)
+# Servers are imported and started when a test asks for them.
 
 
 @backend(shared=True)
-def redis_cluster(folder: Path, **limits: Any) -> Storage:
-    return open_redis(shared_cluster(), prefix=_name(folder), **limits)
+def redis(folder: Path, **options: Any) -> Storage:
+    from servers_redis import shared_server
+
+    return open_url(f"{shared_server()}?prefix={_name(folder)}:", **options)
+
+
+@backend(shared=True)
+def redis_cluster(folder: Path, **options: Any) -> Storage:
+    from servers_redis import shared_cluster
+
+    return open_url(f"{shared_cluster()}?prefix={_name(folder)}:", **options)
+
+
+@backend(shared=True)
+def postgresql(folder: Path, **options: Any) -> Storage:
+    from servers_postgresql import shared_url
+
+    return open_url(f"{shared_url()}&schema={_name(folder)}", **options)
 
 
 def _name(folder: Path) -> str:
-    return f"{sha256(bytes(folder)).hexdigest()}:"
+    return "tests_" + sha256(bytes(folder)).hexdigest()[:32]
 
 
-@backend(shared=True)
-def postgresql(folder: Path, **limits: Any) -> Storage:
-    schema = "tests_" + sha256(bytes(folder)).hexdigest()[:32]
-    return PostgresqlStorage(f"{servers_postgresql.shared_url()}&schema={schema}", **limits)
+def digest(text: str) -> bytes:
+    """The SHA-256 of a text: a session, as a storage knows it, or a user."""
+    return sha256(text.encode()).digest()
+
+
+def owner(name: str, session_id: str = "") -> Owner:
+    """An owner of this name, and its first session id or another; of a user id's values when the name is theirs."""
+    return Owner(name, None if name.startswith(USER_PREFIX) else digest(session_id or name))
 
 
 def small(payload: bytes) -> Stored:
@@ -92,29 +118,33 @@ def small(payload: bytes) -> Stored:
 
 
 def large(payload: bytes) -> Stored:
-    """A value with a body, whose first part is the payload once more."""
+    """A value with buffers, the first of which is the payload once more."""
     return payload, Buffers(token_hex(16), [memoryview(payload), memoryview(bytes(1000))])
 
 
-def read(stored: Stored) -> bytes:
+def read(stored: Stored | None) -> bytes:
     """The payload of what :func:`small` or :func:`large` made, if it is whole."""
-    payload, body = stored
-    if body is not None:
-        (whole,) = body.parts
+    assert stored is not None
+    payload, buffers = stored
+    if buffers is not None:
+        (whole,) = buffers.views
         assert bytes(whole) == payload.ljust(-(-len(payload) // ALIGNMENT) * ALIGNMENT, b"\0") + bytes(1000)
     return payload
 
 
-def items(storage: Storage, owner: str, access: Access) -> list[tuple[str, bytes]]:
+def items(storage: Storage, owner: Owner, access: Access) -> list[tuple[str, bytes]]:
     return [(key, read(stored)) for key, stored in storage.items(owner, access)]
 
 
 def size_of(storage: Storage, items: dict[str, Stored], access: Access) -> int:
-    """What an owner takes who has just stored these."""
-    storage.clear("somebody", access)
+    """How many bytes an owner takes who has just stored these."""
+    scratch = owner("s.scratch")
+    storage.clear(scratch, access)
     for key, stored in items.items():
-        storage.set("somebody", key, stored, access)
-    return storage.nbytes("somebody", access)
+        storage.set(scratch, key, stored, access)
+    nbytes = storage.stat(scratch, access).nbytes
+    storage.clear(scratch, access)
+    return nbytes
 
 
 class Child:

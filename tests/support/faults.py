@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -129,6 +131,16 @@ def bound_by_modes(command: Sequence[str]) -> list[str]:
     if not int(status["CapEff"], 16) & _MAY_OVERRIDE_MODES:
         return list(command)
     return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+
+
+def fork_and_exit() -> None:
+    """Fork a process that does nothing. For that the storages of this one close their connections."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of forking beside threads, which is what is tested.
+        child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import sqlite_file
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
@@ -53,6 +54,7 @@ class Real:
     """The stores of this package."""
 
     def __init__(self, folder: Path, synchronous: str) -> None:
+        self._database = folder / "store.sqlite"
         self._options = {"folder": folder, "synchronous": synchronous}
         self._sessions = (f"{number:043}" for number in range(STEPS))
         self._session = next(self._sessions)
@@ -80,7 +82,7 @@ class Real:
         self._middleware.purge()
 
     def checkpoint(self) -> None:
-        self._extension.storage._database.checkpoint()
+        sqlite_file.execute(self._database, "PRAGMA wal_checkpoint")
 
     def block(self, store: Any) -> AbstractContextManager[Any]:
         return store.transaction()

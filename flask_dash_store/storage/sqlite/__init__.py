@@ -1,5 +1,37 @@
 """The default storage: sqlitedict tables in one SQLite file in WAL mode, and large values in files beside it."""
 
+from pathlib import Path
+
+from ...errors import ConfigurationError, StorageError
+from ..base import StorageOptions
 from .storage import SqliteStorage
 
-__all__ = ["SqliteStorage"]
+__all__ = ["SqliteStorage", "open_url"]
+
+_MEMORY = (":memory:", "/:memory:")
+
+
+def open_url(url: str, options: StorageOptions) -> SqliteStorage:
+    """The storage that a ``sqlite://`` URL names.
+
+    As in Flask-SQLAlchemy, ``sqlite:///name`` and ``sqlite:///folder/name`` lie in ``options.folder``, and a fourth
+    slash begins an absolute path; ``sqlite://:memory:`` lives in this process's memory.
+
+    :raises ConfigurationError: when the URL names no file
+    :raises StorageError: when the file cannot be opened
+    """
+    path = url.removeprefix("sqlite://")
+    location = ":memory:" if path in _MEMORY else str(_file(path, options))
+    return SqliteStorage(location, limits=options.limits, timeout=options.timeout, synchronous=options.synchronous)
+
+
+def _file(path: str, options: StorageOptions) -> Path:
+    if not path.startswith("/") or not path.strip("/"):
+        raise ConfigurationError(
+            "USER_STORE_URL (url=) begins with sqlite://, so it can be sqlite:///name for a file in the instance "
+            "folder, sqlite:////absolute/path or sqlite://:memory:."
+        )
+    file = options.folder / path[1:]
+    if options.must_exist and not file.exists():
+        raise StorageError(f"There is no file {file}.")
+    return file

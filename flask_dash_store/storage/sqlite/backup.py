@@ -1,6 +1,6 @@
 """A copy of a SQLite storage that is in use, and a storage put back to what a copy holds.
 
-A copy is a storage itself: a database file, and beside it the directory with the bodies of its large values. To copy
+A copy is a storage itself: a database file, and beside it the directory with the buffers of its large values. To copy
 the files by other means, while they are in use, would tear them
 (https://www.sqlite.org/howtocorrupt.html, sections 1.2 and 1.3).
 """
@@ -20,12 +20,11 @@ import apsw
 from ...buffers import NAME_BYTES
 from ...errors import StorageError
 from . import schema
-from .account import clear, measure
-from .buffers import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
-from .connecting import connect
+from .buffer_files import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
+from .connection import connect
 from .database import Database
 from .files import prepare_private_file
-from .purging import forget_files
+from .maintenance import forget_files
 from .transaction import Transaction
 
 
@@ -39,28 +38,28 @@ class Backup:
         self._database = database
         self._buffers = buffers
         self._filename = filename
-        self._bodies = buffers_beside(filename)
+        self._directory = buffers_beside(filename)
 
     def write(self, target: Path) -> list[str]:
         """Copy what is stored at one point in time. Others read and write meanwhile.
 
-        :returns: the places of values that are damaged, and left out
+        :returns: the names of values that are damaged, and left out
         :raises StorageError: when the target exists, or cannot be written
         """
-        bodies = buffers_beside(target)
-        if target.exists() or bodies.exists():
-            raise StorageError(f"{target}, or {bodies.name} beside it, exists already. Name a new file.")
+        buffers = buffers_beside(target)
+        if target.exists() or buffers.exists():
+            raise StorageError(f"{target}, or {buffers.name} beside it, exists already. Name a new file.")
         unfinished = prepare_private_file(target.with_name(f"{target.name}.{uuid.uuid4().hex}"))
-        held = self._bodies / f"{HELD}{uuid.uuid4().hex}"
+        held = self._directory / f"{HELD}{uuid.uuid4().hex}"
         try:
-            with self._database.snapshot(lambda: self._hold_bodies(held)) as connection:
+            with self._database.snapshot(lambda: self._hold_buffers(held)) as connection:
                 _copy_pages(connection, unfinished)
             if held.exists():
-                _copy_bodies(held, bodies)
-            damaged = _leave_out_damaged(unfinished, bodies)
+                _copy_buffers(held, buffers)
+            damaged = _leave_out_damaged(unfinished, buffers)
             os.rename(unfinished, target)
         except BaseException as error:
-            shutil.rmtree(bodies, ignore_errors=True)
+            shutil.rmtree(buffers, ignore_errors=True)
             if isinstance(error, OSError) and not isinstance(error, StorageError):  # StorageBusy is an OSError too.
                 raise StorageError(f"The backup {target} could not be written: {error.strerror}.") from error
             raise
@@ -69,14 +68,14 @@ class Backup:
             shutil.rmtree(held, ignore_errors=True)
         return damaged
 
-    def _hold_bodies(self, held: Path) -> None:
-        """Keep the bodies of this point in time, for they are unlinked when their values are replaced."""
+    def _hold_buffers(self, held: Path) -> None:
+        """Keep the buffers of this point in time, for they are unlinked when their values are replaced."""
         names = self._database.select(schema.NAMED_FILES)
         if names:
             held.mkdir(mode=0o700, parents=True)
         for (name,) in names:
             with suppress(FileNotFoundError):
-                os.link(self._bodies / name, held / name)
+                os.link(self._directory / name, held / name)
 
     def restore(self, source: Path) -> None:
         """Put what a copy holds in the place of all that is stored. Others see it at once, when it is done.
@@ -89,7 +88,7 @@ class Backup:
             raise StorageError(f"{source} is no backup of {self._filename}.")
         source = source.resolve()
         try:
-            copy = connect(str(source), synchronous="FULL")
+            copy = connect(str(source), synchronous="FULL", timeout=0.0)
             try:
                 _check_whole(source, copy)
                 self._restore(source, copy)
@@ -107,7 +106,7 @@ class Backup:
         names = {name: secrets.token_hex(NAME_BYTES) for (name,) in copy.execute(schema.NAMED_FILES)}
         try:
             if names:
-                _copy_bodies(buffers_beside(source), self._bodies, names)
+                _copy_buffers(buffers_beside(source), self._directory, names)
             with self._database.transaction() as transaction:
                 self._replace_all(transaction, copy, names)
         except BaseException:
@@ -119,34 +118,34 @@ class Backup:
         forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
-        for place, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
-            transaction.execute(schema.PUT, (place, value, expires, names.get(file), nbytes, boot))
-        for owner, expiry in copy.execute(schema.ALL_SESSIONS):
-            transaction.execute(schema.PUT_SESSION, (owner, expiry, *measure(transaction, owner)))
-        for owner, expiry in ended:
-            clear(transaction, self._buffers, owner)
-            transaction.execute(schema.PUT_SESSION, (owner, expiry, 0, 0))
+        for session in copy.execute(schema.ALL_SESSIONS):  # Before the values, for the triggers count these.
+            transaction.execute(schema.LOAD_SESSION, session)
+        for name_and_key, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
+            transaction.execute(schema.PUT, (name_and_key, value, expires, names.get(file), nbytes or 0, boot))
+        for name, ended_at in ended:
+            forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
+            transaction.execute(schema.END, (name, ended_at))
 
 
 def _check_whole(source: Path, copy: apsw.Connection) -> None:
     problem = copy.execute("PRAGMA quick_check(1)").get
     if problem != "ok":
         raise StorageError(f"The backup {source} is damaged: {problem}.")
-    bodies = BufferFiles(buffers_beside(source), sync=False)
+    buffers = BufferFiles(buffers_beside(source), sync=False)
     for (name,) in copy.execute(schema.NAMED_FILES):
-        if bodies.read(str(name), may_be_torn=True) is None:
+        if buffers.read(str(name), may_be_torn=True) is None:
             raise StorageError(f"The backup {source} is not whole: {name} is missing or damaged.")
 
 
-def _leave_out_damaged(file: Path, bodies: Path) -> list[str]:
-    """Delete the values of a copy whose bodies are missing or damaged. Returns their places."""
-    kept = BufferFiles(bodies, sync=False)
+def _leave_out_damaged(file: Path, buffers: Path) -> list[str]:
+    """Delete the values of a copy whose buffers are missing or damaged. Returns their names."""
+    kept = BufferFiles(buffers, sync=False)
     copy = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        rows = copy.execute(schema.ALL_BODIES).fetchall()
-        damaged = [str(place) for place, name in rows if kept.read(str(name), may_be_torn=True) is None]
-        for place in damaged:
-            copy.execute(schema.DELETE, (place,))
+        rows = copy.execute(schema.ALL_FILES).fetchall()
+        damaged = [str(name) for name, file in rows if kept.read(str(file), may_be_torn=True) is None]
+        for name in damaged:
+            copy.execute(schema.DELETE, (name,)).fetchall()
     finally:
         copy.close(True)
     return damaged
@@ -163,8 +162,8 @@ def _copy_pages(source: apsw.Connection, target: Path) -> None:
         destination.close(True)
 
 
-def _copy_bodies(source: Path, target: Path, names: Mapping[str, str] | None = None) -> None:
-    """Copy bodies, under other names where these are given."""
+def _copy_buffers(source: Path, target: Path, names: Mapping[str, str] | None = None) -> None:
+    """Copy buffers, under other names where these are given."""
     target.mkdir(mode=0o700, exist_ok=True)
     for name in names or os.listdir(source):
         copy_file(source / name, target / (names[name] if names else name))

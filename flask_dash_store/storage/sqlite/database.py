@@ -4,50 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import apsw
 
-from ..transaction import current_transaction
+from ..transaction import Savepoint, begun, current_transaction
+from .checkpoint import OVERDUE_WAL_PAGES, Checkpoints
+from .connection import Errors
 from .pool import Pool
 from .transaction import Bindings, Row, Transaction
 
 
 class Database:
-    """Runs statements on a pool's connections, or inside the transaction that the caller's context is in."""
+    """Runs statements on a pool's connections, or inside the transaction that the caller's context is in.
 
-    def __init__(self, pool: Pool) -> None:
+    :param storage: by which the calls of a context find their transaction
+    """
+
+    def __init__(self, storage: object, pool: Pool) -> None:
+        self._storage = storage
         self._pool = pool
+        self.checkpoints = Checkpoints(pool)
 
     def select(self, sql: str, args: Bindings = ()) -> list[Row]:
         """All rows of a query."""
-        transaction = current_transaction(self._pool, Transaction)
-        if transaction is not None:
+        if begun.get() and (transaction := self._current()) is not None:
             return transaction.execute(sql, args)
         connection = self._pool.acquire()
         try:
             return connection.execute(sql, args).fetchall()
-        except apsw.BusyError:
-            return self._pool.retry(connection, lambda: connection.execute(sql, args).fetchall(), self._pool.timeout)
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise self._pool.fault(error) from error
+        except Errors as error:
+            raise self._pool.error(error, connection) from error
         finally:
             self._pool.release(connection)
 
     def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
-        """The row of a query that gives one at most; None when it gives none."""
-        transaction = current_transaction(self._pool, Transaction)
-        if transaction is not None:
-            rows = transaction.execute(sql, args)
-            return rows[0] if rows else None
+        """The first row of a query; None when it gives none."""
+        if begun.get() and (transaction := self._current()) is not None:
+            return next(iter(transaction.execute(sql, args)), None)
         connection = self._pool.acquire()
         try:
             row: Row | None = connection.execute(sql, args).fetchone()
             return row
-        except apsw.BusyError:
-            return self._pool.retry(connection, lambda: connection.execute(sql, args).fetchone(), self._pool.timeout)
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise self._pool.fault(error) from error
+        except Errors as error:
+            raise self._pool.error(error, connection) from error
         finally:
             self._pool.release(connection)
 
@@ -56,54 +55,49 @@ class Database:
 
         :raises StorageBusy: when others write for longer than the pool's timeout
         """
-        transaction = current_transaction(self._pool, Transaction)
-        if transaction is not None:
+        if begun.get() and (transaction := self._current()) is not None:
             transaction.execute(sql, args)
             return transaction.changes
         pool = self._pool
-        timeout = pool.acquire_writer(pool.timeout)
+        timeout = pool.acquire_write_lock(pool.timeout)
         try:
             connection = pool.acquire()
             try:
+                connection.timeout = timeout
                 connection.execute(sql, args)
                 changes = connection.changes()
-            except apsw.BusyError:
-                changes = pool.retry(connection, partial(_change, connection, sql, args), timeout)
-            except apsw.Error as error:
-                raise pool.fault(error, connection) from error
+            except Errors as error:
+                raise pool.error(error, connection) from error
             finally:
+                connection.timeout = pool.timeout
                 pool.release(connection)
         finally:
-            pool.writer.release()
-        pool.checkpoint_if_overdue()
+            pool.release_write_lock()
+        if pool.wal_pages >= OVERDUE_WAL_PAGES:
+            self.checkpoints.make_if_due()
         return changes
 
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        """Have something called if the transaction that the caller's context is in, if any, is undone."""
-        transaction = current_transaction(self._pool, Transaction)
-        if transaction is not None:
-            transaction.then(on_rollback=call)
+    def _current(self) -> Transaction | None:
+        return current_transaction(self._storage, Transaction)
 
-    @contextmanager
-    def transaction(self, wait: bool = True) -> Iterator[Transaction]:
-        """A write transaction; inside another one of the same context, a part of it that can fail by itself.
+    def transaction(self, wait: bool = True) -> Transaction | Savepoint[Transaction]:
+        """A write transaction; inside another one of the same context, a savepoint.
 
         :param wait: whether to wait for other writers
-        :raises StorageBusy: when others write for longer than the pool's timeout, or at all
+        :raises StorageBusy: when others write for longer than the pool's timeout, or without ``wait`` at all
         """
-        outer = current_transaction(self._pool, Transaction)
-        if outer is not None:
-            with outer.savepoint():
-                yield outer
-        else:
-            with Transaction(self._pool, wait) as transaction:
-                yield transaction
+        outer = self._current()
+        return Transaction(self._storage, self._pool, wait) if outer is None else outer.savepoint()
+
+    def is_in_transaction(self) -> bool:
+        """Whether the caller's context is in a transaction."""
+        return self._current() is not None
 
     @contextmanager
     def snapshot(self, meanwhile: Callable[[], None]) -> Iterator[apsw.Connection]:
         """A connection that sees what is stored now, whatever is written later.
 
-        :param meanwhile: called at that point in time, while nobody writes
+        :param meanwhile: called at that point in time, while no one writes
         """
         connection = self._pool.acquire()
         try:
@@ -115,29 +109,5 @@ class Database:
         finally:
             self._pool.release(connection)
 
-    def is_in_transaction(self) -> bool:
-        """Whether the caller's context is in a transaction."""
-        return current_transaction(self._pool, Transaction) is not None
-
-    @property
-    def is_untidy(self) -> bool:
-        return self._pool.is_checkpoint_due
-
-    def tidy(self) -> None:
-        """Make a checkpoint if one is due."""
-        self._pool.checkpoint_if_due()
-
-    def checkpoint(self, truncate: bool = False) -> None:
-        """Copy the WAL into the database, as far as readers let it, so that the next write begins it anew.
-
-        :param truncate: whether to wait for readers and writers, and leave the WAL empty
-        """
-        self._pool.checkpoint(truncate)
-
     def close(self) -> None:
         self._pool.close()
-
-
-def _change(connection: apsw.Connection, sql: str, args: Bindings) -> int:
-    connection.execute(sql, args)
-    return connection.changes()

@@ -80,7 +80,7 @@ def _check_owner(path: Path) -> None:
         raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
 
 
-def close_to_others(path: str) -> None:
+def make_private(path: str) -> None:
     """Let nobody but its owner read a database file that was there before, nor the files beside it."""
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):

@@ -1,124 +1,195 @@
 """The tables of the SQLite storage, and every statement that is run on them.
 
-``values`` keeps ``<owner>/<key>`` -> payload, when the key expires if it does by itself, and the name of the body's
-file if it has one. An owner's keys are a range of the primary key, and their order is the rowid's. ``sessions`` keeps
-``<owner>`` -> the owner's expiry, and how many bytes and keys its values take.
+``values`` keeps ``<owner>/<key>`` -> payload, when the key expires if it does by itself, and the name and size of the
+file of its buffers if it has any. An owner's keys are found by an index on what comes before the first ``/``, in the
+order of insertion, which is the rowid's.
 
-The expiry is in seconds since the epoch; that of an owner who was ended is the time of its end, negated. So the past
-and the long ended are one range of one index.
+``sessions`` keeps ``<owner>`` -> the owner's expiry in seconds since the epoch; the SHA-256 of the session id that
+opens its values (NULL for those of a user id, empty once the session has ended); when it was renewed or ended last;
+when its first value was stored; a hash of the user who has logged in; and how many bytes and keys its values take. An
+owner that is kept only so that its former ids stay dead has the time of its last renewal, negated, as its expiry. So
+what has expired and what may be forgotten are one range of one index.
+
+Triggers keep the counts, so that a write is one statement, and so that they stay right when another program writes with
+stock sqlitedict. That uses whatever SQLite its Python has, so triggers and indexes use nothing newer than SQLite 3.31.
 """
 
-VALUES_COLUMNS = "expires REAL, file TEXT, file_bytes INTEGER NOT NULL DEFAULT 0, boot TEXT"
-SESSIONS_COLUMNS = "bytes INTEGER NOT NULL DEFAULT 0, keys INTEGER NOT NULL DEFAULT 0"
-INDEXES = (
-    # Finds an owner's expiry without a look at the table, for each operation asks for it.
-    'CREATE UNIQUE INDEX IF NOT EXISTS "sessions_by_key" ON "sessions" (key, value)',
-    'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
-    # Those who ended on a full disk, where their values could not be deleted.
-    'CREATE INDEX IF NOT EXISTS "sessions_to_empty" ON "sessions" (key) WHERE value < 0 AND keys > 0',
-    'CREATE INDEX IF NOT EXISTS "values_by_expiry" ON "values" (expires) WHERE expires IS NOT NULL',
-    'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
-)
+from __future__ import annotations
 
-FROM_FORMAT_1 = (
-    'ALTER TABLE "sessions" ADD COLUMN keys INTEGER NOT NULL DEFAULT 0',
-    """UPDATE "sessions" SET keys = (SELECT COUNT(*) FROM "values" v
-        WHERE v.key >= sessions.key || '/' AND v.key < sessions.key || '0')""",
-)
+from ...errors import UnknownFormat
+
+FORMAT = 3
+"""The number of this layout, kept as SQLite's ``user_version``."""
+APPLICATION_ID = int.from_bytes(b"fds\0")
+"""Says that a file is this package's, as SQLite's ``application_id``."""
 
 PAGE_BYTES = 4096  # SQLite's default.
 
-# Bytes are counted in blocks, so that overwriting a value by one of about its size changes no count.
-BLOCK = 256
+COLUMNS = {
+    "values": ("expires REAL", "file TEXT", "file_bytes INTEGER", "boot TEXT"),
+    "sessions": (
+        "session BLOB",
+        "renewed REAL",
+        "created REAL",
+        "user BLOB",
+        "bytes INTEGER NOT NULL DEFAULT 0",
+        "keys INTEGER NOT NULL DEFAULT 0",
+    ),
+}
+"""What the tables have beside sqlitedict's ``key TEXT PRIMARY KEY, value BLOB``."""
 
-_LIVE_KEY = "(v.expires IS NULL OR (v.expires > :now AND v.expires < ''))"  # What is no number is past.
-_OWN_KEYS = "v.key >= :owner || '/' AND v.key < :owner || '0'"
-_CHARGE = f"((COALESCE(length(value), 0) + {BLOCK - 1}) / {BLOCK} * {BLOCK} + file_bytes)"
+
+def _owner_of(row: str = "") -> str:
+    return f"substr({row}key, 1, instr({row}key, '/') - 1)"
+
+
+def _size_of(row: str = "") -> str:
+    """How many bytes a value takes: its payload, its buffers, and its key as the owner knows it."""
+    key = f"length(CAST({row}key AS BLOB)) - instr({row}key, '/')"
+    return f"(COALESCE(length({row}value), 0) + COALESCE({row}file_bytes, 0) + {key})"
+
+
+INDEXES = (
+    f'CREATE INDEX IF NOT EXISTS "values_by_owner" ON "values" ({_owner_of()})',
+    f"""CREATE INDEX IF NOT EXISTS "values_by_owner_and_expiry" ON "values" ({_owner_of()}, expires)
+        WHERE expires IS NOT NULL""",
+    'CREATE INDEX IF NOT EXISTS "values_by_expiry" ON "values" (expires) WHERE expires IS NOT NULL',
+    'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
+    'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
+    'CREATE INDEX IF NOT EXISTS "sessions_by_user" ON "sessions" (user) WHERE user IS NOT NULL',
+    # Those that have ended, and whose values are still to be deleted.
+    'CREATE INDEX IF NOT EXISTS "sessions_to_empty" ON "sessions" (key) WHERE value < 0 AND keys > 0',
+)
+
+TRIGGERS = (
+    # sqlitedict's REPLACE deletes a row without its trigger (https://www.sqlite.org/lang_replace.html); it is told by
+    # the column that it knows nothing of.
+    """CREATE TRIGGER IF NOT EXISTS "replace_value" BEFORE INSERT ON "values" WHEN NEW.file_bytes IS NULL BEGIN
+        DELETE FROM "values" WHERE key = NEW.key;
+    END""",
+    f"""CREATE TRIGGER IF NOT EXISTS "count_insert" AFTER INSERT ON "values" BEGIN
+        UPDATE "sessions" SET bytes = bytes + {_size_of("NEW.")}, keys = keys + 1 WHERE key = {_owner_of("NEW.")};
+    END""",
+    f"""CREATE TRIGGER IF NOT EXISTS "count_update" AFTER UPDATE OF value, file_bytes ON "values"
+    WHEN length(NEW.value) IS NOT length(OLD.value) OR NEW.file_bytes IS NOT OLD.file_bytes BEGIN
+        UPDATE "sessions" SET bytes = bytes + {_size_of("NEW.")} - {_size_of("OLD.")} WHERE key = {_owner_of("NEW.")};
+    END""",
+    f"""CREATE TRIGGER IF NOT EXISTS "count_delete" AFTER DELETE ON "values" BEGIN
+        UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1 WHERE key = {_owner_of("OLD.")};
+    END""",
+)
+
+_OWN = f"{_owner_of()} = :owner"
+_LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
+_EXPIRED = "(expires <= :now OR expires >= '')"
 
 # Reading
 
-# As a subquery the expiry costs a tenth of what it costs in a join.
-_EXPIRY = '(SELECT value FROM "sessions" INDEXED BY "sessions_by_key" WHERE key = ?)'
-GET = f'SELECT {_EXPIRY}, value, expires, file, boot FROM "values" WHERE key = ?'
-HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = ?'
-_OWN_VALUES = f"""
-    FROM "sessions" s LEFT JOIN "values" v ON {_OWN_KEYS} AND {_LIVE_KEY}
-    WHERE s.key = :owner ORDER BY v.rowid"""
-KEYS = f"SELECT s.value, v.key, v.file, v.boot {_OWN_VALUES}"
-ITEMS = f"SELECT s.value, v.key, v.value, v.file, v.boot {_OWN_VALUES}"
-EXPIRY = f"""
-    SELECT s.value, EXISTS (SELECT 1 FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
-    FROM "sessions" s WHERE s.key = :owner"""
-_CHARGES = f"COALESCE(SUM({_CHARGE} + length(CAST(v.key AS BLOB)) - length(CAST(:owner AS BLOB)) - 1), 0)"
-NBYTES = f"""
-    SELECT s.value, (SELECT {_CHARGES} FROM "values" v WHERE {_OWN_KEYS} AND {_LIVE_KEY})
-    FROM "sessions" s WHERE s.key = :owner"""
-MEASURE = f'SELECT {_CHARGES}, COUNT(*) FROM "values" v WHERE {_OWN_KEYS}'
+# As a subquery the expiry costs a tenth of what it costs in a join. It is NULL when another session id is the owner's.
+_EXPIRY = '(SELECT value FROM "sessions" WHERE key = :owner AND session IS :session)'
+GET = """
+    SELECT (SELECT value FROM "sessions" WHERE key = ?1 AND session IS ?2), value, expires, file, boot
+    FROM "values" WHERE key = ?3"""
+HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key'
+KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+STAT = f"""
+    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys FROM "sessions", (
+        SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
+        FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
+    ) WHERE key = :owner"""
+SESSION = 'SELECT value, session, renewed, keys, bytes FROM "sessions" WHERE key = ?'
+SESSIONS = 'SELECT key, session, created, value, bytes FROM "sessions" WHERE user = ? AND value > ? ORDER BY created'
 OWNERS = f"""
-    SELECT s.key FROM "sessions" s
-    WHERE s.key >= :prefix AND s.key < :end AND typeof(s.value) IN ('real', 'integer') AND s.value > :now
-    AND EXISTS (SELECT 1 FROM "values" v WHERE v.key >= s.key || '/' AND v.key < s.key || '0' AND {_LIVE_KEY})
-    ORDER BY s.key"""
-EVERYONE = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
-DUMP = f'SELECT v.key, v.value, v.expires, v.file, v.boot FROM "values" v WHERE {_OWN_KEYS} ORDER BY v.rowid'
+    SELECT key FROM "sessions" s
+    WHERE key >= :prefix AND key < :end AND typeof(value) IN ('real', 'integer') AND value > :now
+    AND EXISTS (SELECT 1 FROM "values" WHERE {_owner_of()} = s.key AND {_LIVE}) ORDER BY key"""
+ALL_OWNERS = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
+DUMP_SESSION = 'SELECT value, session, renewed, created, user FROM "sessions" WHERE key = ?'
+DUMP = f'SELECT key, value, expires, file, boot FROM "values" WHERE {_OWN} ORDER BY rowid'
 NAMED_FILES = 'SELECT file FROM "values" WHERE file IS NOT NULL'
 IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
 
-SIZE = f'SELECT {_CHARGE}, expires, file FROM "values" WHERE key = ?'
+# The common write: a small value of a session that needs no touch, within its limits, which it checks as if the value
+# were new. Over a value with a file, or an expired one, and near the limits, it changes nothing, and PUT does it.
+SET = """
+    INSERT INTO "values" (key, value, expires, file_bytes)
+    SELECT ?1, ?2, ?3, 0 FROM "sessions"
+    WHERE key = ?4 AND session IS ?5 AND value > ?6 AND value BETWEEN ?7 AND ?8 AND bytes + ?9 <= ?10 AND keys < ?11
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
+    WHERE file IS NULL AND (expires IS NULL OR (expires > ?6 AND expires < ''))"""
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,
     file = excluded.file, file_bytes = excluded.file_bytes, boot = excluded.boot"""
-# The common write as one statement: a small value over one of about its size, in a session that needs no touch.
-OVERWRITE = f"""
-    UPDATE "values" SET value = ?
-    WHERE key = ? AND expires IS NULL AND file IS NULL AND (length(value) + {BLOCK - 1}) / {BLOCK} = ?
-    AND EXISTS (
-        SELECT 1 FROM "sessions" INDEXED BY "sessions_by_key" WHERE key = ? AND value > ? AND value BETWEEN ? AND ?)"""
+SIZE = f'SELECT {_size_of()}, expires, file FROM "values" WHERE key = ?'
 EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
 DELETE_TORN = 'DELETE FROM "values" WHERE file = ?'
-MOVE = 'UPDATE "values" SET key = ?, value = ? WHERE key = ?'
-DELETE = 'DELETE FROM "values" WHERE key = ?'
-DELETE_EXPIRED = "DELETE FROM \"values\" WHERE key = ? AND (expires <= ? OR expires >= '') RETURNING file"
-CLEAR = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' RETURNING file"
-SIZES = "SELECT rowid, length(value) FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' LIMIT ?"
-DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
-CLEAR_EXPIRED = "DELETE FROM \"values\" WHERE key >= ? || '/' AND key < ? || '0' AND expires <= ? RETURNING file"
+DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING expires, file'
+CLEAR = f'DELETE FROM "values" WHERE {_OWN} RETURNING file'
+DELETE_EXPIRED = f'DELETE FROM "values" WHERE {_OWN} AND {_EXPIRED} RETURNING file'
 
 # Sessions
 
-SESSION = 'SELECT value, bytes, keys FROM "sessions" WHERE key = ?'
-PUT_SESSION = """
-    INSERT INTO "sessions" (key, value, bytes, keys) VALUES (?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes, keys = excluded.keys"""
-# Of those who find at the same access that it is due, one is enough.
-TOUCH = 'UPDATE "sessions" SET value = ? WHERE key = ? AND value > ? AND abs(value - ?) > ?'
-DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
+BEGIN_SESSION = """
+    INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, bytes = 0, keys = 0"""
+# Of those who find at the same time that it is due, one is enough.
+TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
+RENEW = """
+    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
+    user = COALESCE(excluded.user, user)"""
+END = """
+    INSERT INTO "sessions" (key, value, session, renewed) VALUES (?1, -?2, x'', ?2)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = x'', renewed = excluded.renewed, user = NULL"""
+LOAD_SESSION = """
+    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
+    created = excluded.created, user = excluded.user"""
 LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
     WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
-RECOUNT = 'UPDATE "sessions" SET bytes = ?, keys = ? WHERE key = ?'
+
+# Maintenance
+
+PAST_OWNERS = """
+    SELECT key, value, renewed FROM "sessions"
+    WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
+ENDED_WITH_VALUES = 'SELECT key FROM "sessions" WHERE value < 0 AND keys > 0 LIMIT 1'
+SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
+DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
+DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
+KEEP_RENEWED = 'UPDATE "sessions" SET value = -renewed, bytes = 0, keys = 0 WHERE key = ? AND value IS ?'
+SET_EMPTY = 'UPDATE "sessions" SET bytes = 0, keys = 0 WHERE key = ?'
+PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
 # All of it, for backups
 
 ALL_VALUES = 'SELECT key, value, expires, file, file_bytes, boot FROM "values" ORDER BY rowid'
-ALL_BODIES = 'SELECT key, file FROM "values" WHERE file IS NOT NULL'
-ALL_SESSIONS = 'SELECT key, value FROM "sessions"'
-ALL_ENDED = 'SELECT key, value FROM "sessions" WHERE value < 0'
+ALL_FILES = 'SELECT key, file FROM "values" WHERE file IS NOT NULL'
+ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
+ALL_ENDED = "SELECT key, renewed FROM \"sessions\" WHERE session = x''"
 DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
-
-# Purging
-
-PAST_OWNERS = """
-    SELECT key, value FROM "sessions"
-    WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
-ENDED_WITH_VALUES = 'SELECT key FROM "sessions" WHERE value < 0 AND keys > 0 LIMIT ?'
-PAST_KEYS = "SELECT key FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
+WRONG_COUNTS = f"""
+    SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) FROM "values"
+        WHERE {_owner_of()} = s.key) OR keys IS NOT (SELECT COUNT(*) FROM "values" WHERE {_owner_of()} = s.key)"""
 
 
-def charge(payload_bytes: int, file_bytes: int = 0) -> int:
-    """How many bytes a value counts as."""
-    return -(-payload_bytes // BLOCK) * BLOCK + file_bytes
+def check_format(application: int, found: int, filename: str) -> None:
+    """Look at a file before anything is done with it.
+
+    :param application: SQLite's ``application_id`` in it
+    :param found: SQLite's ``user_version`` in it
+    :raises UnknownFormat: when it was written by another version of this package, or by another program
+    """
+    if application not in (0, APPLICATION_ID) or (application == 0 and found):
+        raise UnknownFormat(f"The storage file {filename} belongs to another program. Name another file.")
+    if found not in (0, FORMAT):
+        raise UnknownFormat(
+            f"The storage file {filename} has format {found}, and this version of flask_dash_store reads format "
+            f"{FORMAT}. Use the version that wrote it, or name another file."
+        )

@@ -2,291 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ...buffers import Buffers, Stored
-from ...errors import StorageFull, UserStoreError
-from ...expiry import Access
-from ..base import Dump, KeyExpiry, ReSign, Synchronous
-from ..expiry import is_ended
-from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
+from ...owner import Owner
+from ..base import (
+    DEFAULT_LIMITS,
+    DEFAULT_TIMEOUT,
+    Dump,
+    ExpiryLimit,
+    Limits,
+    Removed,
+    SupportsBackup,
+    SupportsExport,
+    Synchronous,
+)
+from . import fork as fork  # registers what is done when the process forks
 from . import schema
-from .account import Account, clear, measure
 from .backup import Backup
-from .buffers import BufferFiles, BuffersInMemory, BufferStore, boot_id, buffers_beside
-from .checking import problems
-from .connecting import connect, use_wal
+from .buffer_files import BufferFiles, BuffersInMemory, BufferStore, boot_id, buffers_beside
+from .connection import Errors, connect, use_wal
 from .database import Database
-from .dumping import Dumping
-from .files import TemporaryDirectory, check_private_directory, close_to_others, prepare_private_file
+from .export import Export
+from .file_identity import FileIdentity
+from .files import TemporaryDirectory, check_private_directory, make_private, prepare_private_file
 from .filesystem import check_filesystem
-from .format import check_tables, upgrade
-from .identity import FileIdentity
-from .pool import Connect, MemoryPool, Pool
-from .purging import Purging
-from .reading import Reading, end_of
+from .maintenance import Maintenance
+from .pool import MemoryPool, Pool
+from .reader import end_of
 from .reserve import Reserve
-from .tables import Table
+from .tables import make_tables
+from .writer import Writer
+
+logger = logging.getLogger("flask_dash_store")
 
 T = TypeVar("T")
 
 
-class SqliteStorage(Reading):
+class SqliteStorage(Writer, SupportsExport, SupportsBackup):
     """Values in a SQLite file, in memory, or in a file that goes away with the process.
 
     :param path: the file, ``":memory:"``, or None for a temporary file
-    :param max_bytes: how many bytes the keys and payloads of one owner may take
-    :param max_keys: how many keys one owner may have
+    :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
-    :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the
-        last ones, and is always consistent (https://www.sqlite.org/pragma.html#pragma_synchronous)
+    :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the last
+        ones, and is always consistent (https://www.sqlite.org/pragma.html#pragma_synchronous)
+    :raises StorageError: when the file cannot be opened, or lies where SQLite's WAL mode is not safe
     """
 
     def __init__(
         self,
         path: str | Path | None,
         *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        max_keys: int = DEFAULT_MAX_KEYS,
+        limits: Limits = DEFAULT_LIMITS,
         timeout: float = DEFAULT_TIMEOUT,
         synchronous: Synchronous = "NORMAL",
     ) -> None:
-        self._limits = Limits(max_bytes, max_keys)
+        self._limits = limits
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
-        self._file: FileIdentity | None = None
         self._reserve: Reserve | None = None
         if path == ":memory:":
             self._open_memory(timeout, synchronous)
         else:
             file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
             self._open_file(file, timeout, synchronous)
-        self._freeing(lambda: self._prepare(timeout))
-        self._purging = Purging(self._database, self._buffers)
+        self._freeing(self._prepare)
+        self._maintenance = Maintenance(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
-        self._dumping = Dumping(self._database, self._buffers, self._boot)
+        self._export = Export(self._database, self._buffers, self._boot)
+        self._pool.close_idle()  # A server that forks in C gives no warning.
 
     def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
         self.filename = ":memory:"
-        self._database = Database(MemoryPool(self._connector(synchronous), "in memory", timeout))
+        self._pool: Pool = MemoryPool(partial(connect, ":memory:", synchronous), "The storage in memory", timeout)
+        self._database = Database(self, self._pool)
         self._buffers: BufferStore = BuffersInMemory()
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
         self.filename = str(prepare_private_file(file))
         check_filesystem(self.filename)
         check_private_directory(buffers_beside(self.filename))
-        self._file = FileIdentity(self.filename)
-        self._database = Database(Pool(self._connector(synchronous), self.filename, timeout, self._file))
+        connector = partial(connect, self.filename, synchronous)
+        self._pool = Pool(connector, f"The storage {self.filename}", timeout, FileIdentity(self.filename))
+        self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         if not self._temporary:
             self._reserve = Reserve(f"{self.filename}-reserve")
 
-    def _connector(self, synchronous: Synchronous) -> Connect:
-        return lambda: connect(self.filename, synchronous)
-
-    def _prepare(self, timeout: float) -> None:
-        check_tables(self._database, self.filename)
-        if self._file is not None:
-            close_to_others(self.filename)
-        use_wal(self._database, self.filename, timeout)
+    def _prepare(self) -> None:
+        connection = self._pool.acquire()
+        try:
+            use_wal(connection, self.filename)
+        except Errors as error:
+            raise self._pool.error(error, connection) from error
+        finally:
+            self._pool.release(connection)
+        if self._pool.file is not None:
+            self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
+            make_private(self.filename)
         with self._database.transaction() as transaction:
-            upgrade(transaction)
-            self.values = Table(self._database, self.filename, "values", schema.VALUES_COLUMNS)
-            self.sessions = Table(self._database, self.filename, "sessions", schema.SESSIONS_COLUMNS)
-            for index in schema.INDEXES:
-                transaction.execute(index)
-        if self._file is not None:
-            self._file.note_wal()  # A new file had none when the first connection to it was opened.
+            make_tables(transaction, self.filename)
         if self._reserve is not None:
             self._reserve.keep()
-
-    # Writing
-
-    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        payload, body = value
-        place = f"{owner}/{key}"
-        if body is not None or key_expires is not None or not self._overwrite(owner, place, payload, access):
-            self._put(owner, key, value, access, key_expires)
-
-    def _overwrite(self, owner: str, place: str, payload: bytes, access: Access) -> bool:
-        now, expires, touch_threshold = access
-        blocks = -(-len(payload) // schema.BLOCK)
-        args = (payload, place, blocks, owner, now, expires - touch_threshold, expires + touch_threshold)
-        return self._database.change(schema.OVERWRITE, args) == 1
-
-    def _put(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> None:
-        payload, body = value
-        place = f"{owner}/{key}"
-        file, file_bytes = (body.name, body.nbytes) if body else (None, 0)
-        boot = self._boot if body else None
-        with self._writing_body(body), self._writing(owner, access) as account:
-            if file is not None:
-                account.transaction.then(on_rollback=partial(self._buffers.remove, [file]))
-            kept = account.make_room(key, schema.charge(len(payload), file_bytes))
-            if key_expires == "keep":
-                key_expires = kept
-            account.transaction.execute(schema.PUT, (place, payload, key_expires, file, file_bytes, boot))
-            account.record_use()
-
-    @contextmanager
-    def _writing_body(self, body: Buffers | None) -> Iterator[None]:
-        """Write a body before a transaction begins, and remove it if none does. Then it is the transaction's."""
-        if body is not None:
-            self._buffers.write(body)
-        try:
-            yield
-        except UserStoreError:
-            if body is not None:
-                self._buffers.remove([body.name])
-            raise
-
-    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
-        with self._writing(owner, access) as account:
-            is_there = account.has(key)
-            if is_there:
-                account.transaction.execute(schema.EXPIRE_KEY, (key_expires, f"{owner}/{key}"))
-            if account.is_live:
-                account.record_use()
-            return is_there
-
-    def delete(self, owner: str, key: str, access: Access) -> bool:
-        return self._freeing(lambda: self._delete(owner, key, access))
-
-    def _delete(self, owner: str, key: str, access: Access) -> bool:
-        with self._writing(owner, access) as account:
-            was_there = account.delete(key)
-            if account.is_live:
-                account.record_use()
-            return was_there
-
-    def clear(self, owner: str, access: Access) -> None:
-        self._freeing(lambda: self._clear(owner, access))
-
-    def _clear(self, owner: str, access: Access) -> None:
-        with self._writing(owner, access) as account:
-            if account.is_live:
-                account.clear()
-                account.record_use()
-
-    @contextmanager
-    def _writing(self, owner: str, access: Access) -> Iterator[Account]:
-        with self._database.transaction() as transaction:
-            yield Account(transaction, self._buffers, self._limits, owner, access)
-
-    # Sessions as a whole
-
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
-        with self._writing(owner, access) as account:
-            transaction = account.transaction
-            for key, payload, *_ in self._own_values(schema.ITEMS, owner, access):
-                place = f"{owner}/{key}"
-                transaction.execute(schema.MOVE, (f"{new_owner}/{key}", re_sign(key, payload), place))
-            account.clear()
-            if account.is_live:
-                transaction.execute(schema.PUT_SESSION, (new_owner, access.expires, *measure(transaction, new_owner)))
-            transaction.execute(schema.PUT_SESSION, (owner, -access.now, 0, 0))
-
-    def end(self, owner: str, access: Access) -> float:
-        rows = self._database.select(schema.SESSION, (owner,))
-        if rows and is_ended(rows[0][0]):
-            return -float(rows[0][0])  # Whoever comes again and again with a dead id waits for nobody.
-        try:
-            return self._end(owner, access)
-        except StorageFull:
-            # The values of one that has ended are out of reach, so it is enough if a purge deletes them.
-            return self._freeing(lambda: self._end(owner, access, delete_values=False))
-
-    def _end(self, owner: str, access: Access, delete_values: bool = True) -> float:
-        with self._database.transaction() as transaction:
-            rows = transaction.execute(schema.SESSION, (owner,))
-            if rows and is_ended(rows[0][0]):
-                return -float(rows[0][0])
-            if delete_values:
-                clear(transaction, self._buffers, owner)
-            transaction.execute(schema.PUT_SESSION, (owner, -access.now, *measure(transaction, owner)))
-            return access.now
-
-    def _freeing(self, work: Callable[[], T]) -> T:
-        """Do what frees space. It has the reserve when there is no other."""
-        try:
-            return work()
-        except StorageFull:
-            if self._reserve is None or self._database.is_in_transaction():
-                raise
-            with self._reserve.released():
-                try:
-                    return work()
-                except StorageFull:
-                    self._database.checkpoint()
-                    return work()
-
-    # Copying
-
-    def everyone(self) -> Iterator[str]:
-        return self._dumping.everyone()
-
-    def dump(self, owner: str) -> Dump | None:
-        return self._dumping.dump(owner)
-
-    def load(self, owner: str, dump: Dump) -> None:
-        self._dumping.load(owner, dump)
-
-    def back_up(self, target: Path) -> list[str]:
-        """Copy what is stored at one point in time into a new file, while others read and write.
-
-        :returns: where values are damaged, and left out, each as ``owner/key``
-        :raises StorageError: when the file exists, or cannot be written
-        """
-        return self._backup.write(target)
-
-    def restore(self, source: Path) -> None:
-        """Put what such a copy holds in the place of all that is stored. Who was logged out since stays logged out.
-
-        :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
-        """
-        self._backup.restore(source)
-
-    def problems(self) -> Iterator[str]:
-        return problems(self._database, self._buffers)
 
     # Looking after it
 
     @property
-    def is_untidy(self) -> bool:
-        return self._database.is_untidy
+    def needs_maintenance(self) -> bool:
+        return self._database.checkpoints.is_due
 
-    def tidy(self) -> None:
-        self._database.tidy()
-
-    def limit_expiry(self, prefix: str, latest: float) -> None:
-        span = {"prefix": prefix, "end": end_of(prefix)}
-        self._database.change(schema.LIMIT_EXPIRY, span | {"latest": latest})
-
-    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        removed = self._freeing(lambda: self._purging.owners(now, ended_before, limit, wait))
-        if self._reserve is not None:
+    def maintain(
+        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+    ) -> Removed:
+        self._database.checkpoints.make_if_due()
+        if expiry_limit is not None:
+            prefix, latest = expiry_limit
+            args = {"prefix": prefix, "end": end_of(prefix), "latest": latest}
+            self._database.change(schema.LIMIT_EXPIRY, args)
+        removed = self._freeing(lambda: self._maintenance.run(now, max(ended_before, 0.0), wait))
+        if self._reserve is not None and not removed.has_more:
             self._reserve.keep()
         return removed
 
-    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        return self._freeing(lambda: self._purging.keys(now, limit, wait))
-
-    # Transactions, and the end
-
-    @contextmanager
-    def transaction(self, owner: str) -> Iterator[None]:  # noqa: ARG002
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002
         # SQLite locks the database, so this keeps out the writers of all owners, not of this one alone.
-        with self._database.transaction():
-            yield
-
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        self._database.on_rollback(call)
+        return self._database.transaction()
 
     def close(self) -> None:
         self._database.close()
         if self._temporary:
             self._temporary.remove()
+
+    # Copying
+
+    def all_owners(self) -> Iterator[str]:
+        return self._export.all_owners()
+
+    def dump(self, name: str) -> Dump | None:
+        return self._export.dump(name)
+
+    def load(self, name: str, dump: Dump) -> None:
+        self._export.load(name, dump)
+
+    def problems(self) -> Iterator[str]:
+        return self._export.problems()
+
+    def back_up(self, target: Path) -> list[str]:
+        return self._backup.write(target)
+
+    def restore(self, source: Path) -> None:
+        self._backup.restore(source)

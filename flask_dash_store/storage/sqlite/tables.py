@@ -1,74 +1,64 @@
-"""sqlitedict's tables over direct connections.
+"""The two tables, made by sqlitedict's own class, so that any tool that reads sqlitedict's tables reads these.
 
-Stock sqlitedict sends each statement through a queue to one thread, which raises an error in somebody else's next
-call, hangs after a fork or a failed COMMIT, and turns ``synchronous`` off. The class asks little of its connection,
-so another one mends that, and the tables stay such as any sqlitedict opens.
+Stock sqlitedict sends each statement through a queue to one thread, which raises an error in another caller's next
+call, hangs after a fork or a failed COMMIT, and turns ``synchronous`` off. The class asks little of its connection, so
+here it gets the transaction in which the file is made ready.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlitedict import SqliteDict, identity
 
-from .database import Database
-from .transaction import Bindings, Row
+from ...errors import UnknownFormat
+from . import schema
+from .transaction import Transaction
 
 
-class TableConnection:
-    """What SqliteDict calls a connection: each statement runs in the caller's thread, and raises there."""
+def make_tables(transaction: Transaction, filename: str) -> None:
+    """Make the tables, their indexes and triggers, unless they are there.
 
-    autocommit = True
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def execute(self, sql: str, args: Bindings = ()) -> None:
-        with self._database.transaction() as transaction:
-            transaction.execute(sql, args)
-
-    def executemany(self, sql: str, items: Iterable[Bindings]) -> None:
-        with self._database.transaction() as transaction:
-            for args in items:
-                transaction.execute(sql, args)
-
-    def select(self, sql: str, args: Bindings = ()) -> Iterator[Row]:
-        return iter(self._database.select(sql, args))
-
-    def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
-        return self._database.select_one(sql, args)
-
-    def commit(self, blocking: bool = True) -> None:
-        """Nothing is left to commit: each statement was, or the transaction that it joined will be."""
-
-    def close(self, force: bool = False) -> None:
-        """The connections belong to the storage, which closes them."""
-
-
-class Table(SqliteDict):  # type: ignore[misc]  # sqlitedict has no type hints
-    """A sqlitedict table in the storage's database.
-
-    :param filename: the file, for sqlitedict's own messages; the table is reached through the database
-    :param columns: SQL for columns that it has beside sqlitedict's ``key`` and ``value``
+    :raises UnknownFormat: when tables of these names are another program's
     """
+    if transaction.execute("PRAGMA user_version") == [(schema.FORMAT,)]:
+        return
+    for name, columns in schema.COLUMNS.items():
+        if transaction.execute(f'PRAGMA table_info("{name}")'):
+            raise UnknownFormat(f"The storage file {filename} has tables of another program. Name another file.")
+        _Table(transaction, filename, name).close()
+        for column in columns:
+            transaction.execute(f'ALTER TABLE "{name}" ADD COLUMN {column}')
+    for statement in (*schema.INDEXES, *schema.TRIGGERS):
+        transaction.execute(statement)
+    transaction.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    transaction.execute(f"PRAGMA user_version = {schema.FORMAT}")
 
-    def __init__(self, database: Database, filename: str, name: str, columns: str) -> None:
-        self._database = database
-        with database.transaction() as transaction:
-            transaction.execute(f'CREATE TABLE IF NOT EXISTS "{name}" (key TEXT PRIMARY KEY, value BLOB, {columns})')
-        # Values pass as they are stored, for nothing may be unpickled before it is authenticated.
+
+class _Table(SqliteDict):  # type: ignore[misc]  # sqlitedict has no type hints
+    def __init__(self, transaction: Transaction, filename: str, name: str) -> None:
+        self._transaction = transaction
         super().__init__(
             filename, tablename=name, autocommit=True, journal_mode="WAL", encode=identity, decode=identity
         )
 
-    def _new_conn(self) -> TableConnection:
-        return TableConnection(self._database)
+    def _new_conn(self) -> _TableConnection:
+        return _TableConnection(self._transaction)
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        # sqlitedict's REPLACE deletes the row and inserts it again: slower, and the key would lose its place.
-        self.conn.execute(
-            f'INSERT INTO "{self.tablename}" (key, value) VALUES (?, ?) '
-            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (self.encode_key(key), self.encode(value)),
-        )
+
+class _TableConnection:
+    """What SqliteDict calls a connection, of which it asks this much when it makes a table."""
+
+    autocommit = True
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def execute(self, sql: str, args: tuple[Any, ...] = ()) -> None:
+        self._transaction.execute(sql, args)
+
+    def commit(self, blocking: bool = True) -> None:
+        """The transaction commits."""
+
+    def close(self, force: bool = False) -> None:
+        """The connection is the transaction's."""

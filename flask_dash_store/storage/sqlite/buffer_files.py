@@ -1,4 +1,4 @@
-"""Where the bodies of large values lie: files beside the database, mapped when they are read.
+"""Where the buffers of large values lie: files beside the database, mapped when they are read.
 
 A file is written whole under a temporary name and renamed, before the row that names it is committed; it is unlinked
 after the commit that has replaced or deleted the row. Nobody ever changes one. So a reader that finds no file has
@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
 HELD = "held-"
-"""What the name of a directory begins with that a backup keeps bodies in while it runs."""
+"""What the name of a directory begins with that a backup keeps buffers in while it runs."""
 # Python keeps a file open for as long as it is mapped, and a process may have 1024 open, its sockets among them.
 MOST_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
@@ -49,12 +49,12 @@ def boot_id() -> str:
 
 
 def buffers_beside(database: str | Path) -> Path:
-    """The directory of the bodies whose rows are in a database file."""
+    """The directory of the buffers whose rows are in a database file."""
     return Path(f"{database}.buffers")
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy one body, which is there, whole and synced, once its name is."""
+    """Copy the buffers of one value, which is there, whole and synced, once its name is."""
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_TEMPORARY}")
     try:
         with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
@@ -68,59 +68,59 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 class BufferStore(Protocol):
-    """Keeps bodies by their names."""
+    """Keeps buffers by their names."""
 
-    def write(self, body: Buffers) -> None:
-        """Keep a body.
+    def write(self, buffers: Buffers) -> None:
+        """Keep buffers.
 
         :raises StorageError: when it cannot be kept; nothing of it is
         """
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:
-        """The body, in one part that the caller may change without changing what is kept.
+        """The buffers, in one part that the caller may change without changing what is kept.
 
         None when there is none, or when a power loss has torn it, which is looked at if it ``may_be_torn``.
         """
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget bodies, of which some may have gone already."""
+        """Forget buffers, of which some may have gone already."""
 
     def written_before(self, time: float) -> Iterator[str]:
-        """The names of the bodies that were written before a time, in seconds since the epoch."""
+        """The names of the buffers that were written before a time, in seconds since the epoch."""
 
 
 class BufferFiles:
-    """Bodies in the files of a directory, for all processes.
+    """Buffers in the files of a directory, for all processes.
 
-    :param sync: whether a body has to survive a power loss as soon as it is written
+    :param sync: whether buffers has to survive a power loss as soon as it is written
     """
 
     def __init__(self, directory: Path, sync: bool) -> None:
         self._directory = directory
         self._sync = sync
 
-    def write(self, body: Buffers) -> None:
+    def write(self, buffers: Buffers) -> None:
         try:
             try:
-                self._write(body)
+                self._write(buffers)
             except FileNotFoundError:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
                 if self._sync:
                     sync_directory(self._directory.parent)
-                self._write(body)
+                self._write(buffers)
         except OSError as error:
             if error.errno is None:
                 raise  # A signal's handler has raised it, a TimeoutError say.
             kind = StorageFull if error.errno in NO_SPACE else StorageError
             raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
 
-    def _write(self, body: Buffers) -> None:
-        path = self._path(body.name)
+    def _write(self, buffers: Buffers) -> None:
+        path = self._path(buffers.name)
         temporary = path + _TEMPORARY
         descriptor = os.open(temporary, _NEW, 0o600)
         try:
             with open(descriptor, "wb", buffering=0) as file:
-                for piece in _pieces(body):
+                for piece in _chunks(buffers):
                     rest = piece
                     while rest.nbytes:
                         rest = rest[file.write(rest) :]
@@ -143,13 +143,13 @@ class BufferFiles:
             whole = memoryview(b"")
         except OSError as error:
             raise StorageError(f"A large value could not be read: {error.strerror}: {path}.") from error
-        body = Buffers(name, [whole[ALIGNMENT:]])
+        buffers = Buffers(name, [whole[ALIGNMENT:]])
         if whole.nbytes < ALIGNMENT:
             return self._none_if_torn(name, may_be_torn)
         magic, owner, nbytes, checksum = _HEADER.unpack_from(whole)
-        if magic != _MAGIC or nbytes != body.nbytes or (may_be_torn and checksum != _checksum(body.parts)):
+        if magic != _MAGIC or nbytes != buffers.nbytes or (may_be_torn and checksum != _checksum(buffers.views)):
             return self._none_if_torn(name, may_be_torn)
-        return body._replace(name=owner.decode("ascii", "replace"))
+        return buffers._replace(name=owner.decode("ascii", "replace"))
 
     def _none_if_torn(self, name: str, may_be_torn: bool) -> Buffers | None:
         if not may_be_torn:
@@ -182,21 +182,21 @@ class BufferFiles:
 
 
 class BuffersInMemory:
-    """Bodies in this process's memory."""
+    """Buffers in this process's memory."""
 
     def __init__(self) -> None:
-        self._bodies: dict[str, bytes] = {}
+        self._kept: dict[str, bytes] = {}
 
-    def write(self, body: Buffers) -> None:
-        self._bodies[body.name] = b"".join(body.pieces())
+    def write(self, buffers: Buffers) -> None:
+        self._kept[buffers.name] = b"".join(buffers.chunks())
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:  # noqa: ARG002
-        kept = self._bodies.get(name)
+        kept = self._kept.get(name)
         return None if kept is None else Buffers(name, [memoryview(bytearray(kept))])
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
-            self._bodies.pop(name, None)
+            self._kept.pop(name, None)
 
     def written_before(self, time: float) -> Iterator[str]:  # noqa: ARG002
         """None: without a crash there are no orphans, and a crash takes the memory with it."""
@@ -215,10 +215,10 @@ def _map_or_copy(path: str) -> mmap.mmap | bytearray:
         return copy
 
 
-def _pieces(body: Buffers) -> list[memoryview]:
+def _chunks(buffers: Buffers) -> list[memoryview]:
     """What a file consists of: a header, which is as long as the alignment, and the contents."""
-    contents = list(body.pieces())
-    header = _HEADER.pack(_MAGIC, body.name.encode(), body.nbytes, _checksum(contents))
+    contents = list(buffers.chunks())
+    header = _HEADER.pack(_MAGIC, buffers.name.encode(), buffers.nbytes, _checksum(contents))
     return [memoryview(header.ljust(ALIGNMENT, b"\0")), *contents]
 
 

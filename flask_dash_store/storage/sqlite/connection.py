@@ -1,0 +1,115 @@
+"""A connection to a SQLite file: how it is opened, how it waits for locks, and what its errors mean."""
+
+from __future__ import annotations
+
+import time
+
+import apsw
+
+from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
+from ..base import Synchronous
+from ..transaction import busy
+from .files import NO_SPACE
+from .filesystem import advice
+from .schema import PAGE_BYTES, check_format
+
+FIRST_DELAY = 0.00005
+MAX_DELAY = 0.001
+
+# How much of the WAL's file is kept after a checkpoint.
+WAL_SIZE_LIMIT = 4096 * PAGE_BYTES
+
+_ERRORS: dict[type[Exception], type[StorageError]] = {
+    apsw.FullError: StorageFull,
+    apsw.CorruptError: StorageCorrupt,
+    apsw.NotADBError: StorageCorrupt,
+    UnicodeDecodeError: StorageCorrupt,
+}
+
+Errors = (apsw.Error, UnicodeDecodeError)
+"""What a statement can raise: SQLite's own errors, and text in the file that is not UTF-8."""
+
+
+class Connection(apsw.Connection):
+    """A connection that retries for up to ``timeout`` seconds when another process has a lock.
+
+    SQLite's own busy handler looks again after 1, 2, 5, 10, 15, ... ms, so that an unlucky caller waits far longer
+    than the lock was held; and where gevent has replaced ``time.sleep`` it stops all greenlets of the process. This one
+    looks very soon, for a small write takes some 20 us, and then each :data:`MAX_DELAY`. A process that takes the lock
+    many times in a row has to leave it free for longer than that in between.
+    """
+
+    timeout = 0.0
+    _deadline = 0.0
+
+    def retry(self, attempts: int) -> bool:
+        """SQLite's busy handler (https://www.sqlite.org/c3ref/busy_handler.html)."""
+        now = time.monotonic()
+        if attempts == 0:
+            self._deadline = now + self.timeout
+        if now >= self._deadline:
+            return False
+        time.sleep(min(FIRST_DELAY * 2 ** min(attempts, 10), MAX_DELAY))
+        return True
+
+
+def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
+    """A connection that overwrites what is deleted, and trusts nothing in the file.
+
+    :param timeout: seconds that it waits for other processes
+    :raises UnknownFormat: when the file was written by another version of this package, or by another program
+    """
+    # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
+    connection = Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+    connection.timeout = timeout
+    connection.set_busy_handler(connection.retry)
+    for pragma in (
+        f"synchronous = {synchronous}",
+        "secure_delete = ON",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        f"journal_size_limit = {WAL_SIZE_LIMIT}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    check_format(connection.pragma("application_id"), connection.pragma("user_version"), filename)
+    return connection
+
+
+def use_wal(connection: Connection, filename: str) -> None:
+    """Let readers and a writer work side by side, and freed pages go back to the file system.
+
+    :raises UnsuitableFilesystem: when that is not possible where the file lies
+    :raises apsw.BusyError: when others keep the database locked for longer than the connection's timeout
+    """
+    # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
+    deadline = time.monotonic() + connection.timeout
+    while True:
+        try:
+            mode = connection.pragma("journal_mode")
+            if mode != "wal":  # To set it again would write, which a full disk does not let it.
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+                mode = connection.pragma("journal_mode", "WAL")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode not in ("wal", "memory"):
+            raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
+        return
+
+
+def storage_error(
+    name: str, timeout: float, error: Exception, connection: apsw.Connection | None = None
+) -> StorageError | StorageBusy:
+    """The package's own exception for what SQLite said.
+
+    :param name: what messages call the storage
+    :param connection: the one that said it, which knows what the system had said
+    """
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return busy(name, timeout)
+    kind = next((kind for cause, kind in _ERRORS.items() if isinstance(error, cause)), StorageError)
+    if isinstance(error, apsw.IOError) and connection is not None and connection.system_errno in NO_SPACE:
+        kind = StorageFull  # SQLite says "full" only of a disk, not of a quota or of a limit on files.
+    return kind(f"{name} failed: {type(error).__name__}: {error}.")

@@ -1,0 +1,122 @@
+"""Removing what has expired, and giving its space back, in transactions so short that no request waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+
+from ...errors import StorageBusy
+from ..base import Removed
+from . import schema
+from .buffer_files import BufferStore
+from .connection import MAX_DELAY
+from .database import Database
+from .schema import PAGE_BYTES
+from .transaction import Row, Transaction
+
+# As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
+OWNERS_TOGETHER = 16
+PAGES_TOGETHER = 128
+VACUUM_PAGES = 32
+# A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
+ORPHAN_AGE = 60 * 60.0
+
+
+def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[Row]) -> None:
+    """Have the files of deleted or replaced rows removed once that is committed."""
+    files = [file for (file,) in rows if file is not None]
+    if files:
+        transaction.on_commit(partial(buffers.remove, files))
+
+
+class Maintenance:
+    """What :meth:`Storage.maintain` promises, on SQLite."""
+
+    def __init__(self, database: Database, buffers: BufferStore) -> None:
+        self._database = database
+        self._buffers = buffers
+        self._orphans_removed_at = 0.0
+
+    def run(self, now: float, ended_before: float, wait: bool) -> Removed:
+        """One short transaction that removes, or else one that gives space back."""
+        with self._database.transaction(wait) as transaction:
+            keys, more_keys = self._remove_keys(transaction, now)
+            owners, more_owners = self._remove_owners(transaction, now, ended_before)
+            more_values = not (keys or owners) and self._empty_an_ended_one(transaction)
+        has_more = more_keys or more_owners or more_values or self._vacuum(wait)
+        if has_more:
+            if wait:  # The lock stays free for long enough to be seen by another process that waits for it.
+                time.sleep(4 * MAX_DELAY)
+        else:
+            self._finish(now, wait)
+        return Removed(owners, keys, has_more)
+
+    def _remove_keys(self, transaction: Transaction, now: float) -> tuple[int, bool]:
+        """How many keys were removed that had expired by themselves, and whether there are more."""
+        rows = transaction.execute(schema.PAST_KEYS, (now, OWNERS_TOGETHER))
+        for row in rows:
+            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
+        return len(rows), len(rows) == OWNERS_TOGETHER
+
+    def _remove_owners(self, transaction: Transaction, now: float, ended_before: float) -> tuple[int, bool]:
+        """How many owners were removed, and whether there are more."""
+        rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_TOGETHER))
+        pages, removed = PAGES_TOGETHER, 0
+        for name, expiry, renewed in rows:
+            pages = self._delete_values(transaction, name, pages)
+            if pages <= 0:
+                return removed, True  # No one misses the values that are deleted already: they have expired.
+            is_remembered = isinstance(renewed, float) and renewed >= ended_before
+            sql = schema.KEEP_RENEWED if is_remembered else schema.DELETE_SESSION
+            transaction.execute(sql, (name, expiry))
+            removed += transaction.changes
+        return removed, len(rows) == OWNERS_TOGETHER
+
+    def _delete_values(self, transaction: Transaction, name: str, pages: int) -> int:
+        """Delete values until that has changed so many pages. Returns how many are left: none if values may be, too."""
+        for rowid, nbytes in transaction.execute(schema.SIZES, {"owner": name, "limit": pages}):
+            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+            pages -= 1 + (nbytes or 0) // PAGE_BYTES
+            if pages <= 0:
+                break
+        return pages
+
+    def _empty_an_ended_one(self, transaction: Transaction) -> bool:
+        """Delete values of a session that ended, where they were too many, or the disk too full, to do it then."""
+        for (name,) in transaction.execute(schema.ENDED_WITH_VALUES):
+            if self._delete_values(transaction, name, PAGES_TOGETHER) > 0:
+                transaction.execute(schema.SET_EMPTY, (name,))
+            return True
+        return False
+
+    def _vacuum(self, wait: bool) -> bool:
+        """Give some free pages back to the file system. Returns whether there are more."""
+        enough = 0 if wait else VACUUM_PAGES
+        before = self._free_pages()
+        if before <= enough:
+            return False
+        with self._database.transaction(wait) as transaction:
+            transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            after = self._free_pages()
+        # A file that was not made by this package may be one that gives nothing back.
+        if after == before:
+            return False
+        if after <= enough and not wait:
+            self._database.checkpoints.make()  # The file becomes shorter with the next one, whenever that is.
+        return after > enough
+
+    def _free_pages(self) -> int:
+        return int(self._database.select("PRAGMA freelist_count")[0][0])
+
+    def _finish(self, now: float, wait: bool) -> None:
+        """What is done once there is no more to remove."""
+        if wait or not now - ORPHAN_AGE < self._orphans_removed_at <= now:
+            self._orphans_removed_at = now
+            for file in self._buffers.written_before(now - ORPHAN_AGE):
+                if not self._database.select(schema.IS_NAMED, (file,)):
+                    self._buffers.remove([file])
+        if wait:
+            with suppress(StorageBusy):
+                self._database.checkpoints.make(truncate=True)  # What was deleted is still to be read in the WAL.
