@@ -244,7 +244,7 @@ BEGIN
     IF ended_at IS NULL THEN
         own.id := save_session(own, a);
         UPDATE sessions s
-        SET session = _session, renewed_at = a.now, user_hash = COALESCE(_user_hash, s.user_hash)
+        SET session = _session, renewed_at = a.now, expires = a.expires, user_hash = COALESCE(_user_hash, s.user_hash)
         WHERE s.id = own.id;
     END IF;
 END $$;
