@@ -75,6 +75,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         synchronous: Synchronous = "NORMAL",
     ) -> None:
         target = Target.of(url)
+        self.schema = target.schema
         self._limits = limits
         self._timeout_ms = max(1, math.ceil(timeout * 1000))
         self._is_durable = synchronous == "FULL"
