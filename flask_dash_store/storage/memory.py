@@ -159,7 +159,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
 
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
         sessions = [
-            SessionInfo(Owner(name, entry.session), entry.created_at, entry.expires, entry.nbytes)
+            SessionInfo(Owner(name, entry.session), entry.created_at, entry.expires, entry.at(access).nbytes)
             for name, entry in self._all()
             if entry.user == user and access.is_future(entry.expires)
         ]
