@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import selectors
+import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from ...errors import ConfigurationError, StorageBusy, StorageCorrupt, StorageEr
 
 try:
     import psycopg
-    from psycopg import errors
+    from psycopg import errors, waiting
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Format, TransactionStatus
@@ -35,9 +35,6 @@ DEFAULT_SCHEMA = "flask_dash_store"
 # A server has 100 for all, unless it is set otherwise.
 DEFAULT_MAX_CONNECTIONS = 16
 
-# A value is one message in the protocol, and one field in a table: each less than 1 GiB. The rest is for the key.
-MAX_VALUE_BYTES = 2**30 - 2**16
-
 _SCHEMES = ("postgresql://", "postgres://")
 # libpq quotes what it does not understand, in the quotation marks of any language, and that may hold a password.
 _UNQUOTED = re.compile(r"[\w /-]*")
@@ -45,8 +42,8 @@ _UNQUOTED = re.compile(r"[\w /-]*")
 # How much of a large value, in bytes a second, a server takes or gives at least.
 SLOWEST = 10 * 2**20
 
-# epoll would take a descriptor for each connection, and Windows has no poll.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+# Waiting ends so often, in seconds, to look for signals and at the clock.
+_LOOK_UP = 0.1
 
 
 class Target(NamedTuple):
@@ -128,6 +125,12 @@ class _WritableBytes(Loader):
         return bytearray(data)
 
 
+def _readable() -> Generator[Any, Any, int]:
+    """For psycopg's ways to wait: what a socket is ready for, of reading alone."""
+    ready: int = yield Wait.R
+    return ready
+
+
 class Connection(psycopg.Connection[Row]):
     """A connection on which no call waits for a server that has stopped answering.
 
@@ -142,8 +145,14 @@ class Connection(psycopg.Connection[Row]):
         """:raises psycopg.Error: when there is no server, or it does not let us in"""
         connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
         connection.timeout = silence_timeout(timeout)
-        # The next transaction may be on another connection of PgBouncer, which knows nothing of this one's statements.
-        connection.prepare_threshold = None
+        try:
+            # A pooler answers for many processes of the server, so the one that it names at login is not the one at
+            # work, and the next transaction may be on one that knows nothing of this one's prepared statements.
+            if connection.run("SELECT pg_backend_pid()") != [(connection.info.backend_pid,)]:
+                connection.prepare_threshold = None
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -151,27 +160,26 @@ class Connection(psycopg.Connection[Row]):
         self.adapters.register_loader("bytea", _WritableBytes)
 
     def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
-        # psycopg's own way looks up every tenth of a second, and waits for ever.
+        return waiting.wait(self._unless_silent(gen), self.pgconn.socket, _LOOK_UP)
+
+    def _unless_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """A generator of psycopg, which waits for as long as it takes, with an end to that."""
         try:
             wanted = next(gen)
+            deadline = time.monotonic() + self.timeout
             while True:
-                ready = self._ready(wanted, self.timeout)
-                if not ready:
+                ready = yield wanted
+                if ready != Ready.NONE:
+                    wanted = gen.send(ready)
+                    deadline = time.monotonic() + self.timeout
+                elif time.monotonic() > deadline:
                     raise Silent(f"the server has been silent for {self.timeout:g} seconds")
-                wanted = gen.send(ready)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def _ready(self, wanted: Wait, timeout: float) -> Ready | None:
-        """What the socket is ready for, of what psycopg wants; None when it is not within the timeout."""
-        selector = _Selector()
-        selector.register(self.fileno(), wanted)
-        ready = selector.select(timeout)
-        return Ready(ready[0][1]) if ready else None
-
     def is_quiet(self) -> bool:
         """Whether the server has said nothing unasked. It does when it closes the connection."""
-        return not self._ready(Wait.R, timeout=0)
+        return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
 
     def is_in_transaction(self) -> bool:
         """Whether it is in a transaction that can go on."""

@@ -30,7 +30,7 @@ BEGIN
     FOR past IN
         SELECT s.id FROM sessions s
         WHERE s.expires > _latest AND s.expires < 'infinity' AND starts_with(s.owner, _prefix)
-        AND lock_owner(s.owner, _timeout_ms) LIMIT _limit
+        AND lock_owner(s.owner, _timeout_ms, false) LIMIT _limit
     LOOP
         found_now := found_now + 1;
         UPDATE sessions s SET expires = _latest WHERE s.id = past.id AND s.expires > _latest;
@@ -43,7 +43,7 @@ BEGIN
         SELECT both_kinds.id FROM (
             SELECT s.id, s.owner FROM sessions s WHERE s.expires <= _now
             UNION ALL SELECT s.id, s.owner FROM sessions s WHERE s.expires IS NULL AND s.renewed_at < _ended_before
-        ) both_kinds WHERE lock_owner(both_kinds.owner, _timeout_ms) LIMIT _limit
+        ) both_kinds WHERE lock_owner(both_kinds.owner, _timeout_ms, false) LIMIT _limit
     LOOP
         found_now := found_now + 1;
         SELECT * INTO own FROM sessions s
@@ -64,7 +64,7 @@ BEGIN
     FOR past IN
         SELECT s.id FROM sessions s
         WHERE s.id IN (SELECT v.session FROM "values" v WHERE v.expires <= _now LIMIT 1000)
-        AND lock_owner(s.owner, _timeout_ms) LIMIT _limit
+        AND lock_owner(s.owner, _timeout_ms, false) LIMIT _limit
     LOOP
         found_now := found_now + 1;
         SELECT * INTO own FROM sessions s WHERE s.id = past.id;

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ...buffers import Buffers, Stored
-from ...errors import SessionEnded, StorageError, ValueTooLarge
+from ...buffers import Stored
+from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
 from ..base import (
@@ -28,8 +28,9 @@ from ..base import (
     Synchronous,
     Value,
 )
-from .connection import MAX_VALUE_BYTES, Row, Target
+from .connection import Row, Target
 from .pool import Pool
+from .rows import NewRow, sent_together, stored
 from .schema import make_tables, statements
 from .transaction import Database
 
@@ -38,8 +39,7 @@ logger = logging.getLogger("flask_dash_store")
 # So many owners are purged in one transaction, whose locks are kept until it ends.
 PURGED_TOGETHER = 100
 
-# So many bytes are sent together when several values are written, and a row takes the server as long as so many bytes.
-SENT_TOGETHER = 2**24
+# When several values are written, a row takes the server as long as so many bytes of it.
 BYTES_PER_ROW = 2**10
 
 _NO_LIMITS = Limits(2**62, 2**62)
@@ -94,7 +94,7 @@ class PostgresqlStorage(Storage, SupportsExport):
 
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         for payload, name, buffers in self._read("get_value", owner, access, key.encode()):
-            return None if payload is None else _stored(payload, name, buffers)
+            return None if payload is None else stored(payload, name, buffers)
         return None
 
     def has(self, owner: Owner, key: str, access: Access) -> bool:
@@ -105,7 +105,7 @@ class PostgresqlStorage(Storage, SupportsExport):
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         rows = self._read("list_values", owner, access)
-        return [(key.decode(), _stored(*value)) for key, *value in rows if key is not None]
+        return [(key.decode(), stored(*value)) for key, *value in rows if key is not None]
 
     def stat(self, owner: Owner, access: Access) -> Stat:
         for expires, nbytes, keys in self._ask("stat_session", owner, access):
@@ -141,13 +141,13 @@ class PostgresqlStorage(Storage, SupportsExport):
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         keeps = key_expires == "keep"
         expires = None if keeps else key_expires
-        fields = _fields(key, value)
-        refused = self._write("put_value", owner, access, *fields, expires, keeps, *self._limits, nbytes=_size(fields))
+        row = NewRow.of(key, value)
+        refused = self._write("put_value", owner, access, *row, expires, keeps, *self._limits, nbytes=row.nbytes)
         if refused[0] is not None:
             raise _refusal(self._limits, key, *refused)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        groups = list(_grouped((key, value, None) for key, value in dict(values).items()))
+        groups = list(sent_together((key, value, None) for key, value in dict(values).items()))
         with self.transaction(owner) if len(groups) > 1 else nullcontext():
             for group in groups:
                 if len(group) == 1:
@@ -157,10 +157,10 @@ class PostgresqlStorage(Storage, SupportsExport):
 
     def _put_all(self, owner: Owner, values: list[Value], access: Access, limits: Limits) -> None:
         """Store several values in one round trip."""
-        fields = [_fields(key, value) for key, value, _ in values]
-        nbytes = sum(_size(each) + BYTES_PER_ROW for each in fields)
-        columns = [list(column) for column in zip(*fields, strict=True)]
-        columns[3] = [None if buffers is None else bytes(buffers) for buffers in columns[3]]
+        rows = [NewRow.of(key, value) for key, value, _ in values]
+        nbytes = sum(row.nbytes + BYTES_PER_ROW for row in rows)
+        keys, payloads, names, buffers = zip(*rows, strict=True)
+        columns = [list(keys), list(payloads), list(names), [each if each is None else bytes(each) for each in buffers]]
         columns.append([key_expires for _, _, key_expires in values])
         number, *refused = self._write("put_values", owner, access, *columns, *limits, nbytes=nbytes)
         if number is not None:
@@ -226,10 +226,9 @@ class PostgresqlStorage(Storage, SupportsExport):
             return None
         expires, session, renewed_at, user, created_at = rows[0][:5]
         values = [
-            (key.decode(), _stored(*value), key_expires)
-            for *_, key, payload, buffers_name, buffers, key_expires in rows
+            (key.decode(), stored(*value), key_expires)
+            for key, *value, key_expires in (row[5:] for row in rows)
             if key is not None
-            for value in [(payload, buffers_name, buffers)]
         ]
         return Dump(
             expires=renewed_at if expires is None else expires,
@@ -247,7 +246,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         with self._transaction(name):
             args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
             self._database.call(self._sql["replace_session"], args)
-            for group in _grouped(dump.values):
+            for group in sent_together(dump.values):
                 self._put_all(Owner(name, dump.session), group, access, _NO_LIMITS)
 
     def problems(self) -> Iterator[str]:
@@ -266,55 +265,6 @@ class PostgresqlStorage(Storage, SupportsExport):
 
     def close(self) -> None:
         self._pool.close()
-
-
-def _stored(payload: bytearray, name: str | None, buffers: bytearray | None) -> Stored:
-    if name is None or buffers is None:
-        return bytes(payload), None
-    return bytes(payload), Buffers(name, [memoryview(buffers)])
-
-
-Fields = tuple[bytes, bytes, str | None, bytes | memoryview | None]
-
-
-def _fields(key: str, value: Stored) -> Fields:
-    """What is written of a value: its key, its payload, and the name and contents of its buffers.
-
-    :raises ValueTooLarge: when PostgreSQL takes no value of this size
-    """
-    payload, buffers = value
-    nbytes = len(payload) + (buffers.nbytes if buffers else 0)
-    if nbytes > MAX_VALUE_BYTES:
-        raise ValueTooLarge(
-            f"The value for {key!r} takes {nbytes} bytes, and PostgreSQL takes {MAX_VALUE_BYTES} in one field. Store "
-            "it in parts.",
-            key=key,
-            limit=MAX_VALUE_BYTES,
-        )
-    if buffers is None:
-        return key.encode(), payload, None, None
-    return key.encode(), payload, buffers.name, buffers.joined()
-
-
-def _size(fields: Fields) -> int:
-    key, payload, _, buffers = fields
-    return len(key) + len(payload) + (0 if buffers is None else len(buffers))
-
-
-def _grouped(values: Iterable[Value]) -> Iterator[list[Value]]:
-    """Values that are sent together."""
-    group: list[Value] = []
-    nbytes = 0
-    for key, value, key_expires in values:
-        payload, buffers = value
-        size = len(payload) + (buffers.nbytes if buffers else 0)
-        if group and nbytes + size > SENT_TOGETHER:
-            yield group
-            group, nbytes = [], 0
-        group.append((key, value, key_expires))
-        nbytes += size
-    if group:
-        yield group
 
 
 def _refusal(limits: Limits, key: str, more_bytes: int, more_keys: int, used_bytes: int, used_keys: int) -> Exception:

@@ -5,11 +5,17 @@
 -- waiting. A function that refuses has removed at most what had expired, and says so in its result: an error would roll
 -- back the transaction that it was called in.
 
--- The seed keeps the locks of different schemas apart: a database has one space for all of them.
-CREATE FUNCTION lock_owner(_owner text, _timeout_ms integer) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Acquires an owner's lock until the transaction ends. Returns false when others hold it and the timeout is 0.
+CREATE FUNCTION lock_owner(_owner text, _timeout_ms integer, _is_durable boolean) RETURNS boolean
+LANGUAGE plpgsql AS $$
 DECLARE
+    -- The seed keeps the locks of different schemas apart: a database has one space for all of them.
     id bigint := hashtextextended(_owner, hashtextextended(current_schema(), 0));
 BEGIN
+    -- A server may be set to more than "on", such as to wait for its standby.
+    IF _is_durable AND current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     IF _timeout_ms = 0 THEN
         RETURN pg_try_advisory_xact_lock(id);
     END IF;
@@ -18,20 +24,10 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE FUNCTION begin_write(_owner text, _timeout_ms integer, _is_durable boolean) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    -- A server may be set to more than "on", such as to wait for its standby.
-    IF _is_durable AND current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-    PERFORM lock_owner(_owner, _timeout_ms);
-END $$;
-
 CREATE FUNCTION begin_transaction(_owner text, _timeout_ms integer, _is_durable boolean) RETURNS void
 LANGUAGE plpgsql :settings AS $$
 BEGIN
-    PERFORM begin_write(_owner, _timeout_ms, _is_durable);
+    PERFORM lock_owner(_owner, _timeout_ms, _is_durable);
 END $$;
 
 -- Removes all values of a session; many of them at once, by leaving them to maintenance under the id that it had.
@@ -47,14 +43,13 @@ BEGIN
     own.keys := 0;
 END $$;
 
+-- Removes the values of a session that have expired by themselves.
 CREATE FUNCTION drop_expired_values(INOUT own sessions, _now double precision) LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT 1 FROM "values" v WHERE v.session = own.id AND v.expires <= _now) THEN
-        WITH expired AS (
-            DELETE FROM "values" v WHERE v.session = own.id AND v.expires <= _now RETURNING v.bytes
-        )
-        SELECT own.bytes - SUM(expired.bytes), own.keys - COUNT(*) INTO own.bytes, own.keys FROM expired;
-    END IF;
+    WITH expired AS (
+        DELETE FROM "values" v WHERE v.session = own.id AND v.expires <= _now RETURNING v.bytes
+    )
+    SELECT own.bytes - COALESCE(SUM(expired.bytes), 0), own.keys - COUNT(*) INTO own.bytes, own.keys FROM expired;
 END $$;
 
 -- The owner's session, locked, and without what has expired. Its id is null when there is none. Its expiry is null when
@@ -63,7 +58,7 @@ CREATE FUNCTION open_session(a access) RETURNS sessions LANGUAGE plpgsql AS $$
 DECLARE
     own sessions;
 BEGIN
-    PERFORM begin_write(a.owner, a.timeout_ms, a.is_durable);
+    PERFORM lock_owner(a.owner, a.timeout_ms, a.is_durable);
     SELECT * INTO own FROM sessions s WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner;
     IF own.id IS NULL THEN
         own.bytes := 0;
@@ -72,7 +67,7 @@ BEGIN
         IF own.expires <= a.now THEN
             own := drop_values(own);
             own.expires := NULL;
-        ELSE
+        ELSIF EXISTS (SELECT 1 FROM "values" v WHERE v.session = own.id AND v.expires <= a.now) THEN
             own := drop_expired_values(own, a.now);
         END IF;
     END IF;
@@ -105,7 +100,7 @@ END $$;
 
 CREATE FUNCTION touch_session(a access) RETURNS void LANGUAGE plpgsql :settings AS $$
 BEGIN
-    IF lock_owner(a.owner, 0) THEN
+    IF lock_owner(a.owner, 0, false) THEN
         UPDATE sessions s SET expires = a.expires
         WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner
         AND s.session IS NOT DISTINCT FROM a.session AND s.expires > a.now;
