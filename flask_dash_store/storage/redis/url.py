@@ -27,6 +27,7 @@ except ImportError as error:
 Client = Any  # redis-py's own types do not say which of its many results a command gives.
 
 DEFAULT_PREFIX = "user_store:"
+DEFAULT_MAX_CONNECTIONS = 64
 # A brace would move the hash tag that keeps an owner's keys in one slot; the others are SCAN's own.
 _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
 # Others of redis-py's, such as decode_responses or socket_timeout, would change what the package rests on.
@@ -35,8 +36,8 @@ _OPTION = re.compile(
 )
 _FORMS = (
     "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
-    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name after it, and "
-    "valkey for redis. Special characters in a password are percent-encoded"
+    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name and ?max_connections=number "
+    "after it, and valkey for redis. Special characters in a password are percent-encoded"
 )
 
 
@@ -45,11 +46,15 @@ class _Wrong(ValueError):
 
 
 class Target(NamedTuple):
-    """A server. ``connect`` makes a client of it that opens its connections when they are needed."""
+    """A server. ``connect`` makes a client of it that opens its connections when they are needed.
+
+    ``max_connections`` is how many a process may have, to each server of a cluster.
+    """
 
     name: str
     prefix: str
     is_cluster: bool
+    max_connections: int
     connect: Callable[[], Client]
 
 
@@ -66,35 +71,38 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
             raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
+        max_connections = int(query.pop("max_connections", DEFAULT_MAX_CONNECTIONS))
+        if max_connections < 1:
+            raise _Wrong("its max_connections is less than 1")
         if not all(map(_OPTION.fullmatch, query)):
             raise _Wrong(
-                "it has an option that is none of prefix, db, username, password, sentinel_username, "
+                "it has an option that is none of prefix, max_connections, db, username, password, sentinel_username, "
                 "sentinel_password, client_name, health_check_interval and ssl_…"
             )
         scheme, _, way = parts.scheme.partition("+")
         make = _WAYS[way, scheme]
-        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), timeout)
+        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), timeout, max_connections)
     except (ValueError, KeyError, TypeError) as error:
         reason = f" ({error})" if isinstance(error, _Wrong | TypeError) else ""
         raise ConfigurationError(
             f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is no URL of a Redis or Valkey "
             f"server{reason}. It can be {_FORMS}."
         ) from None  # The URL itself may hold a password.
-    return Target(name, prefix, way == "cluster", connect)
+    return Target(name, prefix, way == "cluster", max_connections, connect)
 
 
 _KEEPALIVE = {"socket_keepalive": True}
 _Made = tuple[str, Callable[[], Client]]
 
 
-def _single(parts: SplitResult, timeout: float) -> _Made:
+def _single(parts: SplitResult, timeout: float, _: int) -> _Made:
     _database(parts.path.strip("/"))
     options = _options(parts.geturl())
     name = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
     return name, _connector(parts.geturl(), _bounded(timeout) | _KEEPALIVE)
 
 
-def _socket(parts: SplitResult, timeout: float) -> _Made:
+def _socket(parts: SplitResult, timeout: float, _: int) -> _Made:
     url = f"unix://{parts.netloc}{parts.path}?{parts.query}"
     options = _options(url)
     return f"{options['path']}/{options.get('db', 0)}", _connector(url, _bounded(timeout))
@@ -108,7 +116,7 @@ def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
     return connect
 
 
-def _by_sentinels(parts: SplitResult, timeout: float) -> _Made:
+def _by_sentinels(parts: SplitResult, timeout: float, _: int) -> _Made:
     service, _, db = parts.path.strip("/").partition("/")
     hosts, options = _hosts_and_options(parts, db, 26379)
     if not service:
@@ -127,13 +135,14 @@ def _by_sentinels(parts: SplitResult, timeout: float) -> _Made:
     return f"{service} of {_listed(hosts)}", connect
 
 
-def _cluster(parts: SplitResult, timeout: float) -> _Made:
+def _cluster(parts: SplitResult, timeout: float, max_connections: int) -> _Made:
     hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
     if options.pop("db", 0):
         raise _Wrong("a cluster has no databases")
     _check(options)
     # All nodes together have the time of one answer.
     bounded = _bounded(timeout) | _KEEPALIVE | options | {"socket_connect_timeout": timeout / len(hosts)}
+    bounded["max_connections"] = max_connections
 
     def connect() -> Client:
         nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
