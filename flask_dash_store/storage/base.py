@@ -254,7 +254,8 @@ class Storage(ABC):
 
         An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
         nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
-        rollback is registered with :func:`~flask_dash_store.storage.transaction.on_commit` and ``on_rollback``.
+        rollback is registered with ``on_commit`` and ``on_rollback`` of the
+        :class:`~flask_dash_store.storage.transaction.Transaction`.
         """
 
     @abstractmethod

@@ -157,20 +157,20 @@ def test_a_value_that_was_moved_to_another_visitor_or_key_is_refused(
 # Transactions, and the end of a session, over two workers
 
 
-def test_an_exception_undoes_the_whole_transaction_and_a_part_can_fail_by_itself(browser: Browser) -> None:
-    def undo(store: UserStore) -> None:
+def test_an_exception_rolls_back_the_whole_transaction_and_an_inner_one_can_fail_by_itself(browser: Browser) -> None:
+    def fail(store: UserStore) -> None:
         with suppress(ZeroDivisionError), store.transaction():
             store.update(name="Bob", city="Paris")
             raise ZeroDivisionError
 
-    def undo_part(store: UserStore) -> None:
+    def fail_inside(store: UserStore) -> None:
         with store.transaction():
             store["kept"] = 1
-            undo(store)
+            fail(store)
 
-    browser.visit(undo)
+    browser.visit(fail)
     assert browser.visit(dict) == {"name": "Ada"}
-    browser.visit(undo_part)
+    browser.visit(fail_inside)
     assert browser.visit(dict) == {"name": "Ada", "kept": 1}
 
 

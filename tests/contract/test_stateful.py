@@ -25,10 +25,12 @@ from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
 from flask_dash_store.expiry import Clock
-from flask_dash_store.extension import EXTENSION
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
+from flask_dash_store.storage import StorageOptions, open_storage
 
 Done = tuple[Deed, Outcome]
+
+WRITERS_ARE_DONE = 2 * 60 * 60.0
+"""Seconds after which a file that no row names can only be a crash's, and is removed."""
 
 keys = st.sampled_from("abc")
 numbers = st.integers(0, 9)
@@ -57,7 +59,7 @@ clients = st.sampled_from([0, 1])
 stores = st.sampled_from([0, 1, 2])
 sessions = st.sampled_from([0, 1])
 session_ends = st.sampled_from([("regenerate",), ("destroy",)])
-moments = st.sampled_from([0, 0.0005, 0.001, 0.002, 0.005])
+delays = st.sampled_from([0, 0.0005, 0.001, 0.002, 0.005])
 
 
 def orders(model: Model, ours: list[Done], theirs: list[Done]) -> Iterator[Model]:
@@ -169,7 +171,7 @@ class Processes(RuleBasedStateMachine):
 
     @rule(client=clients, number=st.integers(0, 99))
     def replay(self, client: int, number: int) -> None:
-        """What has ended stays so, and leads to nobody's session."""
+        """What has ended stays ended, and leads to no other session."""
         for old in self.ended[number % len(self.ended) :][:1] if self.ended else []:
             for deed, outcome in ((("copy",), ("returned", {})), (("set", "a", 1), ("raised", "SessionEnded"))):
                 answer, cookie = self.clients[client].do(old, deed)
@@ -190,10 +192,10 @@ class Processes(RuleBasedStateMachine):
         self.clients[client].restart()
         self.look(store)
 
-    @rule(client=clients, number=stores, deed=atoms, access=moments)
-    def die_during(self, client: int, number: int, deed: Deed, access: float) -> None:
+    @rule(client=clients, number=stores, deed=atoms, delay=delays)
+    def die_during(self, client: int, number: int, deed: Deed, delay: float) -> None:
         store = self.stores[number]
-        answer = self.answer_before_death(client, store, deed, access)
+        answer = self.answer_before_death(client, store, deed, delay)
         if answer is None:
             before = [model.clone() for model in store.models]
             for model in store.models:
@@ -203,23 +205,23 @@ class Processes(RuleBasedStateMachine):
             store.note(deed, answer[0])
         self.look(store)
 
-    def answer_before_death(self, client: int, store: Store, deed: Deed, access: float) -> tuple[Outcome, str] | None:
+    def answer_before_death(self, client: int, store: Store, deed: Deed, delay: float) -> tuple[Outcome, str] | None:
         dying = self.clients[client]
         dying.begin(store.cookie, deed)
-        answer = dying.end() if dying.has_answered_within(access) else None
+        answer = dying.end() if dying.has_answered_within(delay) else None
         dying.restart()
         return answer
 
-    @rule(client=clients, number=sessions, end=session_ends, access=moments)
-    def die_while_session_ends(self, client: int, number: int, end: Deed, access: float) -> None:
+    @rule(client=clients, number=sessions, end=session_ends, delay=delays)
+    def die_while_session_ends(self, client: int, number: int, end: Deed, delay: float) -> None:
         store = self.stores[number]
-        answer = self.answer_before_death(client, store, end, access)
+        answer = self.answer_before_death(client, store, end, delay)
         if answer is not None:
             self.ended.append(store.cookie)
             store.cookie = answer[1]
             self.note_end(store, end)
         elif self.do(0, store, ("delete", "no such key")) == ("raised", "SessionEnded"):
-            self.ended.append(store.cookie)  # And the visitor was told no other.
+            self.ended.append(store.cookie)  # And the visitor was given no other cookie.
             self.stores[number] = Store(self.clock)
             self.look(self.stores[number])
         else:
@@ -237,7 +239,7 @@ class Processes(RuleBasedStateMachine):
         self.clients[client].do("", ("purge",))
 
     def teardown(self) -> None:
-        has_failed = sys.exc_info() != (None, None, None)  # Then that is the one thing to tell.
+        has_failed = sys.exc_info() != (None, None, None)  # Then that is the one thing to report.
         try:
             for store in [] if has_failed else self.stores:
                 self.look(store)
@@ -249,15 +251,16 @@ class Processes(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def check(self) -> None:
-        """Nothing is damaged, and all of it goes when its time is over."""
+        """Nothing is damaged, and all of it goes when it has expired."""
         site = Site(self.clock, self.folder, ttl=TTL, lifetime=LIFETIME)
-        storage = site.app.extensions[EXTENSION].storage
+        storage = open_storage(f"sqlite:///{self.folder}/store.sqlite", StorageOptions(self.folder))
         checked = site.app.test_cli_runner().invoke(args=["user-store", "check"])
         assert checked.exit_code == 0, checked.output
-        self.time.value += 2 * ORPHAN_AGE + TTL
+        self.time.value += WRITERS_ARE_DONE + TTL
         site.middleware.purge()
-        assert [owner for owner in storage.everyone() if storage.dump(owner).ended_at is None] == []
-        assert not list(storage.values)
+        remembered = [storage.dump(name) for name in storage.all_owners()]
+        assert all(dump.renewed_at is not None and dump.values == [] for dump in remembered)
+        assert site.database.execute('SELECT count(*) FROM "values"').get == 0
         assert not list(self.folder.glob("*.buffers/*"))
         site.database.close()
         storage.close()

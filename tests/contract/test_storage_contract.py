@@ -32,6 +32,9 @@ ANN, BOB, EVE = owner("s.ann"), owner("s.bob"), owner("s.eve")
 NEW_ANN = owner("s.ann", "new id")
 USER, OTHER_USER = digest("a user"), digest("another user")
 
+# Those in SQLite without a file have one connection, which readers share with the writer.
+READ_BESIDE_WRITERS = SHARED | {"memory": BACKENDS["memory"]}
+
 # The methods, with what they are given between the owner and the access.
 READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "items": ()}
 WRITES: dict[str, tuple[Any, ...]] = {
@@ -135,7 +138,7 @@ def test_what_is_absent_is_as_if_it_had_never_been(storage, clock, now, absence)
     storage.set(ANN, "k", small(b"again"), now(), "keep")
     assert items(storage, ANN, now()) == [("first", b"1"), ("k", b"again")]
     nbytes = size_of(storage, {"first": small(b"1"), "k": small(b"again")}, now())
-    assert storage.stat(ANN, now()) == Stat(clock() + TTL, nbytes, 2)
+    assert storage.stat(ANN, now())[1:] == (nbytes, 2)
 
 
 # Values
@@ -663,11 +666,9 @@ def test_what_a_transaction_wrote_is_committed_at_its_end(storage, now, name) ->
     with storage.transaction(ANN):
         call(storage, name, now(), ANN)
     call(storage, name, now(), BOB)
-    there, alone = storage.dump("s.ann"), storage.dump("s.bob")
-    assert there._replace(values=[]) == alone._replace(values=[])
-    assert [(key, stored[0], at) for key, stored, at in there.values] == [
-        (key, stored[0], at) for key, stored, at in alone.values
-    ]
+    ann, bob = storage.dump("s.ann"), storage.dump("s.bob")
+    assert (ann.values, ann.expires, ann.renewed_at) == (bob.values, bob.expires, bob.renewed_at)
+    assert (ann.session == ANN.session) == (bob.session == BOB.session)
 
 
 def test_an_inner_transaction_and_a_call_can_fail_by_themselves(storage, now) -> None:
@@ -729,7 +730,7 @@ def test_a_transaction_takes_in_no_call_of_another_context_of_its_thread(hasty, 
     assert items(hasty, ANN, now()) == [("k", b"old")]
 
 
-@pytest.mark.parametrize("factory", SHARED.values(), ids=SHARED, indirect=True)
+@pytest.mark.parametrize("factory", READ_BESIDE_WRITERS.values(), ids=READ_BESIDE_WRITERS, indirect=True)
 def test_a_read_that_cannot_move_the_expiry_at_once_leaves_it_to_the_next_use(hasty, clock, now, thread) -> None:
     clock.step(TTL / 2)
     with hasty.transaction(ANN):

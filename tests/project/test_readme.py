@@ -20,6 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from documents import ROOT, blocks, sections
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlitedict import SqliteDict
@@ -28,25 +29,11 @@ import flask_dash_store
 from flask_dash_store import DashDatabase, UserStore, UserStoreError, UserStoreMiddleware
 from flask_dash_store.settings import PREFIX, Settings
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "flask_dash_store"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SECRET_KEY = "only for tests, where nobody is to be kept out"
 
 Load = Callable[..., ModuleType]
-
-
-def sections(document: str) -> dict[str, str]:
-    """What stands under each heading, as far as the next one."""
-    _, *parts = re.split(r"^#+ (.+)$", (ROOT / document).read_text(), flags=re.MULTILINE)
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-def blocks(language: str) -> dict[str, list[str]]:
-    """README's code in a language, by heading."""
-    fence = re.compile(rf"^ *```{language}\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-    found = {heading: fence.findall(body) for heading, body in sections("README.md").items()}
-    return {heading: codes for heading, codes in found.items() if codes}
 
 
 def table(document: str, heading: str) -> list[list[str]]:
@@ -67,7 +54,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.setenv("FLASK_SECRET_KEY", SECRET_KEY)
 
     def load(*headings: str) -> ModuleType:
-        python = blocks("python")
+        python = blocks("README.md", "python")
         file = tmp_path / "app.py"
         file.write_text("\n".join(code for heading in headings for code in python[heading]))
         spec = importlib.util.spec_from_file_location("app", file)
@@ -194,7 +181,7 @@ def test_the_values_of_dash_database_move(load: Load) -> None:
 
 def test_no_python_code_is_left_out() -> None:
     run = {"Use it", "Using a store", "Log in, log out", "Users, and work outside of requests", "Layout functions"}
-    assert set(blocks("python")) == run | {"DashDatabase"}
+    assert set(blocks("README.md", "python")) == run | {"DashDatabase"}
 
 
 # The commands
@@ -211,7 +198,8 @@ def shell(command: str, folder: Path) -> str:
 
 
 def command_with(word: str) -> str:
-    lines = [line.strip() for codes in blocks("sh").values() for code in codes for line in code.splitlines()]
+    codes = [code for under_heading in blocks("README.md", "sh").values() for code in under_heading]
+    lines = [line.strip() for code in codes for line in code.splitlines()]
     (command,) = [line for line in lines if word in line]
     return command
 

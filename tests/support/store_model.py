@@ -37,7 +37,7 @@ def stored(value: Any) -> Any:
 
 
 def told(value: Any) -> Any:
-    """A value as the machine speaks of it."""
+    """A value as a test compares it."""
     if isinstance(value, bytes) and value:
         large = Large(value[0])
         return large if value == large.value else ("torn", value)
@@ -62,11 +62,11 @@ class Model(dict[str, Any]):
         return other
 
     def identity(self) -> str:
-        """The same for two models of which none will ever be told from the other."""
+        """The same for two models that nothing will ever tell apart."""
         return repr((list(self.items()), sorted(self.key_expires.items()), self.expires))
 
     def use(self) -> None:
-        """Forget what has expired, and begin the idle time anew."""
+        """Forget what has expired, and begin the idle time again."""
         now = self._clock()
         for key in list(self):
             if now >= min(self.expires, self.key_expires.get(key, self.expires)):

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import apsw
 
-from ...errors import StorageError
 from ..transaction import Savepoint, begun, current_transaction
+from .checkpoint import OVERDUE_WAL_PAGES, Checkpoints
 from .connection import Errors
 from .pool import Pool
 from .transaction import Bindings, Row, Transaction
-
-logger = logging.getLogger("flask_dash_store")
-
-# A checkpoint waits for the disk, and copies each changed page once however often it has changed. It is made once a
-# response has been sent, or else by a later write. While requests write, one can end without having caught up with
-# them; a WAL that has grown much longer gets one for which this process's writers wait.
-WAL_PAGES = 4096
-OVERDUE_WAL_PAGES = 2 * WAL_PAGES
-LONG_WAL_PAGES = 8 * WAL_PAGES
 
 
 class Database:
@@ -34,7 +23,7 @@ class Database:
     def __init__(self, storage: object, pool: Pool) -> None:
         self._storage = storage
         self._pool = pool
-        self._checkpointing = threading.Lock()
+        self.checkpoints = Checkpoints(pool)
 
     def select(self, sql: str, args: Bindings = ()) -> list[Row]:
         """All rows of a query."""
@@ -85,7 +74,7 @@ class Database:
         finally:
             pool.release_write_lock()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
-            self.checkpoint_if_due()
+            self.checkpoints.make_if_due()
         return changes
 
     def _current(self) -> Transaction | None:
@@ -119,57 +108,6 @@ class Database:
             yield connection
         finally:
             self._pool.release(connection)
-
-    @property
-    def is_checkpoint_due(self) -> bool:
-        return self._pool.wal_pages >= WAL_PAGES
-
-    def checkpoint_if_due(self) -> None:
-        """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
-        pool = self._pool
-        if not self.is_checkpoint_due or not self._checkpointing.acquire(blocking=False):
-            return
-        try:
-            is_long = pool.wal_pages > LONG_WAL_PAGES
-            pool.wal_pages = 0
-            if is_long:
-                with suppress(StorageError), self._writers_waiting():
-                    self.checkpoint()
-            else:
-                self.checkpoint()
-        finally:
-            self._checkpointing.release()
-
-    @contextmanager
-    def _writers_waiting(self) -> Iterator[None]:
-        self._pool.acquire_write_lock(self._pool.timeout)
-        try:
-            yield
-        finally:
-            self._pool.release_write_lock()
-
-    def checkpoint(self, truncate: bool = False) -> None:
-        """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
-
-        :param truncate: whether to wait for readers and writers, and leave the WAL empty
-        """
-        try:
-            connection = self._pool.acquire()
-            try:
-                connection.timeout = 0.0
-                with suppress(apsw.BusyError):  # Another process is doing it.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                connection.timeout = self._pool.timeout
-                if truncate:  # Writers wait for this one, so it is left little to do.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            finally:
-                connection.timeout = self._pool.timeout
-                self._pool.release(connection)
-        except apsw.BusyError:
-            pass  # A reader takes longer than the timeout.
-        except (apsw.Error, StorageError) as error:
-            # What was committed is in the WAL, and stays there until a checkpoint succeeds.
-            logger.warning("A checkpoint of the storage %s failed: %s", self._pool.name, error)
 
     def close(self) -> None:
         self._pool.close()

@@ -84,7 +84,7 @@ class Maintenance:
         return pages
 
     def _empty_an_ended_one(self, transaction: Transaction) -> bool:
-        """Delete values of a session that has ended, whose values were too many, or the disk too full, to do it then."""
+        """Delete values of a session that ended, where they were too many, or the disk too full, to do it then."""
         for (name,) in transaction.execute(schema.ENDED_WITH_VALUES):
             if self._delete_values(transaction, name, PAGES_TOGETHER) > 0:
                 transaction.execute(schema.SET_EMPTY, (name,))
@@ -104,7 +104,7 @@ class Maintenance:
         if after == before:
             return False
         if after <= enough and not wait:
-            self._database.checkpoint()  # The file becomes shorter with the next one, whenever that is.
+            self._database.checkpoints.make()  # The file becomes shorter with the next one, whenever that is.
         return after > enough
 
     def _free_pages(self) -> int:
@@ -119,4 +119,4 @@ class Maintenance:
                     self._buffers.remove([file])
         if wait:
             with suppress(StorageBusy):
-                self._database.checkpoint(truncate=True)  # What was deleted is still to be read in the WAL.
+                self._database.checkpoints.make(truncate=True)  # What was deleted is still to be read in the WAL.

@@ -21,14 +21,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import apsw
 
-from ...errors import StorageBusy, StorageClosed, StorageError
+from ...errors import StorageClosed, StorageError
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
+from .write_lock import Holder, WriteLock, acquire_lock
 
 Connect = Callable[[float], Connection]
 
@@ -37,12 +37,6 @@ MAX_IDLE = 16
 _adopting = threading.Lock()
 
 pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-class Holder(Protocol):
-    """A transaction that holds the write lock."""
-
-    is_open: bool
 
 
 class Pool:
@@ -75,8 +69,7 @@ class Pool:
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._stale: set[Connection] = set()
         self._opening = threading.Lock()
-        self._write_lock: threading.RLock | None = None
-        self._holder: Holder | None = None
+        self._write_lock = WriteLock(self.name, self.timeout)
 
     def _adopt(self) -> None:
         """Begin in a child that was forked in C, where no hook of Python's has run."""
@@ -155,10 +148,7 @@ class Pool:
     # Writers
 
     def acquire_write_lock(self, timeout: float) -> float:
-        """Become this process's writer, until :meth:`release_write_lock`.
-
-        It is an RLock because that knows its owner: an exception that a signal's handler raises, such as Celery's soft
-        time limit, can come between two instructions, and leave it acquired; then its thread still gets it.
+        """Become this process's writer, until :meth:`release_write_lock`, and look whether the file is still there.
 
         :param timeout: seconds to wait for other threads
         :returns: how many of them are left to wait for other processes
@@ -167,47 +157,23 @@ class Pool:
         """
         if self._process != os.getpid():
             self._adopt()
-        # Made when it is first used, so that it is gevent's wherever gevent has replaced what threads are by then.
-        lock = self._write_lock or self._make_write_lock()
-        if not lock.acquire(blocking=False):
-            began = time.monotonic()
-            if not acquire_lock(lock, timeout):
-                raise self.busy()
-            timeout = max(0.0, timeout - (time.monotonic() - began))
+        timeout = self._write_lock.acquire(timeout)
         try:
-            if self._holder is not None:
-                self._check_holder(lock, self._holder)
             file = self.file
             if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
+                self.check_open()
                 self.check_file()
         except BaseException:
-            lock.release()
+            self._write_lock.release()
             raise
         return timeout
 
-    def _make_write_lock(self) -> threading.RLock:
-        with self._opening:
-            if self._write_lock is None:
-                self._write_lock = threading.RLock()
-            return self._write_lock
-
-    def _check_holder(self, lock: threading.RLock, holder: Holder) -> None:
-        if holder.is_open:
-            raise StorageBusy(
-                f"Another task of this thread is in a transaction on {self.name}, and this one would wait for itself. "
-                "Do not await, and start no other request, inside of transaction() or edit()."
-            )
-        lock.release()  # What an interrupted transaction has left acquired.
-        self._holder = None
-
     def hold(self, holder: Holder) -> None:
         """The caller, who has the write lock, keeps it while other code runs."""
-        self._holder = holder
+        self._write_lock.holder = holder
 
     def release_write_lock(self) -> None:
-        self._holder = None
-        if self._write_lock is not None:
-            self._write_lock.release()
+        self._write_lock.release()
 
     # The end, and forks
 
@@ -308,64 +274,7 @@ class MemoryPool(Pool):
         )
 
 
-def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool:
-    """Acquire a lock within so many seconds. Returns whether it was."""
-    if type(lock) in (type(threading.Lock()), type(threading.RLock())):
-        return lock.acquire(timeout=timeout)
-    # It was made before gevent replaced what threads are. To wait for it would stop all greenlets of the process, and
-    # so the one that holds it.
-    deadline = time.monotonic() + timeout
-    while not lock.acquire(blocking=False):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(MAX_DELAY)
-    return True
-
-
 def _never_finalize(connection: Connection) -> None:
     # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index that
     # the parent is using. One more reference than Python knows of keeps it as it is.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-class _Fork:
-    """Holds all pools still while the process forks."""
-
-    def __init__(self, in_transaction: Callable[[Pool], bool]) -> None:
-        self._in_transaction = in_transaction
-        self._one_at_a_time = threading.Lock()
-        self._held: list[Pool] = []
-
-    def before(self) -> None:
-        self._one_at_a_time.acquire()
-        self._held = []
-        for pool in list(pools):
-            pool.before_fork()
-            self._held.append(pool)
-        for pool in self._held:
-            pool.drain(wait=not self._in_transaction(pool))
-
-    def after_in_parent(self) -> None:
-        try:
-            for pool in self._held:
-                pool.after_fork_in_parent()
-        finally:
-            self._one_at_a_time.release()
-
-    def after_in_child(self) -> None:
-        for pool in self._held:
-            pool.after_fork_in_child()
-        self._one_at_a_time = threading.Lock()
-
-
-def register_at_fork(in_transaction: Callable[[Pool], bool]) -> None:
-    """Keep the connections of all pools out of children.
-
-    :param in_transaction: whether the present context is in a transaction on a pool, so that a fork would wait for
-        itself
-    """
-    if hasattr(os, "register_at_fork"):
-        fork = _Fork(in_transaction)
-        os.register_at_fork(
-            before=fork.before, after_in_parent=fork.after_in_parent, after_in_child=fork.after_in_child
-        )

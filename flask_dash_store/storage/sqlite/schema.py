@@ -4,11 +4,11 @@
 file of its buffers if it has any. An owner's keys are found by an index on what comes before the first ``/``, in the
 order of insertion, which is the rowid's.
 
-``sessions`` keeps ``<owner>`` -> the owner's expiry in seconds since the epoch; the SHA-256 of the session id that opens
-its values (NULL for those of a user id, empty once the session has ended); when it was renewed or ended last; when its
-first value was stored; a hash of the user who has logged in; and how many bytes and keys its values take. An owner that
-is kept only so that its former ids stay dead has the time of its last renewal, negated, as its expiry. So what has
-expired and what may be forgotten are one range of one index.
+``sessions`` keeps ``<owner>`` -> the owner's expiry in seconds since the epoch; the SHA-256 of the session id that
+opens its values (NULL for those of a user id, empty once the session has ended); when it was renewed or ended last;
+when its first value was stored; a hash of the user who has logged in; and how many bytes and keys its values take. An
+owner that is kept only so that its former ids stay dead has the time of its last renewal, negated, as its expiry. So
+what has expired and what may be forgotten are one range of one index.
 
 Triggers keep the counts, so that a write is one statement, and so that they stay right when another program writes with
 stock sqlitedict. That uses whatever SQLite its Python has, so triggers and indexes use nothing newer than SQLite 3.31.

@@ -49,6 +49,8 @@ class _Table(SqliteDict):  # type: ignore[misc]  # sqlitedict has no type hints
 class _TableConnection:
     """What SqliteDict calls a connection, of which it asks this much when it makes a table."""
 
+    autocommit = True
+
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 

@@ -9,9 +9,8 @@ from typing import Any
 import apsw
 
 from ..transaction import Transaction as Base
-from ..transaction import begun
 from .connection import Connection, Errors
-from .pool import Pool, register_at_fork
+from .pool import Pool
 
 Row = tuple[Any, ...]
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -61,7 +60,7 @@ class Transaction(Base):
         except apsw.Error as error:
             raise self.pool.error(error, self._connection) from error
 
-    def _roll_back(self, error: BaseException) -> None:
+    def _roll_back(self, error: BaseException) -> None:  # noqa: ARG002
         # After some faults SQLite has rolled back by itself. A connection that cannot is closed when it is released.
         if self._connection.in_transaction:
             with suppress(apsw.Error):
@@ -100,10 +99,3 @@ class Transaction(Base):
     def changes(self) -> int:
         """How many rows the last INSERT, UPDATE or DELETE changed."""
         return self._connection.changes()
-
-
-def _is_in_transaction(pool: Pool) -> bool:
-    return any(isinstance(each, Transaction) and each.pool is pool and each.is_open for each in begun.get())
-
-
-register_at_fork(_is_in_transaction)

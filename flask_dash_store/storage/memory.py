@@ -1,0 +1,336 @@
+"""Values in the memory of one process: the shortest storage that keeps the contract, to read before writing another.
+
+What is kept of an owner is never changed, only replaced by a changed copy. So a reader needs no lock, and a transaction
+is a dict of its own over that of the storage: a commit copies it down, a rollback forgets it, and a savepoint is one
+more dict over both. A write copies the owner's table of keys, so it takes longer the more keys there are; a read and a
+``stat`` do not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ..buffers import Buffers, Stored
+from ..errors import ConfigurationError, SessionEnded, StorageBusy, StorageClosed
+from ..expiry import Access
+from ..owner import Owner
+from . import base
+from .base import Dump, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat
+from .transaction import Transaction, busy, current_transaction, joined
+
+NAME = "The storage memory://"
+OWNERS_PER_CALL = 1000  # So many does one call of maintain() look at.
+
+
+def open_url(url: str, options: base.StorageOptions) -> MemoryStorage:
+    """The storage that ``memory://`` names: with each call a new one."""
+    if url != "memory://":
+        raise ConfigurationError(f"USER_STORE_URL (url=) is {url!r}; nothing can follow memory://.")
+    return MemoryStorage(options.limits, options.timeout)
+
+
+class _Kept(NamedTuple):
+    """What is kept under a key."""
+
+    stored: Stored
+    expires: float | None
+    nbytes: int
+
+
+@dataclass
+class _Entry:
+    """What is kept of an owner, with its values counted."""
+
+    session: bytes | None
+    expires: float
+    created_at: float
+    renewed_at: float | None = None
+    user: bytes | None = None
+    values: dict[str, _Kept] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nbytes = sum(kept.nbytes for kept in self.values.values())
+        expiries = [kept.expires for kept in self.values.values() if kept.expires is not None]
+        self.next_key_expires = min(expiries, default=math.inf)
+
+    def at(self, access: Access) -> _Entry:
+        """The same without what has expired. An owner's expiry takes its values, but not what is known of its ids."""
+        if not access.is_future(self.expires):
+            return _Entry(self.session, access.expires, access.now, self.renewed_at)
+        if access.now < self.next_key_expires:
+            return self
+        return replace(self, values={k: kept for k, kept in self.values.items() if access.is_live_key(kept.expires)})
+
+    @property
+    def replaced_at(self) -> float:
+        """When the session got its present id, or ended."""
+        return self.created_at if self.renewed_at is None else self.renewed_at
+
+
+Entries = MutableMapping[str, _Entry | None]
+"""What is kept, by the owners' names; None for an owner that a transaction has removed."""
+
+
+class MemoryStorage(base.Storage, base.SupportsExport):
+    """Values that are gone when the process ends, and that no other process reaches.
+
+    :param limits: how much one owner may store
+    :param timeout: seconds that a call waits for other writers
+    """
+
+    def __init__(self, limits: Limits = base.DEFAULT_LIMITS, timeout: float = base.DEFAULT_TIMEOUT) -> None:
+        self.entries: dict[str, _Entry | None] = {}
+        self.writer = threading.Lock()
+        self._limits = limits
+        self._timeout = timeout
+        self._process = os.getpid()
+        self._is_closed = False
+        self._to_maintain: list[str] = []
+
+    # Reading
+
+    def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
+        kept = self._read(owner, access).values.get(key)
+        return None if kept is None else _copy(kept.stored)
+
+    def has(self, owner: Owner, key: str, access: Access) -> bool:
+        return key in self._read(owner, access).values
+
+    def keys(self, owner: Owner, access: Access) -> list[str]:
+        return list(self._read(owner, access).values)
+
+    def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
+        return [(key, _copy(kept.stored)) for key, kept in self._read(owner, access).values.items()]
+
+    def stat(self, owner: Owner, access: Access) -> Stat:
+        entry = self._read(owner, access._replace(touch_threshold=math.inf))
+        return Stat(entry.expires, entry.nbytes, len(entry.values)) if entry.values else Stat()
+
+    # Writing
+
+    def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
+        with self._write(owner, access) as entry:
+            replaced = entry.values.get(key)
+            nbytes = _size(key, value)
+            growth = nbytes - (replaced.nbytes if replaced else 0)
+            if growth > 0 and entry.nbytes + growth > self._limits.max_bytes:
+                raise self._limits.quota_exceeded(key, growth, entry.nbytes)
+            if replaced is None and len(entry.values) >= self._limits.max_keys:
+                raise self._limits.too_many_keys(key, len(entry.values))
+            if key_expires == "keep":
+                key_expires = replaced.expires if replaced else None
+            entry.values[key] = _Kept(_copy(value), key_expires, nbytes)
+
+    def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
+        with self._write(owner, access) as entry:
+            if key in entry.values:
+                entry.values[key] = entry.values[key]._replace(expires=key_expires)
+            return key in entry.values
+
+    def delete(self, owner: Owner, key: str, access: Access) -> bool:
+        with self._write(owner, access) as entry:
+            return entry.values.pop(key, None) is not None
+
+    def clear(self, owner: Owner, access: Access) -> None:
+        with self._write(owner, access) as entry:
+            entry.values.clear()
+
+    # Sessions as a whole
+
+    def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
+        with self._write(owner, access) as entry:
+            entry.session, entry.renewed_at, entry.expires = session, access.now, access.expires
+            entry.user = entry.user if user is None else user
+
+    def end(self, owner: Owner, access: Access) -> float:
+        with self._begin() as transaction:
+            entry = transaction.entries.get(owner.name)
+            if entry is not None and entry.session != owner.session:
+                return entry.replaced_at
+            transaction.entries[owner.name] = _Entry(base.ENDED, access.now, access.now, renewed_at=access.now)
+            return access.now
+
+    def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
+        sessions = [
+            SessionInfo(Owner(name, entry.session), entry.created_at, entry.expires, entry.at(access).nbytes)
+            for name, entry in self._all()
+            if entry.user == user and access.is_future(entry.expires)
+        ]
+        return sorted(sessions, key=lambda session: session.created_at)
+
+    def owners(self, prefix: str, access: Access) -> list[str]:
+        return sorted(name for name, entry in self._all() if name.startswith(prefix) and entry.at(access).values)
+
+    # Looking after it
+
+    def maintain(
+        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+    ) -> Removed:
+        owners = keys = 0
+        with self._begin(self._timeout if wait else 0) as transaction:
+            names = self._to_maintain = self._to_maintain or list(transaction.entries)
+            for name in names[-OWNERS_PER_CALL:]:
+                entry = transaction.entries.get(name)
+                if entry is None:
+                    continue
+                if expiry_limit and name.startswith(expiry_limit.prefix) and entry.expires < math.inf:
+                    entry = replace(entry, expires=min(entry.expires, expiry_limit.latest))
+                live = entry.at(Access(now, entry.expires, math.inf))
+                transaction.entries[name] = live
+                if entry.expires > now:
+                    keys += len(entry.values) - len(live.values)
+                elif entry.renewed_at is None or entry.renewed_at < ended_before:
+                    owners += 1
+                    transaction.entries[name] = None
+            del names[-OWNERS_PER_CALL:]
+            return Removed(owners, keys, has_more=bool(names))
+
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002  # It keeps out all writers.
+        return self._begin()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self.entries = {}
+
+    # Copying
+
+    def all_owners(self) -> Iterator[str]:
+        return iter([name for name, _ in self._all()])
+
+    def dump(self, name: str) -> Dump | None:
+        entry = dict(self._all()).get(name)
+        if entry is None:
+            return None
+        values = [(key, _copy(kept.stored), kept.expires) for key, kept in entry.values.items()]
+        return Dump(entry.expires, entry.session, entry.renewed_at, values, (), entry.user, entry.created_at)
+
+    def load(self, name: str, dump: Dump) -> None:
+        values = {key: _Kept(_copy(stored), expires, _size(key, stored)) for key, stored, expires in dump.values}
+        with self._begin() as transaction:
+            transaction.entries[name] = _Entry(
+                dump.session, dump.expires, dump.created_at, dump.renewed_at, dump.user, values
+            )
+
+    def problems(self) -> Iterator[str]:
+        return iter(())
+
+    # How each call comes to what is kept
+
+    def _read(self, owner: Owner, access: Access) -> _Entry:
+        """What is kept of an owner, for a reader."""
+        with self._seen() as entries:
+            entry = _find(entries, owner, access)
+        if entry.values and access.is_touch_due(entry.expires):
+            with suppress(StorageBusy), self._begin(timeout=0) as transaction:
+                entry = _find(transaction.entries, owner, access)
+                transaction.entries[owner.name] = replace(entry, expires=access.expires)
+        return entry
+
+    @contextmanager
+    def _write(self, owner: Owner, access: Access) -> Iterator[_Entry]:
+        """A copy of what is kept of an owner, for the block to change; it is kept if the block raises nothing."""
+        with self._begin() as transaction:
+            found = _find(transaction.entries, owner, access)
+            entry = replace(found, values=dict(found.values))
+            yield entry
+            if access.is_touch_due(entry.expires):
+                entry.expires = access.expires
+            if owner.name in transaction.entries or entry.values or entry.renewed_at is not None:
+                transaction.entries[owner.name] = replace(entry)  # It counts the values.
+
+    def _all(self) -> list[tuple[str, _Entry]]:
+        with self._seen() as entries:
+            return [(name, entry) for name, entry in list(entries.items()) if entry is not None]
+
+    @contextmanager
+    def _seen(self) -> Iterator[Entries]:
+        """What the present context sees: with what its transaction has written, if it is in one."""
+        transaction = current_transaction(self, _MemoryTransaction)
+        if transaction is None:
+            self.check_open()
+            yield self.entries
+        else:
+            with transaction.call():
+                self.check_open()
+                yield transaction.entries
+
+    def _begin(self, timeout: float | None = None) -> AbstractContextManager[_MemoryTransaction]:
+        """A transaction, or a savepoint in that of the present context."""
+        self.check_open()
+        seconds = self._timeout if timeout is None else timeout
+        return joined(self, _MemoryTransaction, lambda: _MemoryTransaction(self, seconds))
+
+    def check_open(self) -> None:
+        """:raises StorageClosed: when it has been closed, or belongs to another process"""
+        if self._process != os.getpid():
+            raise StorageClosed(
+                f"{NAME} lives in the memory of the process that opened it, of which this one is a fork; "
+                "use a file to share values between processes."
+            )
+        if self._is_closed:
+            raise StorageClosed(f"{NAME} has been closed.")
+
+
+class _MemoryTransaction(Transaction):
+    """What has been written and is not committed, over what is kept. There is one at a time."""
+
+    def __init__(self, storage: MemoryStorage, timeout: float) -> None:
+        super().__init__(storage, NAME, timeout)
+        self._memory = storage
+
+    def _begin(self) -> None:
+        if not self._memory.writer.acquire(timeout=self._timeout):
+            raise busy(NAME, self._timeout)
+        self.entries = ChainMap[str, _Entry | None]({}, self._memory.entries)
+
+    def _commit(self) -> None:
+        self._memory.check_open()
+        for name, entry in self.entries.maps[0].items():
+            self._memory.entries[name] = entry
+            if entry is None:
+                del self._memory.entries[name]
+
+    def _roll_back(self, error: BaseException) -> None:
+        """Nothing has been changed."""
+
+    def _release(self) -> None:
+        self._memory.writer.release()
+
+    def _set_savepoint(self, number: int) -> None:  # noqa: ARG002
+        self.entries = self.entries.new_child()
+
+    def _release_savepoint(self, number: int) -> None:  # noqa: ARG002
+        written = self.entries.maps[0]
+        self.entries = self.entries.parents
+        self.entries.update(written)
+
+    def _roll_back_to_savepoint(self, number: int) -> None:  # noqa: ARG002
+        self.entries = self.entries.parents
+
+
+def _find(entries: Entries, owner: Owner, access: Access) -> _Entry:
+    """What is kept of an owner and has not expired; an entry without values when that is nothing.
+
+    :raises SessionEnded: when another id opens the values, or none
+    """
+    entry = entries.get(owner.name) or _Entry(owner.session, access.expires, access.now)
+    if entry.session != owner.session:
+        raise SessionEnded(entry.replaced_at)
+    return entry.at(access)
+
+
+def _copy(stored: Stored) -> Stored:
+    payload, buffers = stored
+    return payload, buffers and Buffers(buffers.name, [memoryview(bytearray(buffers.joined()))])
+
+
+def _size(key: str, value: Stored) -> int:
+    payload, buffers = value
+    return len(key.encode()) + len(payload) + (buffers.nbytes if buffers else 0)

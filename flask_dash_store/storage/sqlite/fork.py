@@ -1,0 +1,48 @@
+"""Keeping the connections of all pools out of a child, when this process forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..transaction import begun
+from .pool import Pool, pools
+from .transaction import Transaction
+
+
+class _Fork:
+    """Holds all pools still while the process forks."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._held: list[Pool] = []
+
+    def before(self) -> None:
+        self._one_at_a_time.acquire()
+        self._held = []
+        for pool in list(pools):
+            pool.before_fork()
+            self._held.append(pool)
+        for pool in self._held:
+            pool.drain(wait=not _is_in_transaction(pool))  # A fork inside a transaction would wait for itself.
+
+    def after_in_parent(self) -> None:
+        try:
+            for pool in self._held:
+                pool.after_fork_in_parent()
+        finally:
+            self._one_at_a_time.release()
+
+    def after_in_child(self) -> None:
+        for pool in self._held:
+            pool.after_fork_in_child()
+        self._one_at_a_time = threading.Lock()
+
+
+def _is_in_transaction(pool: Pool) -> bool:
+    return any(isinstance(each, Transaction) and each.pool is pool and each.is_open for each in begun.get())
+
+
+if hasattr(os, "register_at_fork"):
+    _fork = _Fork()
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)

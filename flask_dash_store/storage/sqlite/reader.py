@@ -1,0 +1,170 @@
+"""The reading half of the SQLite storage: one SELECT, which never waits for a writer."""
+
+from __future__ import annotations
+
+import logging
+
+from ...buffers import Stored
+from ...errors import SessionEnded, StorageBusy, StorageCorrupt, StorageError
+from ...expiry import Access
+from ...owner import Owner
+from ..base import SessionInfo, Stat, Storage
+from . import schema
+from .buffer_files import BufferStore
+from .database import Database
+from .transaction import Row
+
+logger = logging.getLogger("flask_dash_store")
+
+
+class _Replaced(Exception):
+    """Another request has replaced the value whose buffers were to be read."""
+
+
+class Reader(Storage):
+    """What a storage reads, and the use of it that reading writes down."""
+
+    _database: Database
+    _buffers: BufferStore
+    _boot: str
+
+    def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
+        name, session = owner
+        row = self._database.select_one(schema.GET, (name, session, f"{name}/{key}"))
+        if row is None or row[0] is None:
+            self._check(owner, access)
+            return None
+        expiry, payload, key_expires, file, boot = row
+        if not access.is_future(expiry):
+            return None
+        if abs(expiry - access.expires) > access.touch_threshold:
+            self._touch(owner, access)
+        if key_expires is not None and not access.is_future(key_expires):
+            return None
+        if file is None:
+            return payload, None
+        try:
+            return self._with_buffers(key, payload, file, boot)
+        except _Replaced:
+            return self.get(owner, key, access)
+
+    def has(self, owner: Owner, key: str, access: Access) -> bool:
+        rows = self._own_rows(schema.HAS, owner, access, key=f"{owner.name}/{key}")
+        return any(access.is_live_key(expires) and self._is_whole(key, file, boot) for expires, file, boot in rows)
+
+    def keys(self, owner: Owner, access: Access) -> list[str]:
+        rows = self._own_rows(schema.KEYS, owner, access)
+        start = len(owner.name) + 1  # SQLite's own functions end a text at a NUL, which a key may hold.
+        return [key[start:] for key, file, boot in rows if self._is_whole(key[start:], file, boot)]
+
+    def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
+        try:
+            return self._items(owner, access)
+        except _Replaced:
+            # Buffers are read after the rows. So that all are of one point in time, no one may write meanwhile.
+            with self._database.transaction():
+                return self._items(owner, access)
+
+    def _items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
+        found: list[tuple[str, Stored]] = []
+        for name, payload, file, boot in self._own_rows(schema.ITEMS, owner, access):
+            key = name[len(owner.name) + 1 :]
+            value = (payload, None) if file is None else self._with_buffers(key, payload, file, boot)
+            if value is not None:
+                found.append((key, value))
+        return found
+
+    def _own_rows(self, sql: str, owner: Owner, access: Access, key: str = "") -> list[Row]:
+        """What a query that begins with the owner's expiry says of an owner that has not expired."""
+        args = {"owner": owner.name, "session": owner.session, "now": access.now, "key": key}
+        rows = self._database.select(sql, args)
+        if not rows or rows[0][0] is None:
+            self._check(owner, access)
+            return []
+        return [row[1:] for row in rows] if self._use(owner, rows[0][0], access) else []
+
+    def _check(self, owner: Owner, access: Access) -> None:
+        """What a read that found nothing of the owner's has to do all the same.
+
+        :raises SessionEnded: when another session id is the owner's, or none
+        """
+        row = self._database.select_one(schema.SESSION, (owner.name,))
+        if row is not None:
+            check_session(owner, row[1], row[2])
+            self._use(owner, row[0], access)
+
+    def _use(self, owner: Owner, expiry: object, access: Access) -> bool:
+        """Whether an owner of this expiry has not expired. If it has not, it is touched when that is due."""
+        if not access.is_future(expiry):
+            return False
+        if access.is_touch_due(expiry):
+            self._touch(owner, access)
+        return True
+
+    def _touch(self, owner: Owner, access: Access) -> None:
+        args = (access.expires, owner.name, owner.session, access.now, access.touch_threshold)
+        self._best_effort(schema.TOUCH, args)
+
+    def _best_effort(self, sql: str, args: tuple[object, ...]) -> None:
+        """Write something that a read has found due. It stays due, so a later read does what this one cannot."""
+        try:
+            with self._database.transaction(wait=False) as transaction:
+                transaction.execute(sql, args)
+        except StorageBusy:
+            pass  # Another one writes at present, and a read never waits for a writer.
+        except StorageError as error:
+            logger.warning("A read could not write down that a value was used: %s", error)
+
+    def _with_buffers(self, key: str, payload: bytes, file: str, boot: str | None) -> Stored | None:
+        is_same_boot = boot == self._boot
+        buffers = self._buffers.read(file, may_be_torn=not is_same_boot)
+        if buffers is not None:
+            if not is_same_boot:
+                self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
+            return payload, buffers
+        if self._database.select(schema.IS_NAMED, (file,)):
+            if is_same_boot:
+                raise StorageCorrupt(
+                    f"The file {file} of the value stored under {key!r} is missing. Delete the key.", key=key
+                )
+            self._best_effort(schema.DELETE_TORN, (file,))
+            return None  # A power loss has taken it, as it may take what was written last.
+        raise _Replaced
+
+    def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
+        """Whether the buffers of a value, if it has any, have come through power losses."""
+        if file is None or boot == self._boot:
+            return True
+        try:
+            return self._with_buffers(key, b"", file, boot) is not None
+        except _Replaced:
+            return True
+
+    def stat(self, owner: Owner, access: Access) -> Stat:
+        row = self._database.select_one(schema.STAT, {"owner": owner.name, "now": access.now})
+        if row is None:
+            return Stat()
+        expiry, session, renewed, nbytes, keys = row
+        check_session(owner, session, renewed)
+        return Stat(expiry, nbytes, keys) if access.is_future(expiry) and keys > 0 else Stat()
+
+    def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
+        rows = self._database.select(schema.SESSIONS, (user, access.now))
+        return [SessionInfo(Owner(name, session), *rest) for name, session, *rest in rows]
+
+    def owners(self, prefix: str, access: Access) -> list[str]:
+        args = {"prefix": prefix, "end": end_of(prefix), "now": access.now}
+        return [owner for (owner,) in self._database.select(schema.OWNERS, args)]
+
+
+def check_session(owner: Owner, session: object, renewed: object) -> None:
+    """
+    :raises SessionEnded: when another session id is the owner's, or none
+    """
+    if session != owner.session:
+        raise SessionEnded(float(renewed) if isinstance(renewed, (int, float)) else 0.0)
+
+
+def end_of(prefix: str) -> str:
+    """The first text after all that begin with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
