@@ -172,16 +172,16 @@ return {'OK'}
 RENEW = script(
     USES,
     """
-user = ARGV[10] ~= '' and ARGV[10] or user
-session, renewed = ARGV[9], now_text
+session, renewed, expires, is_due = ARGV[9], now_text, access_expires, true
+if ARGV[10] ~= '' then user = ARGV[10] end
 if was_live then
     if not top then keep_all(expires) end
     put('expires', expires, 'session', session, 'renewed', renewed)
+    if user then put('user', user) end
 else
     erase_all()
-    if top then put('session', session, 'renewed', renewed) end
+    record()
 end
-if user and (was_live or top) then put('user', user) end
 if not top then remember(session, renewed, user) end
 return {'OK'}
 """,

@@ -246,7 +246,8 @@ class RedisStorage(Storage, SupportsExport):
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
         index = self._index(user)
         found, stale = [], []
-        for name, score in self._server.execute("ZRANGE", index, 0, -1, "WITHSCORES", repeatable=True):
+        entries = self._server.execute("ZRANGE", index, 0, -1, "WITHSCORES", repeatable=True)
+        for name, score in zip(entries[::2], entries[1::2], strict=True):
             info = self._session(name.decode(), user, access)
             if info is not None:
                 found.append(info)
