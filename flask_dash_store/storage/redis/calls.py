@@ -51,9 +51,7 @@ class Calls:
         if self._transaction(owner.name) is not None:
             answer = self._read(scripts.FIELDS, owner, now, *_KNOWN, *names)
         else:
-            answer = self._server.execute(
-                "HMGET", self._leases.record(owner.name), *_KNOWN, *names, repeatable=True
-            )
+            answer = self._server.execute("HMGET", self._leases.record(owner.name), *_KNOWN, *names, repeatable=True)
         return self._checked(owner, answer)
 
     def headers(self, owner: Owner, now: float) -> list[Any]:
@@ -157,9 +155,7 @@ class Calls:
 
         The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
         """
-        before = [
-            ("SET", self._buffer(owner.name, name), body, "PX", PENDING_MS) for name, body in bodies.items()
-        ]
+        before = [("SET", self._buffer(owner.name, name), body, "PX", PENDING_MS) for name, body in bodies.items()]
         try:
             answer = self.use(script, owner, access, *args, before=before)
         except StorageError as error:

@@ -57,7 +57,7 @@ def script(*parts: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-LIBRARY = f"""
+LIBRARY = """
 local call = redis.call
 local token, counts, lease, keep_ended, now_text, session = unpack(ARGV, 1, 6)
 local now = tonumber(now_text)
@@ -102,14 +102,14 @@ end
 
 local function get_all(...)
     if not top then return unpack(call('HMGET', main, ...)) end
-    local values = {{}}
-    for i, field in ipairs({{...}}) do values[i] = get(field) end
+    local values = {}
+    for i, field in ipairs({...}) do values[i] = get(field) end
     return unpack(values)
 end
 
 local function names()  -- Of all fields, and perhaps of some that are deleted in a layer.
     if not top then return call('HKEYS', main) end
-    local seen, found = {{}}, {{}}
+    local seen, found = {}, {}
     for i = layers, 1, -1 do
         for _, field in ipairs(call('HKEYS', KEYS[i])) do
             if not seen[field] then found[#found + 1] = field end
@@ -121,13 +121,13 @@ local function names()  -- Of all fields, and perhaps of some that are deleted i
 end
 
 local function each_header(visit)
-    local fields = {{}}
+    local fields = {}
     for _, field in ipairs(names()) do
         if string.sub(field, 1, 2) == 'i:' then fields[#fields + 1] = field end
     end
     for first = 1, #fields, 1000 do
         local last = math.min(first + 999, #fields)
-        local headers = top and {{}} or call('HMGET', main, unpack(fields, first, last))
+        local headers = top and {} or call('HMGET', main, unpack(fields, first, last))
         for i = first, last do
             local header = top and get(fields[i]) or headers[i - first + 1]
             if header then visit(string.sub(fields[i], 3), header) end
@@ -275,64 +275,3 @@ if token == '' and holder then return {{'BUSY'}} end
 if top then call('HINCRBY', top, '#', 1) end
 {_RENEW_LEASE}
 """
-
-# A use of the owner: whether its session is the caller's, how much there is, and when it expires, before and after.
-# It gets the access's expiry and touch threshold.
-USES = (
-    WRITES
-    + """
-local access_expires, touch_threshold = ARGV[7], number(ARGV[8])
-local stored_session, renewed, user = known()
-if not is_opened_by(stored_session) then return {'ENDED', renewed or '0'} end
-local stored, bytes, keys, next_position = get_all('expires', 'bytes', 'keys', 'next')
-local expiry = number(stored)
-local was_live = expiry ~= nil and expiry > now
-local is_due = not was_live or math.abs(expiry - number(access_expires)) > touch_threshold
-local expires = is_due and access_expires or stored
-bytes, keys, next_position = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_position or '')
-if not was_live then
-    bytes, keys, next_position = 0, 0, 1
-elseif not (bytes and keys and next_position) then  -- They are damaged.
-    bytes, keys, next_position = 0, 0, 1
-    each_header(function(key, header)
-        local position, size = parse(header)
-        if position then
-            bytes, keys, next_position = bytes + size, keys + 1, math.max(next_position, tonumber(position) + 1)
-        end
-    end)
-end
-
--- Removes some of what has expired by itself. A transaction's layers are left as they are: its counts allow for it.
-local function sweep(limit)
-    local swept = 0
-    for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text, 'LIMIT', 0, limit)) do
-        local position, size, key_expires, name = parse(get('i:' .. key))
-        if position and not is_live(key_expires) then
-            forget(key, name)
-            bytes, keys, swept = bytes - size, keys - 1, swept + 1
-        elseif position and key_expires ~= '-' then
-            call('ZADD', expiring, key_expires, key)
-        else
-            call('ZREM', expiring, key)
-        end
-    end
-    if swept > 0 then put('bytes', bytes, 'keys', keys) end
-    return swept
-end
-
--- Writes down what there is now, and when the owner expires after this use.
-local function record()
-    if is_due then put('expires', expires) end
-    put('bytes', bytes, 'keys', keys, 'next', next_position)
-    if not was_live then
-        put('session', session, 'created', now_text)
-        if renewed then put('renewed', renewed) end
-        if user then put('user', user) end
-    end
-    if not top then
-        if is_due then keep_all(expires) end
-        sweep(100)
-    end
-end
-"""
-)

@@ -7,6 +7,7 @@ one has any more is closed by Python.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,11 @@ _PIECE = 2**20
 
 
 class NotSent(Exception):
-    """There is no connection, because of the error that is the cause, so the server has surely done nothing."""
+    """There is no connection, because of this error, so the server has surely done nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Pool:
@@ -39,6 +44,7 @@ class Pool:
         self._timeout = timeout
         self._idle: deque[Any] = deque()
         self._existing: WeakSet[Any] = WeakSet()
+        self._guard = threading.Lock()
         self._is_closed = False
 
     def get_connection(self) -> Any:
@@ -63,23 +69,29 @@ class Pool:
                 return None
             if _is_ready(connection):
                 return connection
-            connection.disconnect()
+            self._drop(connection)
         return None
 
     def _new_connection(self) -> Any:
         """None when there may be no more now."""
-        if len(self._existing) >= self._max_connections:
-            return None
         pool = self._client.connection_pool
-        connection = pool.connection_class(**pool.connection_kwargs)
-        self._existing.add(connection)
+        with self._guard:
+            if len(self._existing) >= self._max_connections:
+                return None
+            connection = pool.connection_class(**pool.connection_kwargs)  # It connects to nothing yet.
+            self._existing.add(connection)
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
+            self._drop(connection)
             if _is_refused_for_now(error):
                 return None
-            raise NotSent from error
+            raise NotSent(error) from error
         return connection
+
+    def _drop(self, connection: Any) -> None:
+        connection.disconnect()
+        self._existing.discard(connection)
 
     def release(self, connection: Any) -> None:
         """Give a connection back that has answered all that it was asked."""
@@ -95,7 +107,7 @@ class Pool:
         """Close the connections that are idle."""
         while self._idle:
             try:
-                self._idle.pop().disconnect()
+                self._drop(self._idle.pop())
             except IndexError:
                 return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lua import READS, USES, WRITES, WRITING, script
+from .lua import READS, WRITES, script
 
 # Reading
 
@@ -53,6 +53,67 @@ return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), ke
 )
 
 # Writing
+
+# A use of the owner: whether its session is the caller's, how much there is, and when it expires, before and after.
+# It gets the access's expiry and touch threshold.
+USES = (
+    WRITES
+    + """
+local access_expires, touch_threshold = ARGV[7], number(ARGV[8])
+local stored_session, renewed, user = known()
+if not is_opened_by(stored_session) then return {'ENDED', renewed or '0'} end
+local stored, bytes, keys, next_position = get_all('expires', 'bytes', 'keys', 'next')
+local expiry = number(stored)
+local was_live = expiry ~= nil and expiry > now
+local is_due = not was_live or math.abs(expiry - number(access_expires)) > touch_threshold
+local expires = is_due and access_expires or stored
+bytes, keys, next_position = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_position or '')
+if not was_live then
+    bytes, keys, next_position = 0, 0, 1
+elseif not (bytes and keys and next_position) then  -- They are damaged.
+    bytes, keys, next_position = 0, 0, 1
+    each_header(function(key, header)
+        local position, size = parse(header)
+        if position then
+            bytes, keys, next_position = bytes + size, keys + 1, math.max(next_position, tonumber(position) + 1)
+        end
+    end)
+end
+
+-- Removes some of what has expired by itself. A transaction's layers are left as they are: its counts allow for it.
+local function sweep(limit)
+    local swept = 0
+    for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text, 'LIMIT', 0, limit)) do
+        local position, size, key_expires, name = parse(get('i:' .. key))
+        if position and not is_live(key_expires) then
+            forget(key, name)
+            bytes, keys, swept = bytes - size, keys - 1, swept + 1
+        elseif position and key_expires ~= '-' then
+            call('ZADD', expiring, key_expires, key)
+        else
+            call('ZREM', expiring, key)
+        end
+    end
+    if swept > 0 then put('bytes', bytes, 'keys', keys) end
+    return swept
+end
+
+-- Writes down what there is now, and when the owner expires after this use.
+local function record()
+    if is_due then put('expires', expires) end
+    put('bytes', bytes, 'keys', keys, 'next', next_position)
+    if not was_live then
+        put('session', session, 'created', now_text)
+        if renewed then put('renewed', renewed) end
+        if user then put('user', user) end
+    end
+    if not top then
+        if is_due then keep_all(expires) end
+        sweep(100)
+    end
+end
+"""
+)
 
 TOUCH = script(
     WRITES,
@@ -248,107 +309,6 @@ put('session', stored)
 if renewed_at ~= '' then put('renewed', renewed_at) end
 if user ~= '' then put('user', user) end
 if stored ~= '' then put('expires', expires, 'created', created, 'bytes', 0, 'keys', 0, 'next', 1) end
-return {'OK'}
-""",
-)
-
-# Transactions
-
-RELEASE_SAVEPOINT = script(
-    WRITES,
-    """
-local below = KEYS[layers - 1]
-if call('HEXISTS', top, '*') == 1 then hide_below(below) end
-local fields = call('HGETALL', top)
-for i = 1, #fields, 2 do
-    local field = fields[i]
-    if field ~= '#' and field ~= '*' then
-        if string.sub(field, 1, 2) == 'i:' then
-            local key = string.sub(field, 3)
-            local _, _, _, name = parse(in_layer(fields[i + 1]))
-            local _, _, _, old_name = parse(in_layer(call('HGET', below, field) or '-'))
-            if old_name ~= name then unlink_in_layer(layers - 1, key) end
-        end
-        call('HSET', below, field, fields[i + 1])
-    end
-end
-call('HINCRBY', below, '#', 1)
-call('PEXPIRE', below, 2 * lease)
-call('DEL', top)
-return {'OK'}
-""",
-)
-
-# Gets the record and the layer of each owner. Whatever is missing is noticed before anything changes.
-COMMIT = script(
-    WRITING,
-    """
-local function is_whole(layer, count)
-    if call('GET', lock) ~= token or (call('HGET', layer, '#') or '0') ~= count then return false end
-    local fields = call('HGETALL', layer)
-    for i = 1, #fields, 2 do
-        local _, _, _, name = parse(string.sub(fields[i], 1, 2) == 'i:' and in_layer(fields[i + 1]))
-        if name and name ~= '-' and call('EXISTS', buffer(name)) == 0 then return false end
-    end
-    return true
-end
-
-local function apply_header(key, header)
-    local _, _, before, old_name = parse(call('HGET', main, 'i:' .. key))
-    local _, _, key_expires, name = parse(header)
-    if old_name ~= name then unlink(old_name) end
-    if name and name ~= '-' and old_name ~= name then call('SADD', buffers, name) end
-    if header then note_expiry(key, key_expires, before, 'inf') else call('ZREM', expiring, key) end
-end
-
-local function apply(layer)
-    if call('HEXISTS', layer, '*') == 1 then
-        call('HSET', main, 'expires', '0')  -- A server whose memory is full refuses it here.
-        discard()
-    end
-    local fields = call('HGETALL', layer)
-    for i = 1, #fields, 2 do
-        local field, value = fields[i], in_layer(fields[i + 1])
-        if field ~= '#' and field ~= '*' then
-            if string.sub(field, 1, 2) == 'i:' then apply_header(string.sub(field, 3), value) end
-            if value then call('HSET', main, field, value) else call('HDEL', main, field) end
-        end
-    end
-    local expires, session, renewed, user = unpack(call('HMGET', main, 'expires', 'session', 'renewed', 'user'))
-    if call('HEXISTS', layer, 'renewed') == 1 then remember(session, renewed, user) end
-    if expires then keep_all(expires) else discard() end
-end
-
-local owners = {}
-for count in string.gmatch(counts, '%d+') do
-    local n = 2 * #owners + 1
-    open(KEYS[n])
-    if not is_whole(KEYS[n + 1], count) then return {'LOST'} end
-    owners[#owners + 1] = {KEYS[n], KEYS[n + 1], count}
-end
-top = false
-for _, owner in ipairs(owners) do
-    local key, layer, count = unpack(owner)
-    open(key)
-    if count ~= '0' then apply(layer) end
-    call('DEL', layer, lock)
-end
-return {'OK'}
-""",
-)
-
-# Ends a savepoint, or a transaction with its lease, that failed: its topmost layer.
-ROLL_BACK = script(
-    WRITING,
-    """
-if top then
-    for _, field in ipairs(call('HKEYS', top)) do
-        if string.sub(field, 1, 2) == 'i:' then unlink_in_layer(layers, string.sub(field, 3)) end
-    end
-    call('DEL', top)
-end
-if call('EXISTS', main) == 0 then call('UNLINK', expiring) end
-if counts == 'lease' and call('GET', lock) == token then call('DEL', lock) end
 return {'OK'}
 """,
 )

@@ -136,8 +136,7 @@ class Server:
             except (exceptions.NoScriptError, StorageError):
                 raise
             except NotSent as error:
-                assert isinstance(error.__cause__, Exception)
-                raise self._fault(error.__cause__, is_in_doubt=False) from error.__cause__
+                raise self._fault(error.error, is_in_doubt=False) from error.error
             except exceptions.MaxConnectionsError:  # of a cluster's client
                 backoff = backoff or Backoff(self._timeout, self.busy)
                 backoff.wait()
@@ -170,13 +169,15 @@ class Server:
         """For each server that has some of the keys, a function that sends it a command which only reads."""
         if not self.is_cluster:
             return [partial(self.execute, repeatable=True)]
-        link = self._link()
-        nodes = self._guarded(lambda: [link.get_redis_connection(node) for node in link.get_primaries()], True)
+
+        def primaries() -> list[Client]:
+            cluster = self._link()
+            return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
         def ask(node: Client, *command: Any) -> Any:
-            return self._guarded(lambda: exchange(node.connection_pool, node, [command]), True)[0]
+            return self._guarded(lambda: exchange(node.connection_pool, node, [command]), repeatable=True)[0]
 
-        return [partial(ask, node) for node in nodes]
+        return [partial(ask, node) for node in self._guarded(primaries, repeatable=True)]
 
     def check(self) -> None:
         """Learn what the server takes, and warn of one that may evict what users have stored.

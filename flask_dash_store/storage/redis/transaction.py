@@ -18,7 +18,6 @@ on different servers, so that such a block is committed to one owner after the o
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any
@@ -27,8 +26,8 @@ from ...errors import StorageError
 from ..transaction import Transaction as Base
 from ..transaction import current_transaction
 from .backoff import Backoff
+from .commit import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .lua import Script
-from .scripts import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .server import Server, is_in_doubt, is_timeout
 
 SHORTEST_LEASE = 10.0
@@ -124,9 +123,7 @@ class Transaction(Base):
             self._check_lost()
             return self._run(script, name, self._written(name), now, session, args)
 
-    def write(
-        self, script: Script, name: str, now: float, session: bytes, args: Any, before: Any = ()
-    ) -> list[Any]:
+    def write(self, script: Script, name: str, now: float, session: bytes, args: Any, before: Any = ()) -> list[Any]:
         """The same of a script that writes.
 
         :param before: commands that are sent ahead of it

@@ -32,12 +32,12 @@ DEFAULT_MAX_CONNECTIONS = 64
 _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
 # Others of redis-py's, such as decode_responses or socket_timeout, would change what the package rests on.
 _OPTION = re.compile(
-    "db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
+    "max_connections|db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
 )
 _FORMS = (
     "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
-    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name and ?max_connections=number "
-    "after it, and valkey for redis. Special characters in a password are percent-encoded"
+    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name and "
+    "?max_connections=number after it, and valkey for redis. Special characters in a password are percent-encoded"
 )
 
 
@@ -71,7 +71,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
             raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
-        max_connections = int(query.pop("max_connections", DEFAULT_MAX_CONNECTIONS))
+        max_connections = int(query.setdefault("max_connections", str(DEFAULT_MAX_CONNECTIONS)))
         if max_connections < 1:
             raise _Wrong("its max_connections is less than 1")
         if not all(map(_OPTION.fullmatch, query)):
@@ -81,7 +81,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
             )
         scheme, _, way = parts.scheme.partition("+")
         make = _WAYS[way, scheme]
-        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), timeout, max_connections)
+        name, connect = make(parts._replace(scheme=scheme, query=urlencode(query)), timeout)
     except (ValueError, KeyError, TypeError) as error:
         reason = f" ({error})" if isinstance(error, _Wrong | TypeError) else ""
         raise ConfigurationError(
@@ -95,14 +95,14 @@ _KEEPALIVE = {"socket_keepalive": True}
 _Made = tuple[str, Callable[[], Client]]
 
 
-def _single(parts: SplitResult, timeout: float, _: int) -> _Made:
+def _single(parts: SplitResult, timeout: float) -> _Made:
     _database(parts.path.strip("/"))
     options = _options(parts.geturl())
     name = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
     return name, _connector(parts.geturl(), _bounded(timeout) | _KEEPALIVE)
 
 
-def _socket(parts: SplitResult, timeout: float, _: int) -> _Made:
+def _socket(parts: SplitResult, timeout: float) -> _Made:
     url = f"unix://{parts.netloc}{parts.path}?{parts.query}"
     options = _options(url)
     return f"{options['path']}/{options.get('db', 0)}", _connector(url, _bounded(timeout))
@@ -116,7 +116,7 @@ def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
     return connect
 
 
-def _by_sentinels(parts: SplitResult, timeout: float, _: int) -> _Made:
+def _by_sentinels(parts: SplitResult, timeout: float) -> _Made:
     service, _, db = parts.path.strip("/").partition("/")
     hosts, options = _hosts_and_options(parts, db, 26379)
     if not service:
@@ -135,14 +135,13 @@ def _by_sentinels(parts: SplitResult, timeout: float, _: int) -> _Made:
     return f"{service} of {_listed(hosts)}", connect
 
 
-def _cluster(parts: SplitResult, timeout: float, max_connections: int) -> _Made:
+def _cluster(parts: SplitResult, timeout: float) -> _Made:
     hosts, options = _hosts_and_options(parts, parts.path.strip("/"), 6379)
     if options.pop("db", 0):
         raise _Wrong("a cluster has no databases")
     _check(options)
     # All nodes together have the time of one answer.
     bounded = _bounded(timeout) | _KEEPALIVE | options | {"socket_connect_timeout": timeout / len(hosts)}
-    bounded["max_connections"] = max_connections
 
     def connect() -> Client:
         nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
@@ -180,7 +179,7 @@ def _check(options: dict[str, Any]) -> None:
     """
     :raises TypeError: when there is one that a connection, which is made here and connects to nothing, does not take
     """
-    own = {name: value for name, value in options.items() if name != "ssl"}
+    own = {name: value for name, value in options.items() if name not in ("ssl", "max_connections")}
     (SSLConnection if "ssl" in options else Connection)(**own)
 
 
