@@ -33,35 +33,46 @@ return {'OK'}
 COMMIT = script(
     WRITING,
     """
-local function is_whole(layer, count)
-    if call('GET', lock) ~= token or (call('HGET', layer, '#') or '0') ~= count then return false end
+-- What a layer has; nothing when the lease or something of it is lost.
+local function whole(layer, count)
+    if call('GET', lock) ~= token or (call('HGET', layer, '#') or '0') ~= count then return end
     local fields = call('HGETALL', layer)
     for i = 1, #fields, 2 do
-        local _, _, _, name = parse(string.sub(fields[i], 1, 2) == 'i:' and in_layer(fields[i + 1]))
-        if name and name ~= '-' and call('EXISTS', buffer(name)) == 0 then return false end
+        if string.sub(fields[i], 1, 2) == 'i:' and string.sub(fields[i + 1], -2) ~= ' -' then
+            local _, _, _, name = parse(in_layer(fields[i + 1]))
+            if name and call('EXISTS', buffer(name)) == 0 then return end
+        end
     end
-    return true
+    return fields
 end
 
-local function apply_header(key, header)
-    local _, _, before, old_name = parse(call('HGET', main, 'i:' .. key))
+local function apply_header(field, header)
+    local key = string.sub(field, 3)
+    local _, _, before, old_name = parse(call('HGET', main, field))
     local _, _, key_expires, name = parse(header)
     if old_name ~= name then unlink(old_name) end
     if name and name ~= '-' and old_name ~= name then call('SADD', buffers, name) end
     if header then note_expiry(key, key_expires, before, 'inf') else call('ZREM', expiring, key) end
 end
 
-local function apply(layer)
+local function apply(layer, fields)
     if call('HEXISTS', layer, '*') == 1 then
         call('HSET', main, 'expires', '0')  -- A server whose memory is full refuses it here.
         discard()
     end
-    local fields = call('HGETALL', layer)
+    local is_new, pairs_ = call('EXISTS', main) == 0, {}
     for i = 1, #fields, 2 do
         local field, value = fields[i], in_layer(fields[i + 1])
-        if field ~= '#' and field ~= '*' then
-            if string.sub(field, 1, 2) == 'i:' then apply_header(string.sub(field, 3), value) end
-            if value then call('HSET', main, field, value) else call('HDEL', main, field) end
+        local is_plain = value and string.sub(value, -4) == ' - -'  -- It has neither an expiry nor buffers.
+        if string.sub(field, 1, 2) == 'i:' and not (is_new and is_plain) then apply_header(field, value) end
+        if value then
+            pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = field, value
+        elseif field ~= '#' and field ~= '*' then
+            call('HDEL', main, field)
+        end
+        if #pairs_ >= 1000 or i == #fields - 1 and #pairs_ > 0 then
+            call('HSET', main, unpack(pairs_))
+            pairs_ = {}
         end
     end
     local expires, session, renewed, user = unpack(call('HMGET', main, 'expires', 'session', 'renewed', 'user'))
@@ -73,14 +84,15 @@ local owners = {}
 for count in string.gmatch(counts, '%d+') do
     local n = 2 * #owners + 1
     open(KEYS[n])
-    if not is_whole(KEYS[n + 1], count) then return {'LOST'} end
-    owners[#owners + 1] = {KEYS[n], KEYS[n + 1], count}
+    local fields = whole(KEYS[n + 1], count)
+    if not fields then return {'LOST'} end
+    owners[#owners + 1] = {KEYS[n], KEYS[n + 1], fields}
 end
 top = false
 for _, owner in ipairs(owners) do
-    local key, layer, count = unpack(owner)
+    local key, layer, fields = unpack(owner)
     open(key)
-    if count ~= '0' then apply(layer) end
+    if #fields > 0 then apply(layer, fields) end
     call('DEL', layer, lock)
 end
 return {'OK'}

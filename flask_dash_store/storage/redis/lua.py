@@ -107,31 +107,20 @@ local function get_all(...)
     return unpack(values)
 end
 
-local function names()  -- Of all fields, and perhaps of some that are deleted in a layer.
-    if not top then return call('HKEYS', main) end
-    local seen, found = {}, {}
+local function each_field(pattern, visit)
+    local seen = {}
     for i = layers, 1, -1 do
-        for _, field in ipairs(call('HKEYS', KEYS[i])) do
-            if not seen[field] then found[#found + 1] = field end
-            seen[field] = true
+        -- One call goes through all of a hash, so nothing is given twice.
+        local fields = call('HSCAN', KEYS[i], 0, 'MATCH', pattern, 'COUNT', 1e9)[2]
+        for n = 1, #fields, 2 do
+            local field, value = fields[n], fields[n + 1]
+            if not seen[field] then
+                if i > 1 then value = in_layer(value) end
+                if value then visit(field, value) end
+                if top then seen[field] = true end
+            end
         end
-        if i > 1 and call('HEXISTS', KEYS[i], '*') == 1 then break end
-    end
-    return found
-end
-
-local function each_header(visit)
-    local fields = {}
-    for _, field in ipairs(names()) do
-        if string.sub(field, 1, 2) == 'i:' then fields[#fields + 1] = field end
-    end
-    for first = 1, #fields, 1000 do
-        local last = math.min(first + 999, #fields)
-        local headers = top and {} or call('HMGET', main, unpack(fields, first, last))
-        for i = first, last do
-            local header = top and get(fields[i]) or headers[i - first + 1]
-            if header then visit(string.sub(fields[i], 3), header) end
-        end
+        if i > 1 and call('HEXISTS', KEYS[i], '*') == 1 then return end
     end
 end
 

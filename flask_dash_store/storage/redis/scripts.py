@@ -19,8 +19,8 @@ HEADERS = script(
     READS,
     """
 local answer = {'OK', get_all('expires', 'session', 'renewed')}
-each_header(function(key, header)
-    answer[#answer + 1] = key
+each_field('i:*', function(field, header)
+    answer[#answer + 1] = string.sub(field, 3)
     answer[#answer + 1] = header
 end)
 return answer
@@ -31,13 +31,10 @@ ALL = script(
     READS,
     """
 local answer = {'OK'}
-for _, field in ipairs(names()) do
-    local value = get(field)
-    if value then
-        answer[#answer + 1] = field
-        answer[#answer + 1] = value
-    end
-end
+each_field('*', function(field, value)
+    answer[#answer + 1] = field
+    answer[#answer + 1] = value
+end)
 return answer
 """,
 )
@@ -72,7 +69,7 @@ if not was_live then
     bytes, keys, next_position = 0, 0, 1
 elseif not (bytes and keys and next_position) then  -- They are damaged.
     bytes, keys, next_position = 0, 0, 1
-    each_header(function(key, header)
+    each_field('i:*', function(_, header)
         local position, size = parse(header)
         if position then
             bytes, keys, next_position = bytes + size, keys + 1, math.max(next_position, tonumber(position) + 1)

@@ -17,7 +17,7 @@ and in a cluster come ``+cluster|slots +cluster|shards +readonly`` and ``+comman
 
     ACL SETUSER app on >password ~user_store:* resetchannels -@all +ping +select +client|setinfo +eval +evalsha +scan
         +get +mget +set +strlen +exists +del +unlink +pexpire +persist
-        +hget +hset +hdel +hmget +hgetall +hkeys +hexists +hincrby
+        +hget +hset +hdel +hmget +hgetall +hkeys +hscan +hexists +hincrby
         +sadd +srem +smembers +sismember +zadd +zrem +zrange +zrangebyscore +zscore
 """
 
