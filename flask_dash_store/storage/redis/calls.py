@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from ...buffers import Buffers
 from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
@@ -150,12 +151,12 @@ class Calls:
         args = repr(access.expires), repr(access.touch_threshold)
         self.write(scripts.TOUCH, owner, access.now, *args, wait=False, joins=False)
 
-    def with_buffers(self, script: Script, owner: Owner, access: Access, bodies: dict[str, Any], *args: Any) -> Any:
+    def with_buffers(self, script: Script, owner: Owner, access: Access, bodies: Sequence[Buffers], *args: Any) -> Any:
         """The same as :meth:`use` of a script that puts the names of buffers into headers.
 
         The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
         """
-        before = [("SET", self._buffer(owner.name, name), body, "PX", PENDING_MS) for name, body in bodies.items()]
+        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS) for each in bodies]
         try:
             answer = self.use(script, owner, access, *args, before=before)
         except StorageError as error:

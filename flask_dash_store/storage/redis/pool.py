@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
 from ...errors import StorageBusy
 from .backoff import Backoff
+from .protocol import packed
 from .url import Client, exceptions
-
-_PIECE = 2**20
 
 
 class NotSent(Exception):
@@ -136,7 +135,7 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
     connection = pool.get_connection()
     answers: list[Any] = []
     try:
-        connection.send_packed_command(_pieces(connection.pack_commands(commands)))
+        connection.send_packed_command(packed(commands))
         for command in commands:
             try:
                 answers.append(client.parse_response(connection, command[0]))
@@ -151,16 +150,6 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
         if isinstance(answer, Exception):
             raise answer
     return answers
-
-
-def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
-    """What is sent, in pieces of which each has the time of an answer: what is large may take the longer."""
-    for chunk in chunks:
-        if len(chunk) <= _PIECE:
-            yield chunk
-        else:
-            view = memoryview(chunk)
-            yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
 
 
 def _is_ready(connection: Any) -> bool:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from ...buffers import Buffers
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from ..transaction import busy
 from .backoff import Backoff
@@ -98,6 +99,7 @@ class Server:
         link = self._link()
         if not self.is_cluster:
             return link.exchange(commands)  # type: ignore[no-any-return]
+        commands = [tuple(map(_in_one_piece, command)) for command in commands]
         if len(commands) == 1:
             return [link.execute_command(*commands[0])]
         pipeline = link.pipeline(transaction=False)
@@ -259,6 +261,10 @@ def _is_lost(error: Exception) -> bool:
     if not isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
         return False
     return not isinstance(error, _REFUSED) and not isinstance(error.__context__, _REFUSED)
+
+
+def _in_one_piece(argument: Any) -> Any:
+    return argument.joined() if isinstance(argument, Buffers) else argument
 
 
 def _text(error: Exception) -> str:

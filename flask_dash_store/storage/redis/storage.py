@@ -198,10 +198,9 @@ class RedisStorage(Storage, SupportsExport):
                     self._set(owner, entries, access, self._limits)
 
     def _set(self, owner: Owner, entries: list[Entry], access: Access, limits: Limits) -> None:
-        bodies = {buffers.name: buffers.joined() for _, (_, buffers), _ in entries if buffers is not None}
+        bodies = [buffers for _, (_, buffers), _ in entries if buffers is not None]
         for key, (payload, buffers), _ in entries:
-            self._check_bulk(key, payload)
-            self._check_bulk(key, bodies[buffers.name] if buffers is not None else b"")
+            self._check_bulk(key, max(len(payload), buffers.nbytes if buffers is not None else 0))
         arguments = value_arguments(entries)
         status, *answer = self._calls.with_buffers(scripts.SET, owner, access, bodies, *limits, *arguments)
         if status == b"KEYS":
@@ -211,10 +210,10 @@ class RedisStorage(Storage, SupportsExport):
         if status == b"GONE":
             raise StorageError(f"The storage {self._server.name} failed: it has lost the buffers that it was sent.")
 
-    def _check_bulk(self, key: str, data: bytes | memoryview) -> None:
-        if len(data) > self._server.max_bulk_bytes:
+    def _check_bulk(self, key: str, nbytes: int) -> None:
+        if nbytes > self._server.max_bulk_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} has {len(data)} bytes in one piece, and the server {self._server.name} takes "
+                f"The value for {key!r} has {nbytes} bytes in one piece, and the server {self._server.name} takes "
                 f"{self._server.max_bulk_bytes} (its setting proto-max-bulk-len). Store it in several values, or raise "
                 "that.",
                 key=key,
