@@ -6,6 +6,7 @@ from .errors import (
     InvalidKey,
     InvalidKeyType,
     InvalidTTL,
+    LateSetting,
     NotANumber,
     NotASession,
     OutsideCookiePath,
@@ -30,7 +31,7 @@ from .errors import (
 )
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store
-from .user_store import UserStore
+from .user_store import UserSession, UserStore
 
 __all__ = [
     "ConfigurationError",
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidKey",
     "InvalidKeyType",
     "InvalidTTL",
+    "LateSetting",
     "NotANumber",
     "NotASession",
     "OutsideCookiePath",
@@ -56,6 +58,7 @@ __all__ = [
     "UnreadableValue",
     "UnstorableValue",
     "UnsuitableFilesystem",
+    "UserSession",
     "UserStore",
     "UserStoreError",
     "UserStoreMiddleware",

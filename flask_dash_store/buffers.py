@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from mmap import mmap
 from typing import NamedTuple
 
 ALIGNMENT = 64
@@ -18,10 +19,9 @@ DIGEST_BYTES = 32
 
 NO_MANIFEST = bytes(4)
 
-_HEAD = struct.Struct(f"<{NAME_BYTES}s{DIGEST_BYTES}s")
-_BUFFER = struct.Struct("<QQ")
+_HEAD = struct.Struct(f"<{NAME_BYTES}s{DIGEST_BYTES}s?")
+_BUFFER = struct.Struct("<QQ?")
 _LENGTH = struct.Struct("<I")
-_IN_PAYLOAD = bytes(DIGEST_BYTES)
 
 
 class Buffers(NamedTuple):
@@ -63,37 +63,64 @@ Stored = tuple[bytes, Buffers | None]
 """What a storage keeps of a value: its payload, and its buffers if it is large."""
 
 
-def pack(data: bytes, views: list[memoryview], threshold: int) -> tuple[bytes, Buffers]:
-    """Put large views, and data that are large themselves, into buffers. Returns the rest of the data with a manifest.
+class View(NamedTuple):
+    """A buffer that is to be packed, and whether each of its bytes is authenticated."""
 
-    Data are code, which the views are not: the manifest has their digest, to be authenticated with the rest.
+    view: memoryview
+    is_authenticated: bool
+
+
+def pack(data: bytes, views: list[View], threshold: int) -> tuple[bytes, Buffers]:
+    """Put views, and data that are large themselves, into buffers. Returns the rest of the data with a manifest.
+
+    The manifest has the digest of all that is authenticated, to be signed with the rest.
     """
-    digest = _IN_PAYLOAD
     if len(data) >= threshold:
-        digest = blake2b(data, digest_size=DIGEST_BYTES).digest()
-        views, data = [memoryview(data), *views], b""
-    buffers = Buffers(secrets.token_hex(NAME_BYTES), views)
-    manifest = _HEAD.pack(bytes.fromhex(buffers.name), digest) + b"".join(
-        _BUFFER.pack(offset, view.nbytes) for offset, view in buffers.with_offsets()
+        views, data, is_apart = [View(memoryview(data), True), *views], b"", True
+    else:
+        is_apart = False
+    buffers = Buffers(secrets.token_hex(NAME_BYTES), [view for view, _ in views])
+    digest = _digest(view for view, is_authenticated in views if is_authenticated)
+    manifest = _HEAD.pack(bytes.fromhex(buffers.name), digest, is_apart) + b"".join(
+        _BUFFER.pack(offset, view.nbytes, is_authenticated)
+        for (offset, view), (_, is_authenticated) in zip(buffers.with_offsets(), views, strict=True)
     )
     return data + manifest + _LENGTH.pack(len(manifest)), buffers
 
 
 def unpack(signed: bytes, buffers: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
-    """The data and the views that :func:`pack` parted; None when they do not belong together."""
+    """The data and the views that :func:`pack` parted; None when they do not belong together.
+
+    What is authenticated is copied first, and digested and given from the copy: a file may be mapped, and even a
+    private mapping shows what others write into pages that this process has not written to
+    (https://man7.org/linux/man-pages/man2/mmap.2.html, "MAP_PRIVATE").
+    """
     if buffers is None or len(signed) < _LENGTH.size + _HEAD.size:
         return None
     (length,) = _LENGTH.unpack_from(signed, len(signed) - _LENGTH.size)
     if not _HEAD.size <= length <= len(signed) - _LENGTH.size or (length - _HEAD.size) % _BUFFER.size:
         return None
     start = len(signed) - _LENGTH.size - length
-    name, digest = _HEAD.unpack_from(signed, start)
+    name, digest, is_apart = _HEAD.unpack_from(signed, start)
     if name.hex() != buffers.name:
         return None
     (whole,) = buffers.views
-    extents = _BUFFER.iter_unpack(signed[start + _HEAD.size : -_LENGTH.size])
-    views = [whole[offset : offset + nbytes] for offset, nbytes in extents]
-    if digest == _IN_PAYLOAD:
-        return signed[:start], views
-    data = views.pop(0)
-    return (data, views) if blake2b(data, digest_size=DIGEST_BYTES).digest() == digest else None
+    views, authenticated = [], []
+    for offset, nbytes, is_authenticated in _BUFFER.iter_unpack(signed[start + _HEAD.size : -_LENGTH.size]):
+        view = whole[offset : offset + nbytes]
+        if is_authenticated:
+            if isinstance(whole.obj, mmap):
+                view = memoryview(bytearray(view))
+            authenticated.append(view)
+        views.append(view)
+    if _digest(authenticated) != digest:
+        return None
+    data = views.pop(0) if is_apart else signed[:start]
+    return data, views
+
+
+def _digest(views: Iterable[memoryview]) -> bytes:
+    hashed = blake2b(digest_size=DIGEST_BYTES)
+    for view in views:
+        hashed.update(view)
+    return hashed.digest()

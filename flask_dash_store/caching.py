@@ -22,8 +22,8 @@ def _control(value: str) -> ResponseCacheControl:
 
 
 def may_be_shared(headers: Headers) -> bool:
-    """Whether a shared cache may give this response to somebody else without asking."""
-    # What is addressed to a CDN overrides, for that CDN, what all caches are told (RFC 9213).
+    """Whether a shared cache may give this response to another visitor without asking."""
+    # What is addressed to a CDN overrides, for that CDN, what is said to all caches (RFC 9213).
     targeted = [_control(value) for header, value in headers if _is_targeted(header.lower())]
     if any(_allows_sharing(control) for control in targeted):
         return True

@@ -22,11 +22,10 @@ from .errors import (
     UserStoreError,
     ValueTooLarge,
 )
-from .extension import EXTENSION, Extension
-from .keys import check_key
-from .owner import user_owner
-from .storage import Storage
-from .storage.sqlite import SqliteStorage, dash_database_file
+from .extension import OpenedExtension
+from .owner import check_key, user_owner
+from .storage.base import SupportsBackup, SupportsExport
+from .storage.sqlite import dash_database_file
 from .transfer import copy
 
 
@@ -65,7 +64,7 @@ def check() -> None:
     """
     extension = _extension()
     found = 0
-    for problem in _problems(extension.storage, extension.codec):
+    for problem in _problems(_exportable(extension.storage), extension.codec):
         click.echo(problem)
         found += 1
     if found:
@@ -81,9 +80,9 @@ def backup(file: Path) -> None:
 
     The app goes on meanwhile; the copy is of one point in time.
     """
-    left_out = _sqlite_storage("backup").back_up(file)
+    left_out = _storage_with_backups("backup").back_up(file)
     click.echo(f"Backed up to {file}.")
-    _say_left_out([(owner, key) for owner, _, key in (place.partition("/") for place in left_out)])
+    _say_left_out([(owner, key) for owner, _, key in (value.partition("/") for value in left_out)])
 
 
 @user_store.command()
@@ -91,11 +90,11 @@ def backup(file: Path) -> None:
 @click.confirmation_option(prompt="Replace all that is stored now?")
 @with_appcontext
 def restore(file: Path) -> None:
-    """Put what a backup FILE holds in the place of all that is stored now.
+    """Replace all that is stored now by what a backup FILE holds.
 
-    The app may go on meanwhile. Who has logged out since the backup stays logged out.
+    The app may go on meanwhile. Sessions that have ended since the backup stay ended.
     """
-    _sqlite_storage("restore").restore(file)
+    _storage_with_backups("restore").restore(file)
     click.echo(f"Restored from {file}.")
 
 
@@ -115,8 +114,8 @@ def copy_command(from_url: str, to_url: str) -> None:
         closing(extension.open_storage(from_url, must_exist=True)) as source,
         closing(extension.open_storage(to_url)) as target,
     ):
-        owners, left_out = list(source.everyone()), list[tuple[str, str]]()
-        steps = copy(owners, source, target, lambda owner, key: left_out.append((owner, key)))
+        owners, left_out = list(_exportable(source).all_owners()), list[tuple[str, str]]()
+        steps = copy(owners, _exportable(source), _exportable(target), lambda owner, key: left_out.append((owner, key)))
         with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
             copied = sum(progress)
     click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
@@ -131,7 +130,7 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     """Bring in the values of a FILE that the package dash_database wrote.
 
     They become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or keys hold a "_" the
-    ids have to be named. The values are pickles that anybody who could write to the file may have made: trust it.
+    ids have to be named. The values are pickles, which run code when they are read: import files that you trust.
     """
     extension = _extension()
     codec, storage = extension.codec, extension.storage
@@ -141,7 +140,7 @@ def import_command(file: Path, user_ids: TextIO | None) -> None:
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
             owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
-            storage.set(owner, key, codec.adopt(owner, key, pickled), extension.access_of_users())
+            storage.set(owner, key, codec.adopt(owner.name, key, pickled), extension.access_of_users())
             imported += 1
         except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
             click.echo(f"Left out {row.name!r}: {error}")
@@ -161,42 +160,49 @@ def _say_left_out(damaged: list[tuple[str, str]]) -> None:
 
 def _known(user_id: str | None) -> str:
     if user_id is None:
-        raise InvalidKey("which part is the user id cannot be told; name the ids with --user-ids.")
+        raise InvalidKey("its name does not say where the user id ends; name the ids with --user-ids.")
     return user_id
 
 
 def _pickle(value: object) -> bytes:
     if not isinstance(value, bytes):
-        raise UnreadableValue("what is stored is no pickle.")
+        raise UnreadableValue("what is stored is not a pickle.")
     return value
 
 
-def _problems(storage: Storage, codec: Codec) -> Iterator[str]:
+def _problems(storage: SupportsExport, codec: Codec) -> Iterator[str]:
     yield from storage.problems()
-    for owner in storage.everyone():
+    for name in storage.all_owners():
         with suppress(StorageCorrupt):  # That was said already.
-            yield from _tampered_values(storage, codec, owner)
+            yield from _tampered_values(storage, codec, name)
 
 
-def _tampered_values(storage: Storage, codec: Codec, owner: str) -> Iterator[str]:
-    dump = storage.dump(owner)
+def _tampered_values(storage: SupportsExport, codec: Codec, name: str) -> Iterator[str]:
+    dump = storage.dump(name)
     for key, (payload, _), _ in dump.values if dump else ():
         try:
-            codec.re_sign(owner, owner, key, payload)
+            codec.re_sign(name, key, payload)
         except TamperedValue as error:
             yield str(error)
 
 
-def _extension() -> Extension:
-    extension = current_app.extensions.get(EXTENSION)
-    if not isinstance(extension, Extension):
+def _extension() -> OpenedExtension:
+    stores = current_app.extensions.get("user_store")
+    if stores is None:
         _fail("This app has no user store: UserStoreMiddleware is not installed on it.")
+    extension: OpenedExtension = stores.opened()
     return extension
 
 
-def _sqlite_storage(command: str) -> SqliteStorage:
+def _exportable(storage: object) -> SupportsExport:
+    if not isinstance(storage, SupportsExport):
+        _fail(f"{type(storage).__name__} cannot give out all that it keeps.")
+    return storage
+
+
+def _storage_with_backups(command: str) -> SupportsBackup:
     storage = _extension().storage
-    if not isinstance(storage, SqliteStorage):
+    if not isinstance(storage, SupportsBackup):
         _fail(f"{command} is for SQLite files; the server that keeps this app's store has its own tools for it.")
     return storage
 

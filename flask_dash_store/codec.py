@@ -1,101 +1,51 @@
 """A value to a payload and back, authenticated.
 
-A payload is the data (a pickle, or JSON), then the manifest of its body, then a MAC. Unpickling runs code, so nothing
-is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at its own
-end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
+A payload is the data (a pickle, or JSON), then the manifest of its buffers, then a MAC. Unpickling runs code, so
+nothing is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at
+its own end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
 
-A body is what is too large for a row: the buffers that pickle 5 hands out (PEP 574), or large data as a whole. The
-storage keeps it apart, under the random name that the manifest authenticates. The buffers themselves are data, not
-code: they are not hashed, so that they can be mapped instead of read.
+Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
+keeps them apart, under the random name that the manifest authenticates. A digest in the manifest authenticates their
+bytes too, with one exception: NumPy's arrays, which can be mapped instead of read for it. They are numbers, which NumPy
+reads as no code, length or offset; Arrow reads some of its buffers as offsets, so these are not excepted.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import pickle
+import re
+import signal
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, Protocol
 
-from .buffers import NO_MANIFEST, Buffers, Stored, pack, unpack
-from .errors import TamperedValue, UnreadableValue, UnstorableValue
-
-MAC_BYTES = 32
+from .buffers import NO_MANIFEST, Stored, View, pack, unpack
+from .errors import UnreadableValue, UnstorableValue
+from .signer import Signer, tampered
 
 # Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
 # `python -m benchmarks.threshold`.
-BODY_THRESHOLD = 128 * 1024
-
-
-class Signer:
-    """A keyed BLAKE2b (RFC 7693) over owner, key and data.
-
-    :param secrets: app secrets, the current one first; it seals, and each of them opens. Without any,
-        nothing is authenticated.
-    :param purpose: at most 16 bytes that keep apart what must not be mistaken for each other
-    """
-
-    def __init__(self, secrets: Sequence[bytes], purpose: bytes) -> None:
-        self._hashes = [
-            blake2b(key=hmac.digest(secret, b"flask_dash_store.value", "sha256"), digest_size=MAC_BYTES, person=purpose)
-            for secret in secrets
-        ]
-
-    def sign(self, owner: str, key: str, data: bytes) -> bytes:
-        """The data with its MAC behind it."""
-        if not self._hashes:
-            return data
-        return data + _mac(self._hashes[0], owner, key, data)
-
-    def verify(self, owner: str, key: str, payload: bytes) -> bytes:
-        """The data of a payload.
-
-        :raises TamperedValue: when no secret gives the MAC it carries
-        """
-        if type(payload) is bytes:
-            if not self._hashes:
-                return payload
-            data, mac = payload[:-MAC_BYTES], payload[-MAC_BYTES:]
-            for keyed in self._hashes:
-                if hmac.compare_digest(_mac(keyed, owner, key, data), mac):
-                    return data
-        raise tampered(owner, key)
-
-
-def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-    # An owner holds no "/", and the length tells where the place ends: no two places share a message.
-    place = f"{owner}/{key}".encode()
-    mac = keyed.copy()
-    mac.update(b"%d:%b%b" % (len(place), place, data))
-    return mac.digest()
-
-
-def tampered(owner: str, key: str) -> TamperedValue:
-    return TamperedValue(
-        f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
-        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks."
-    )
+BUFFER_THRESHOLD = 128 * 1024
 
 
 class Codec(Protocol):
-    """Turns values into what a storage keeps, bound to where it is kept, and back."""
+    """Turns values into what a storage keeps, bound to the owner's name and the key, and back."""
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
-        """The payload of a value, and its body if it is large.
+        """The payload of a value, and its buffers if it is large.
 
         :raises UnstorableValue: when the value cannot be turned into bytes
         """
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
-        """The value of a payload and its body.
+    def decode(self, owner: str, key: str, stored: Stored) -> Any:
+        """The value of a payload and its buffers.
 
         :raises TamperedValue: when they were not encoded for this owner and key, or not for each other
         :raises UnreadableValue: when they are authentic but cannot be turned back
         """
 
-    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        """The payload of the same value for another owner; neither the value nor its body is looked at.
+    def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
+        """The payload of the same value, signed with the current secret; neither the value nor its buffers are read.
 
         :raises TamperedValue: when the payload was not encoded for this owner and key
         """
@@ -105,53 +55,63 @@ class _SignedCodec:
     purpose: bytes
     takes: str
 
-    def __init__(self, secrets: Sequence[bytes]) -> None:
+    def __init__(self, secrets: Sequence[bytes], authenticate_arrays: bool = False) -> None:
         self._signer = Signer(secrets, self.purpose)
+        self._authenticate_arrays = authenticate_arrays
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
-        buffers: list[memoryview] = []
+        views: list[View] = []
         try:
-            data = self._dumps(value, buffers)
+            data = self._dumps(value, views)
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
+            # Without its cause: what Python says of a value that it cannot pickle may show the value in a log.
             raise UnstorableValue(
-                f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: "
-                f"{type(error).__name__}. {self.takes}"
-            ) from error
-        return self._close(owner, key, data, buffers)
-
-    def _close(self, owner: str, key: str, data: bytes, buffers: list[memoryview]) -> Stored:
-        if buffers or len(data) >= BODY_THRESHOLD:
-            data, body = pack(data, buffers, BODY_THRESHOLD)
-            return self._signer.sign(owner, key, data), body
+                f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: {_reason(error)}. "
+                f"{self.takes}",
+                key=key,
+            ) from None
+        if views or len(data) >= BUFFER_THRESHOLD:
+            return self._pack(owner, key, data, views)
         return self._signer.sign(owner, key, data + NO_MANIFEST), None
 
-    def decode(self, owner: str, key: str, payload: bytes, body: Buffers | None) -> Any:
-        signed = self._signer.verify(owner, key, payload)
-        if body is None and signed.endswith(NO_MANIFEST):
-            return self._load(key, signed[: -len(NO_MANIFEST)], [])
-        attached = unpack(signed, body)
-        if attached is None:
-            raise tampered(owner, key)
-        return self._load(key, *attached)
+    def _pack(self, owner: str, key: str, data: bytes, views: list[View]) -> Stored:
+        data, buffers = pack(data, views, BUFFER_THRESHOLD)
+        return self._signer.sign(owner, key, data), buffers
 
-    def _load(self, key: str, data: bytes | memoryview, buffers: list[memoryview]) -> Any:
+    def decode(self, owner: str, key: str, stored: Stored) -> Any:
+        payload, buffers = stored
+        signed = self._signer.verify(owner, key, payload)
+        views: list[memoryview] = []
+        data: bytes | memoryview
+        if buffers is None and signed.endswith(NO_MANIFEST):
+            data = signed[: -len(NO_MANIFEST)]
+        else:
+            unpacked = unpack(signed, buffers)
+            if unpacked is None:
+                raise tampered(owner, key)
+            data, views = unpacked
         try:
-            return self._loads(data, buffers)
+            return self._loads(data, buffers=views)
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
             raise UnreadableValue(
-                f"The value stored under {key!r} cannot be read back ({type(error).__name__}): its class may have "
-                "been moved, renamed or changed. Delete the key, or bring the class back."
+                f"The value stored under {key!r} cannot be read back ({_missing(error)}): its class may have been "
+                "moved, renamed or changed. Delete the key, or bring the class back.",
+                key=key,
             ) from error
 
-    def re_sign(self, owner: str, new_owner: str, key: str, payload: bytes) -> bytes:
-        return self._signer.sign(new_owner, key, self._signer.verify(owner, key, payload))
+    def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
+        return self._signer.sign(owner, key, self._signer.verify(owner, key, payload))
 
-    @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
+    def _dumps(self, value: Any, views: list[View]) -> bytes:
+        """The data of a value, whose large buffers are put into ``views``."""
         raise NotImplementedError
 
     @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
+    def _loads(data: bytes | memoryview, *, buffers: list[memoryview]) -> Any:
         raise NotImplementedError
 
 
@@ -162,25 +122,35 @@ class PickleCodec(_SignedCodec):
     takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
-        """The payload and body of what was pickled elsewhere. It is not looked at, so its writer must be trusted."""
-        return self._close(owner, key, pickled, [])
+        """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""
+        if len(pickled) >= BUFFER_THRESHOLD:
+            return self._pack(owner, key, pickled, [])
+        return self._signer.sign(owner, key, pickled + NO_MANIFEST), None
 
-    @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:
+    def _dumps(self, value: Any, views: list[View]) -> bytes:
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
-            if view.nbytes < BODY_THRESHOLD:
+            if view.nbytes < BUFFER_THRESHOLD:
                 return True
-            buffers.append(view)
+            views.append(self._view(view))
             return False
 
-        if type(value) in (bytes, str) and len(value) >= BODY_THRESHOLD:
+        if type(value) in (bytes, str) and len(value) >= BUFFER_THRESHOLD:
             value = _Text(value) if type(value) is str else _Bytes(value)
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
-    @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
-        return pickle.loads(data, buffers=buffers)
+    def _view(self, view: memoryview) -> View:
+        if not self._authenticate_arrays and _is_array(view.obj):
+            return View(view, is_authenticated=False)
+        # The digest has to be of the bytes that are written, whatever another thread does to the value meanwhile.
+        return View(view if view.readonly else memoryview(bytes(view)), is_authenticated=True)
+
+    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more than it is given here.
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is an array of NumPy's own, not of a subclass, which may read what is in it as anything."""
+    return type(value).__module__ == "numpy" and type(value).__qualname__ == "ndarray"
 
 
 class _Bytes:
@@ -212,14 +182,17 @@ class JsonCodec(_SignedCodec):
         "and None."
     )
 
-    @staticmethod
-    def _dumps(value: Any, buffers: list[memoryview]) -> bytes:  # noqa: ARG004
+    def _dumps(self, value: Any, views: list[View]) -> bytes:  # noqa: ARG002
         _check_names(value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
-    def _loads(data: bytes | memoryview, buffers: list[memoryview]) -> Any:  # noqa: ARG004
+    def _loads(data: bytes | memoryview, *, buffers: list[memoryview]) -> Any:  # noqa: ARG004
         return json.loads(bytes(data))
+
+
+class _UnsuitableKey(TypeError):
+    """A key that JSON cannot say, in words that do not show it."""
 
 
 def _check_names(value: Any) -> None:
@@ -227,11 +200,54 @@ def _check_names(value: Any) -> None:
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
-                raise TypeError(f"the key {name!r} is no str")
+                raise _UnsuitableKey(f"a key in it is a {type(name).__qualname__}, not a str")
             _check_names(each)
     elif isinstance(value, (list, tuple)):
         for each in value:
             _check_names(each)
+
+
+# What Python says of a class or a kind of object that cannot be pickled shows none of its contents.
+_HARMLESS = re.compile(
+    "cannot pickle '[\\w. ]+' object"
+    "|Can't pickle <(function|class) [\\w.<>' ]+>: .+"
+    "|Can't (get|pickle) (local )?(object|attribute) '[\\w.<>]+'.*"
+)
+_NO_ATTRIBUTE = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
+
+
+def _reason(error: Exception) -> str:
+    """Why a value cannot be stored, without what may show it."""
+    text = str(error)
+    is_harmless = isinstance(error, _UnsuitableKey) or _HARMLESS.fullmatch(text)
+    return text if is_harmless else type(error).__name__
+
+
+def _missing(error: Exception) -> str:
+    """The class or module that a value needs and that is not there, or else the kind of error."""
+    found = _NO_ATTRIBUTE.match(str(error))
+    if found is not None:
+        return f"there is no {found[2]}.{found[1]}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"there is no module {error.name}"
+    return type(error).__name__
+
+
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether an exception was not raised by what was called, but by a signal's handler that interrupted it.
+
+    So do Celery's soft time limits, and alarms. It belongs to who set the alarm, as it is.
+    """
+    handlers = {getattr(signal.getsignal(each), "__code__", None) for each in signal.valid_signals()}
+    handlers |= {
+        getattr(getattr(signal.getsignal(each), "__func__", None), "__code__", None) for each in signal.valid_signals()
+    }
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 CODECS: dict[str, type[PickleCodec] | type[JsonCodec]] = {"pickle": PickleCodec, "json": JsonCodec}

@@ -1,13 +1,16 @@
-"""The signed session id in the visitor's cookie: issue, verify, succeed.
+"""The signed session id in the visitor's cookie: issue and verify.
 
-The cookie is ``<session id>.<time of issue>.<signature>``. It alone tells who the visitor is and how old the
-session is, so a request is known without asking the storage.
+The cookie is ``<session id>.<scope>.<time of issue>.<signature>``. It alone says who the visitor is and how old the
+session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain.
+
+A browser can hold several cookies of our name: of a sibling app, of a sibling subdomain, from before a change of path
+or domain (RFC 6265, 5.4 and 8.6). It sends them without saying which is which, so the value has to.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
+import logging
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -15,31 +18,43 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from itsdangerous import BadData, TimestampSigner
+from itsdangerous import BadSignature, Signer
 from werkzeug.http import dump_cookie
 
 from .expiry import Clock
-from .owner import session_owner
+from .owner import Owner, session_owner
+
+logger = logging.getLogger("flask_dash_store")
 
 MAX_COOKIE_LENGTH = 256
 VERIFIED_COOKIES = 8192
 
 # The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
 # one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
-_FORM = re.compile(r"[A-Za-z0-9_-]{43}\.[A-Za-z0-9_-]{1,8}\.[A-Za-z0-9_-]{64}", re.ASCII)
+_FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})\.[A-Za-z0-9_-]{64}", re.ASCII)
 
 
 class Session(NamedTuple):
-    """Who a cookie says the visitor is: a session id, its owner, and when it was issued, in seconds since the epoch."""
+    """Who a cookie says the visitor is.
+
+    ``issued_at`` is when it was issued, in seconds since the epoch; ``is_own`` whether for this app's path and domain;
+    ``is_current`` whether it is as this app issues it now: for its path and domain, and with the current secret.
+    """
 
     id: str
-    owner: str
+    owner: Owner
     issued_at: float
+    is_own: bool
+    is_current: bool
 
 
 @dataclass(frozen=True)
 class CookieAttributes:
-    """What a browser is told about the cookie. ``secure`` None follows the scheme of each request."""
+    """What the browser learns about the cookie.
+
+    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``
+    :param secure: None follows the scheme of each request
+    """
 
     name: str
     path: str
@@ -49,19 +64,8 @@ class CookieAttributes:
     partitioned: bool
 
 
-class _Signer(TimestampSigner):
-    def __init__(self, secrets: Sequence[bytes], clock: Clock) -> None:
-        # itsdangerous signs with the last key of its list: Flask's CVE-2025-47278 was this order reversed.
-        super().__init__(
-            list(reversed(secrets)),
-            salt="flask_dash_store.session",
-            key_derivation="hmac",
-            digest_method=hashlib.sha384,
-        )
-        self._clock = clock
-
-    def get_timestamp(self) -> int:
-        return int(self._clock())
+def _signer(secrets: Sequence[bytes]) -> Signer:
+    return Signer(list(secrets), salt="flask_dash_store.session", key_derivation="hmac", digest_method=hashlib.sha384)
 
 
 class SessionCookie:
@@ -74,40 +78,63 @@ class SessionCookie:
     def __init__(self, attributes: CookieAttributes, secrets: Sequence[bytes], lifetime: float, clock: Clock) -> None:
         self.attributes = attributes
         self._prefix = attributes.name + "="
-        self._signer = _Signer(secrets, clock)
-        self._successor_key = hmac.digest(secrets[0], b"flask_dash_store.successor", "sha256")
-        self._max_age = int(lifetime)
+        self._scope = _scope(attributes)
+        self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
+        self._lifetime = lifetime
+        self._clock = clock
         # A signature that was verified need not be again: it depends on the secrets alone, which are this object's.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
+        self._has_warned = False
 
     def read(self, header: str) -> Session | None:
-        """The session that a Cookie header names; None for anything that is not exactly one cookie of ours."""
-        prefix, value = self._prefix, None
+        """The session that a Cookie header names; None when it holds no cookie of this app that is authentic.
+
+        Of several, one that was issued for this app's path and domain counts before others: so two apps with one
+        SECRET_KEY keep each its own. Then the one that was issued last counts.
+        """
+        prefix, found = self._prefix, None
         for part in header.split(";"):
             crumb = part.strip(" \t")
-            if crumb.startswith(prefix):
-                if value is not None:
-                    return None
-                value = crumb[len(prefix) :]
-        return self._verify(value) if value is not None and len(value) <= MAX_COOKIE_LENGTH else None
+            if crumb.startswith(prefix) and len(crumb) <= MAX_COOKIE_LENGTH:
+                session = self._verify(crumb[len(prefix) :])
+                if session is not None:
+                    found = session if found is None else self._better(found, session)
+        return found
+
+    def _better(self, first: Session, other: Session) -> Session:
+        if first.id == other.id:
+            return first if first.is_current else other
+        if (first.is_own, first.issued_at) == (other.is_own, other.issued_at) and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "A browser sends two valid cookies %s of two sessions, issued in one second, so the first one counts. "
+                "They may come from apps with one SECRET_KEY: give each a cookie_name of its own.",
+                self.attributes.name,
+            )
+        return max(first, other, key=lambda session: (session.is_own, session.issued_at))
 
     def _verify_signature(self, value: str) -> Session | None:
-        if not _FORM.fullmatch(value):
+        form = _FORM.fullmatch(value)
+        if form is None:
             return None
-        try:
-            session_id, issued = self._signer.unsign(value, return_timestamp=True)
-        except (BadData, ValueError, OverflowError, OSError):
+        is_current = _is_signed(self._signer, value)
+        if not is_current and not any(_is_signed(former, value) for former in self._former):
             return None
-        name = session_id.decode("ascii")
-        return Session(name, session_owner(name), issued.timestamp())
+        session_id, scope, issued = form.groups()
+        is_own = scope == self._scope
+        return Session(session_id, session_owner(session_id), float(issued), is_own, is_own and is_current)
 
-    def dump(self, session_id: str, scheme: str) -> str:
-        """The value of a Set-Cookie header that gives the browser this session, issued now."""
+    def dump(self, session_id: str, issued_at: float, scheme: str) -> str:
+        """The value of a Set-Cookie header that gives the browser this session.
+
+        :param issued_at: seconds since the epoch, from which the session's lifetime counts
+        :param scheme: of the request, for a cookie whose Secure follows it
+        """
         attributes = self.attributes
         return dump_cookie(
             attributes.name,
-            self._signer.sign(session_id).decode("ascii"),
-            max_age=self._max_age,
+            self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}").decode("ascii"),
+            max_age=int(self._lifetime) - max(0, int(self._clock() - issued_at)),
             path=attributes.path,
             domain=attributes.domain,
             secure=scheme == "https" if attributes.secure is None else attributes.secure,
@@ -116,11 +143,16 @@ class SessionCookie:
             partitioned=attributes.partitioned,
         )
 
-    def successor(self, session_id: str, ended_at: float) -> str:
-        """The session id that follows one whose lifetime has ended.
 
-        Requests in parallel learn ``ended_at`` from the storage, so they agree; nobody without SECRET_KEY can
-        tell it from what is at rest.
-        """
-        digest = hmac.digest(self._successor_key, f"{session_id} {ended_at!r}".encode(), "sha256")
-        return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+def _is_signed(signer: Signer, value: str) -> bool:
+    try:
+        signer.unsign(value)
+    except BadSignature:
+        return False
+    return True
+
+
+def _scope(attributes: CookieAttributes) -> str:
+    """Stands for where the browser sends a cookie; three bytes are enough to tell a few apps of one host apart."""
+    where = f"{(attributes.domain or '').lstrip('.').lower()} {attributes.path}"
+    return urlsafe_b64encode(hashlib.sha256(where.encode()).digest()[:3]).decode("ascii")

@@ -6,8 +6,6 @@ the user ids are, no user sees another's keys, and no call looks at another user
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from os import PathLike, fspath
@@ -16,13 +14,12 @@ from typing import Any, Literal, Self
 
 from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
-from .expiry import Clock, ExpiryPolicy, seconds
-from .keys import DEFAULT_MAX_KEY_LENGTH
+from .expiry import Clock, ExpiryPolicy, seconds, wall_clock
 from .maintenance import Maintenance
-from .mapping import Backend, StoredMapping
-from .owner import USER_PREFIX, user_id_of, user_owner
+from .mapping import StoreContext, StoredMapping
+from .owner import DEFAULT_MAX_KEY_LENGTH, USER_PREFIX, user_id_of, user_owner
+from .session_state import SessionState
 from .storage.sqlite import SqliteStorage
-from .trace import Trace
 
 
 class DashDatabase:
@@ -50,16 +47,16 @@ class DashDatabase:
         *,
         ttl: float | timedelta | None = None,
         secret_key: str | bytes | Sequence[str | bytes] | None = None,
-        clock: Clock = time.time,
+        clock: Clock = wall_clock,
     ) -> None:
         location = None if db_location is None else fspath(db_location)
         self._storage = SqliteStorage(location)
-        self._backend = Backend(
+        self._context = StoreContext(
             self._storage,
             PickleCodec(_secrets(secret_key)),
             ExpiryPolicy(None if ttl is None else seconds(ttl), clock),
         )
-        self._maintenance = Maintenance(self._backend, USER_PREFIX, math.inf)
+        self._maintenance = Maintenance(self._context, USER_PREFIX)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__} at "{self._storage.filename}"'
@@ -73,7 +70,7 @@ class DashDatabase:
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
         self._user(user_id).set(_name(key_name), value, ttl)
-        if self._maintenance.is_due(self._backend.expiry.clock(), was_written=True):
+        if self._maintenance.is_due(self._context.expiry.clock(), was_written=True):
             self._maintenance.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
@@ -106,8 +103,8 @@ class DashDatabase:
 
     def users(self) -> list[str]:
         """The ids, as text, of all users who have values."""
-        access = self._backend.expiry.access()
-        return [user_id_of(owner) for owner in self._storage.owners(USER_PREFIX, access)]
+        access = self._context.expiry.access()
+        return [user_id_of(name) for name in self._storage.owners(USER_PREFIX, access)]
 
     def purge(self) -> int:
         """Remove what has expired, which storing does too now and then. Returns how many users were removed."""
@@ -126,18 +123,19 @@ class DashDatabase:
         self.close()
 
     def _user(self, user_id: str | int) -> StoredMapping:
-        return _UserValues(self._backend, user_owner(user_id), Trace())
+        return _UserValues(self._context, SessionState(user_owner(user_id)))
 
 
 class _UserValues(StoredMapping):
     """Takes any text as a key, for dash_database did: file names, URLs, nothing at all."""
 
-    def _check_key(self, key: object) -> str:
+    @staticmethod
+    def _check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
         name = str(key)
-        if len(name) > DEFAULT_MAX_KEY_LENGTH:
-            raise InvalidKey(f"A key name has at most {DEFAULT_MAX_KEY_LENGTH} characters, this one {len(name)}.")
+        if len(name) > max_length:
+            raise InvalidKey(f"A key name has at most {max_length} characters, this one {len(name)}.", limit=max_length)
         if any("\ud800" <= character <= "\udfff" for character in name):
-            raise InvalidKey(f"The key name {name!a} holds a lone surrogate, which no encoding can store.")
+            raise InvalidKey(f"The key name {name!a} holds a lone surrogate, which no encoding can store.", key=name)
         return name
 
 
@@ -152,5 +150,5 @@ def _secrets(secret_key: str | bytes | Sequence[str | bytes] | None) -> list[byt
         return []
     keys = [secret_key] if isinstance(secret_key, (str, bytes)) else list(secret_key)
     if not keys or not all(keys):
-        raise ConfigurationError("secret_key= is empty; None is the word for values that are not authenticated.")
+        raise ConfigurationError("secret_key= is empty; None keeps values that are not authenticated.")
     return [key.encode() if isinstance(key, str) else key for key in keys]

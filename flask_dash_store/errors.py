@@ -7,6 +7,10 @@ No message ever holds a session id or a stored value.
 
 from __future__ import annotations
 
+from typing import Any
+
+from werkzeug.exceptions import Conflict
+
 
 class UserStoreError(Exception):
     """The root of all errors of this package.
@@ -32,6 +36,10 @@ class WeakSecretKey(UserWarning):
     """SECRET_KEY is so short that it can be guessed."""
 
 
+class LateSetting(UserWarning):
+    """A setting was changed after the first request, which has read it, so the change has no effect."""
+
+
 class OutsideRequest(UserStoreError, RuntimeError):
     """The visitor's store was asked for where there is no visitor."""
 
@@ -48,10 +56,12 @@ class ResponseStarted(UserStoreError, RuntimeError):
     """``regenerate`` was called when the response could no longer bring the browser its new session id."""
 
 
-class SessionEnded(UserStoreError):
+class SessionEnded(UserStoreError, Conflict):
     """The session was destroyed or regenerated, so nothing can be written to it any more.
 
-    ``ended_at`` is when it ended, in seconds since the epoch.
+    Flask answers a view that lets it pass with 409 Conflict, and logs no traceback: it is what happens to a request
+    in flight when its visitor logs in or out beside it. ``ended_at`` is when the session ended, in seconds since the
+    epoch.
     """
 
     def __init__(self, ended_at: float) -> None:
@@ -60,6 +70,12 @@ class SessionEnded(UserStoreError):
             "so nothing can be written to it. The browser's next request belongs to a session that can."
         )
         self.ended_at = ended_at
+
+    def __str__(self) -> str:
+        return str(self.description)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SessionEnded, (self.ended_at,)
 
 
 class InvalidKey(UserStoreError, ValueError):

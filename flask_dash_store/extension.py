@@ -2,98 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, current_app, g, has_app_context, has_request_context, request
+from flask import Config, Flask, current_app, g, has_app_context, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
-from .dash.pages import hide_store_from_dash_setup
+from .dash.pages import has_dash, hide_store_from_dash_setup
+from .errors import LateSetting, NotASession, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
-from .mapping import Backend
-from .owner import new_session_id, session_owner, user_owner
-from .settings import Settings
-from .storage import Storage, open_storage
-from .trace import Trace
-from .user_store import UserStore
+from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
+from .session_state import SessionState
+from .settings import PREFIX, Settings, secrets_of, weakness_of
+from .storage import Storage, StorageOptions, check_scheme, open_storage
+from .user_store import SessionContext, UserSession, UserStore
 from .wsgi import SessionMiddleware, current
 
-EXTENSION = "user_store"
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
 
 
 class Extension:
     """What UserStoreMiddleware has made of one app.
 
+    The app's config is read, and the storage opened, with the first request, or the first other use: what the app sets
+    after ``init_app`` counts too. What is wrong already is an error at once.
+
+    :param options: the settings that win over the app's config
+    :param paths: gives the path under which the browser sees the app, and what of that path the app itself sees
+    :param stacklevel: of the call that a warning is about
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        options: Mapping[str, Any],
+        paths: Callable[[], tuple[str, str]],
+        clock: Clock,
+        stacklevel: int,
+    ) -> None:
+        self.app = app
+        self._options = options
+        self._paths = paths
+        self._clock = clock
+        self._check(stacklevel + 1)
+        self._opened: OpenedExtension | None = None
+        self._lock = threading.Lock()
+        self._wsgi_app = app.wsgi_app
+        app.wsgi_app = self  # type: ignore[method-assign]
+        self._make_globals = app.app_ctx_globals_class
+        app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
+
+    def _check(self, stacklevel: int) -> None:
+        settings = Settings.of(self.app.config, self._options)
+        check_scheme(settings.url)
+        settings.cookie_attributes(self.app.config, self._paths()[0])
+        if self.app.config.get("SECRET_KEY"):
+            _warn_of_weak_secret(secrets_of(self.app.config), stacklevel + 1)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return (self._opened or self.open()).wsgi(environ, start_response)
+
+    def open(self) -> OpenedExtension:
+        """The extension by the app's settings, which are read now if they were not before.
+
+        :raises ConfigurationError: when one cannot be used, or SECRET_KEY is missing
+        :raises StorageError: when the storage cannot be opened
+        """
+        with self._lock:
+            if self._opened is None:
+                settings = Settings.of(self.app.config, self._options)
+                opened = OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
+                hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
+                _warn_of_changes(self.app.config)
+                self._opened = opened
+            return self._opened
+
+    def _make_globals_with_store(self) -> Any:
+        """Make a ``g`` that holds the visitor's store from the beginning, before any signal or ``before_request``.
+
+        A receiver of Flask's ``request_started`` would do so too, and cost each request ten times as much.
+        """
+        globals_ = self._make_globals()
+        middleware, store = current.get() or (None, None)
+        if middleware is not None and self._opened is not None and middleware is self._opened.wsgi:
+            globals_.user_store = store
+        return globals_
+
+
+class OpenedExtension:
+    """An app's storage, codec and session middleware, by its settings.
+
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
     :param home: the path, as the app sees it, under which the browser sends that cookie
     """
 
-    def __init__(self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock) -> None:
-        attributes = settings.cookie_attributes(cookie_path)
+    def __init__(
+        self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock, wsgi_app: WSGIApplication
+    ) -> None:
+        secrets = secrets_of(app.config)
+        _warn_of_weak_secret(secrets, 1)
+        attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
         self._settings = settings
         self.storage = self.open_storage(settings.url)
-        self.codec: Codec = CODECS[settings.codec](settings.secrets)
-        self._backend = Backend(
+        self.codec: Codec = CODECS[settings.codec](secrets)
+        self._context = SessionContext(
             self.storage,
             self.codec,
             ExpiryPolicy(settings.ttl_seconds, clock),
             settings.max_key_length,
             settings.max_value_bytes,
+            lifetime=settings.lifetime_seconds,
+            ids=DerivedIds(secrets[0]),
         )
         self.wsgi = SessionMiddleware(
-            app.wsgi_app,
-            SessionCookie(attributes, settings.secrets, settings.lifetime_seconds, clock),
-            self._backend,
-            settings.lifetime_seconds,
+            wsgi_app,
+            SessionCookie(attributes, secrets, settings.lifetime_seconds, clock),
+            self._context,
             home if attributes.path == cookie_path else "/",
+            has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
             self._attach,
-            _within_request(settings),
+            _within_request(settings.counts_as_use),
         )
-        app.wsgi_app = self.wsgi  # type: ignore[method-assign]
-        self._make_globals = app.app_ctx_globals_class
-        app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
-        self._is_first_request = True
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits."""
         settings = self._settings
         return open_storage(
             url,
-            folder=Path(self._app.instance_path),
-            keep_ended=settings.lifetime_seconds,
-            max_bytes=settings.max_bytes,
-            max_keys=settings.max_keys,
-            timeout=settings.timeout_seconds,
-            synchronous=settings.synchronous,
-            must_exist=must_exist,
+            StorageOptions(
+                Path(self._app.instance_path),
+                settings.limits,
+                settings.timeout_seconds,
+                settings.lifetime_seconds,
+                settings.synchronous,
+                must_exist,
+            ),
         )
 
     def access_of_users(self) -> Access:
-        """The present access, for a user whose values are kept until they are deleted."""
-        return ExpiryPolicy(None, self._backend.expiry.clock).access()
-
-    def _make_globals_with_store(self) -> Any:
-        """Make a ``g`` that holds the visitor's store from its first access, before any signal or ``before_request``.
-
-        A receiver of Flask's ``request_started`` would do so too, and cost each request ten times as much.
-        """
-        globals_ = self._make_globals()
-        middleware, store = current.get() or (None, None)
-        if middleware is self.wsgi:
-            globals_.user_store = store
-        return globals_
+        """A use now of the values of a user, which are kept until they are deleted."""
+        return ExpiryPolicy(None, self._context.expiry.clock).access()
 
     def _attach(self, store: UserStore) -> Callable[[], None] | None:
         """Prepare a request. Returns what has to be done after it, if anything."""
-        if self._is_first_request:
-            hide_store_from_dash_setup(self._app, lambda: self.open(new_session_id()))
-            self._is_first_request = False
         if has_app_context() and current_app == self._app:
             # An app context that is pushed already, as in many tests, is shared with the request, and so is its g.
             outer = g.get("user_store")
@@ -102,17 +164,74 @@ class Extension:
         return None
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
-        lifetime = ExpiryPolicy(None if ttl is None else seconds(ttl), self._backend.expiry.clock)
-        return UserStore(replace(self._backend, lifetime=lifetime), user_owner(user_id), Trace())
+        expiry = ExpiryPolicy(None if ttl is None else seconds(ttl), self._context.expiry.clock)
+        return UserStore(replace(self._context, expiry=expiry), SessionState(user_owner(user_id)))
 
-    def open(self, session_id: str) -> UserStore:
-        trace = Trace(session_id)
-        trace.counts_as_use = lambda: False  # What a job does is no use by the visitor, so it keeps no session alive.
-        return UserStore(self._backend, session_owner(session_id), trace)
+    def open_session(self, session_id: str) -> UserStore:
+        state = SessionState(session_owner(session_id))
+        state.session_id = session_id
+        state.counts_as_use = lambda: False  # What a job does is no use by the visitor, so it keeps no session alive.
+        return UserStore(self._context, state)
+
+    def sessions(self, user_id: str | int) -> list[UserSession]:
+        found = self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
+        return [UserSession.of(info, self._settings.ttl_seconds) for info in found]
+
+    def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
+        user, kept = user_hash(user_owner(user_id)), None
+        if but is not None:
+            if but.session_id is None:
+                raise NotASession("but= takes the store of a session, and this one belongs to a user id.")
+            kept = session_owner(but.session_id).name
+        ended = set[str]()
+        while True:  # One that gets another id meanwhile is found again.
+            access = self._context.expiry.access()
+            owners = [info.owner for info in self.storage.sessions(user, access) if info.owner.name != kept]
+            if not owners:
+                return len(ended)
+            for owner in owners:
+                self.storage.end(owner, access)
+                ended.add(owner.name)
 
 
-def _within_request(settings: Settings) -> Callable[[], bool] | None:
-    counts_as_use = settings.counts_as_use
+def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[], bool] | None:
     if counts_as_use is None:
         return None
     return lambda: not has_request_context() or bool(counts_as_use(request))
+
+
+def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
+    weakness = weakness_of(secrets)
+    if weakness is not None:
+        warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel + 1)
+
+
+def _warn_of_changes(config: Config) -> None:
+    """From now on, warn of each change of what has been read from an app's config."""
+    kind = type(config)
+    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {})
+
+
+class _ReadConfig(Config):
+    """An app's config after it has been read.
+
+    It warns where a setting is changed. To compare the config with what was read would cost each request a microsecond.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._warn(key, value)
+        super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self._warn(key, value)
+            super().__setitem__(key, value)
+
+    def _warn(self, key: str, value: Any) -> None:
+        if key.startswith(_SETTINGS) and self.get(key) != value:
+            warnings.warn(
+                f"{key} is changed after the app's first request, with which it was read, so the user store goes on "
+                "with what it was. Set it before the first request.",
+                LateSetting,
+                stacklevel=3,
+            )

@@ -1,85 +1,74 @@
-"""What is done after responses: removing what has expired, a little at a time, and tidying the storage."""
+"""What is done after responses: the storage removes what has expired, a little at a time, and gives its space back."""
 
 from __future__ import annotations
 
 import logging
-import sys
+import math
 
 from .errors import StorageBusy, StorageError
-from .mapping import Backend
+from .mapping import StoreContext
+from .storage.base import ExpiryLimit, Removed
 
 logger = logging.getLogger("flask_dash_store")
 
 INTERVAL = 60.0
-# After a response there is time for a few, while the next request waits for this thread or for the turn to write; and
-# then for a few more after a pause, or purging very many would take all of the processor.
-FEW = 16
+# One call does a little, while the next request waits for this thread or for the lock; then more after a pause, or
+# removing very much would take all of the processor.
 PAUSE = 0.03
-BATCH = 200
 
 
 class Maintenance:
     """Looks after a storage now and then, for an app that has no other process to do it.
 
-    :param prefix: what the names of the owners begin with whose expiry the backend's lifetime sets
+    :param prefix: what the names of the owners begin with whose expiry the context's policy sets
     :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
         replayed
     """
 
-    def __init__(self, backend: Backend, prefix: str, keep_ended: float) -> None:
-        self._storage = backend.storage
-        self._lifetime = backend.expiry
-        self._clock = backend.expiry.clock
+    def __init__(self, context: StoreContext, prefix: str, keep_ended: float = math.inf) -> None:
+        self._storage = context.storage
+        self._expiry = context.expiry
+        self._clock = context.expiry.clock
         self._prefix = prefix
         self._keep_ended = keep_ended
         self._next = self._clock() + INTERVAL
 
     def is_due(self, now: float, was_written: bool) -> bool:
         """Whether :meth:`run` has something to do, after a request in which the storage was written to, or not."""
-        return self._is_purge_due(now) or (was_written and self._storage.is_untidy)
-
-    def _is_purge_due(self, now: float) -> bool:
         # A clock that was stepped back must not keep it from being due for as long as the step.
-        return not (now < self._next <= now + INTERVAL or self._storage.purges_itself)
+        return not now < self._next <= now + INTERVAL or (was_written and self._storage.needs_maintenance)
 
     def run(self) -> None:
-        """Do what is due, once a response has been sent."""
+        """Do a little, once a response has been sent. Where there is more to do, it is due again soon."""
         now = self._clock()
-        if self._is_purge_due(now):
-            self._purge_a_few(now)
-        self._storage.tidy()
-
-    def _purge_a_few(self, now: float) -> None:
-        """Where there may be more, it is due again soon."""
+        limit = self._expiry_limit(now)
+        self._next = now + INTERVAL
         try:
-            self._mend_expiries(now)
-            self._next = now + INTERVAL
-            if FEW in self._purge(now, FEW, wait=False):
+            if self._maintain(now, limit).has_more:
                 self._next = now + PAUSE
         except StorageBusy:
-            self._next = now + PAUSE  # Somebody writes at this access, and users come first.
+            self._next = now + PAUSE  # Others are writing, and visitors come first.
         except StorageError as error:
-            self._next = now + INTERVAL
             logger.warning("What has expired could not be purged: %s", error)
 
     def run_to_the_end(self) -> int:
-        """Purge all that has expired. Returns how many sessions, and users, were removed."""
+        """Remove all that has expired. Returns how many sessions, and users, were removed.
+
+        :raises StorageError: when the storage fails
+        """
+        limit = self._expiry_limit(self._clock())
         total = 0
-        # A storage that keeps no index of what has expired looks through all of it for each batch.
-        batch = sys.maxsize if self._storage.purges_itself else BATCH
-        self._mend_expiries(self._clock())
         while True:
-            owners, keys = self._purge(self._clock(), batch, wait=True)
-            total += owners
-            if owners == keys == 0:
+            removed = self._maintain(self._clock(), limit, wait=True)
+            total += removed.owners
+            if not removed.has_more:
                 return total
 
-    def _mend_expiries(self, now: float) -> None:
-        """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""
-        if self._next > now + INTERVAL:
-            self._storage.limit_expiry(self._prefix, self._lifetime.access().expires)
-            self._next = now
+    def _maintain(self, now: float, limit: ExpiryLimit | None, wait: bool = False) -> Removed:
+        return self._storage.maintain(now, now - self._keep_ended, limit, wait)
 
-    def _purge(self, now: float, limit: int, wait: bool) -> tuple[int, int]:
-        keys = self._storage.purge_keys(now, limit, wait)
-        return self._storage.purge(now, now - self._keep_ended, limit, wait), keys
+    def _expiry_limit(self, now: float) -> ExpiryLimit | None:
+        """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""
+        if self._next <= now + INTERVAL:
+            return None
+        return ExpiryLimit(self._prefix, self._expiry.access().expires)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from numbers import Number
+from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
 from .buffers import Stored
 from .codec import Codec
 from .errors import NotANumber, SessionEnded, ValueTooLarge
 from .expiry import Access, ExpiryPolicy, seconds
-from .keys import DEFAULT_MAX_KEY_LENGTH, check_key
+from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
+from .session_state import SessionState, Use
 from .storage import Storage
-from .storage.base import KeyExpiry
-from .trace import Trace
+from .storage.base import KeyExpiry, Stat
 from .views import Items, Keys, Values
 
 T = TypeVar("T")
@@ -28,10 +29,14 @@ _MISSING: Final = object()
 
 
 @dataclass(frozen=True)
-class Backend:
-    """What all stores of an app share: where values are kept, in which form, for how long, and within which limits.
+class StoreContext:
+    """What all stores of an app share.
 
-    ``max_key_length`` counts characters, ``max_value_bytes`` the bytes of an encoded value.
+    :param storage: where values are kept
+    :param codec: turns values into what is kept, and back
+    :param expiry: says for how long
+    :param max_key_length: characters that a key may have
+    :param max_value_bytes: bytes that an encoded value may take
     """
 
     storage: Storage
@@ -42,17 +47,20 @@ class Backend:
 
 
 class StoredMapping(MutableMapping[str, Any]):
-    """A dict whose values lie in a storage, for one owner."""
+    """A dict whose values lie in a storage, for one owner.
 
-    def __init__(self, backend: Backend, owner: str, trace: Trace) -> None:
-        self._backend = backend
-        self._storage = backend.storage
-        self._codec = backend.codec
-        self._owner = owner
-        self._trace = trace
+    :param context: what it shares with the app's other stores
+    :param state: whose values these are, and what is done with them
+    """
+
+    def __init__(self, context: StoreContext, state: SessionState) -> None:
+        self._context = context
+        self._storage = context.storage
+        self._codec = context.codec
+        self._state = state
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._owner[:10]}…>"
+        return f"<{type(self).__name__} {self._state.owner.name[:10]}…>"
 
     # Reading
 
@@ -63,21 +71,27 @@ class StoredMapping(MutableMapping[str, Any]):
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value under the key; ``default`` when there is none."""
-        self._check_key(key)
+        """The value under the key, as a copy of the caller's own.
+
+        :param default: what is returned when there is none
+        :raises InvalidKey: when the key cannot be one; InvalidKeyType when it is not a str
+        :raises TamperedValue: when the stored bytes were not written by this app for this owner and key
+        :raises UnreadableValue: when the class of the value has gone or has changed
+        """
+        self._check_key(key, self._context.max_key_length)
         try:
-            stored = self._storage.get(self._owner, key, self._access())
+            owner = self._state.owner
+            stored = self._storage.get(owner, key, self._access())
         except SessionEnded as ended:
-            self._trace.ended_at = ended.ended_at
-            return default
-        return default if stored is None else self._codec.decode(self._owner, key, *stored)
+            return self.get(key, default) if self._begins_another(ended) else default
+        return default if stored is None else self._codec.decode(owner.name, key, stored)
 
     def __contains__(self, key: object) -> bool:
-        checked = self._check_key(key)
-        return self._reading(lambda access: self._storage.has(self._owner, checked, access), False)
+        checked = self._check_key(key, self._context.max_key_length)
+        return self._read(lambda owner, access: self._storage.has(owner, checked, access), False)
 
     def __len__(self) -> int:
-        return self._reading(lambda access: self._storage.count(self._owner, access), 0)
+        return self._stat().keys
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())
@@ -98,9 +112,15 @@ class StoredMapping(MutableMapping[str, Any]):
         return Items(self)
 
     def copy(self) -> dict[str, Any]:
-        """All keys and values as they are at one point in time, as a dict of their own."""
-        rows: list[tuple[str, Stored]] = self._reading(lambda access: self._storage.items(self._owner, access), [])
-        return {key: self._codec.decode(self._owner, key, *stored) for key, stored in rows}
+        """All keys and values as they are at one point in time, as a dict of their own.
+
+        :raises TamperedValue: when one of the values was not written by this app for this owner and key
+        :raises UnreadableValue: when the class of one of the values has gone or has changed
+        """
+
+        none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
+        owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
+        return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -119,43 +139,52 @@ class StoredMapping(MutableMapping[str, Any]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
-        """A dict with these keys. It is not a store, for a store belongs to a visitor."""
+        """A dict with these keys, each with the same value. It is not a store, for a store belongs to a visitor."""
         return dict.fromkeys(keys, value)
 
-    # Writing
+    # Writing. Each of these raises, beside what its docstring says: UnstorableValue, ValueTooLarge, QuotaExceeded,
+    # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded, StorageError. UserStore's docstring says when.
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._write(key, value, None)
+        stored = self._encode(key, value)
+        try:
+            self._storage.set(self._state.owner, key, stored, self._write_access())
+        except SessionEnded as ended:
+            if not self._begins_another(ended):
+                raise
+            self[key] = value
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
 
-        :param ttl: seconds or a timedelta after which the key is gone, however often it is used; None for as long
+        :param value: anything that the codec takes: by default, what can be pickled
+        :param ttl: seconds, or a timedelta, after which the key is gone, however often it is used; None for as long
             as the session keeps its values
         :raises InvalidTTL: when ``ttl`` is not longer than zero
         """
-        self._write(key, value, None if ttl is None else seconds(ttl))
+        duration = None if ttl is None else seconds(ttl)
+        self._set(key, value, lambda access: None if duration is None else access.now + duration)
 
     def expire(self, key: str, ttl: float | timedelta | None) -> None:
         """Limit how long a key that is stored already is kept.
 
-        :param ttl: seconds or a timedelta from now; None lifts the limit
+        :param ttl: seconds, or a timedelta, from now; None lifts the limit
         :raises KeyError: when there is no such key
         :raises InvalidTTL: when ``ttl`` is not longer than zero
         """
-        self._check_key(key)
+        self._check_key(key, self._context.max_key_length)
         duration = None if ttl is None else seconds(ttl)
 
-        def expire(access: Access) -> bool:
+        def expire(owner: Owner, access: Access) -> bool:
             expires = None if duration is None else access.now + duration
-            return self._storage.expire(self._owner, key, expires, access)
+            return self._storage.expire(owner, key, expires, access)
 
-        if not self._writing(expire):
+        if not self._write(expire):
             raise KeyError(key)
 
     def __delitem__(self, key: str) -> None:
-        self._check_key(key)
-        if not self._writing(lambda access: self._storage.delete(self._owner, key, access)):
+        self._check_key(key, self._context.max_key_length)
+        if not self._write(lambda owner, access: self._storage.delete(owner, key, access)):
             raise KeyError(key)
 
     @overload
@@ -163,18 +192,32 @@ class StoredMapping(MutableMapping[str, Any]):
     @overload
     def pop(self, key: str, default: T) -> Any | T: ...
     def pop(self, key: str, default: Any = _MISSING) -> Any:
-        """Remove the key and return its value; ``default`` when there is none.
+        """Remove the key and return its value.
 
+        :param default: what is returned when there is none
         :raises KeyError: when there is none and no ``default`` is given
+        :raises TamperedValue: as :meth:`get` does, and UnreadableValue; the key stays then
         """
-        with self.transaction():
-            value = self.get(key, _MISSING)
-            if value is not _MISSING:
-                del self[key]
+        checked = self._check_key(key, self._context.max_key_length)
+        none: tuple[Owner, Stored | None] = (self._state.owner, None)
+        while True:
+            # A large value is read and decoded before the lock is taken, and removed if it is still there then.
+            owner, stored = self._read(lambda owner, access: (owner, self._storage.get(owner, checked, access)), none)
+            if stored is None:
+                break
+            value = self._codec.decode(owner.name, key, stored)
+            if self._delete_if_unchanged(owner, key, stored):
                 return value
         if default is _MISSING:
             raise KeyError(key)
         return default
+
+    def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored) -> bool:
+        """Delete the key if what is stored under it is this still: no two values have the same payload."""
+        with self.transaction():
+            access = self._write_access()
+            present = self._storage.get(owner, key, access)
+            return present is not None and present[0] == stored[0] and self._storage.delete(owner, key, access)
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was inserted last, and return it with its value.
@@ -187,28 +230,40 @@ class StoredMapping(MutableMapping[str, Any]):
         raise KeyError("popitem(): the user store is empty")
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value under the key, which is set to ``default`` first when there is none."""
+        """The value under the key, which is set to ``default`` first when there is none.
+
+        :param default: anything that can be stored; it is not looked at when there is a value
+        """
         value = self.get(key, _MISSING)
         if value is not _MISSING:
             return value
+        stored = self._encode(key, default)
         with self.transaction():
             value = self.get(key, _MISSING)
-            if value is _MISSING:
-                self[key] = value = default
-            return value
+            if value is not _MISSING:
+                return value
+            self._write(lambda owner, access: self._storage.set(owner, key, stored, access))
+        return default
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set keys from a mapping or from pairs of key and value: all of them, or on an error none."""
+        """Set several keys: all of them, or on an error none.
+
+        :param other: a mapping, or pairs of key and value
+        :param more: further keys and values
+        """
         items: dict[str, Any] = {}
         items.update(_at_one_time(other), **more)
-        encoded = [(key, self._encode(key, value)) for key, value in items.items()]
-        if encoded:
-            with self.transaction():
-                self._writing(lambda access: self._set_all(encoded, access))
+        if items:
+            self._update(items)
 
-    def _set_all(self, encoded: list[tuple[str, Stored]], access: Access) -> None:
-        for key, stored in encoded:
-            self._storage.set(self._owner, key, stored, access)
+    def _update(self, items: dict[str, Any]) -> None:
+        stored = [(key, self._encode(key, value)) for key, value in items.items()]
+        try:
+            self._storage.set_all(self._state.owner, stored, self._write_access())
+        except SessionEnded as ended:
+            if not self._begins_another(ended):
+                raise
+            self._update(items)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # a dict's |= takes pairs too, its | does not
         self.update(other)
@@ -216,23 +271,26 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove all keys. The session goes on."""
-        self._writing(lambda access: self._storage.clear(self._owner, access))
+        self._write(self._storage.clear)
 
     def increment(self, key: str, by: float = 1) -> Any:
-        """Add to a number, which counts as 0 when there is none, and return the sum. A TTL of the key stays.
+        """Add to a number, atomically, and return the sum. A TTL of the key stays.
 
-        :raises NotANumber: when what is stored is no number, or ``by`` none that can be added to it
+        :param by: what is added to the number, which counts as 0 when there is none
+        :raises NotANumber: when what is stored is not a number, or ``by`` cannot be added to it
         """
         with self.transaction():
             number = self.get(key, 0)
             if not isinstance(number, Number):
-                raise NotANumber(f"increment({key!r}): what is stored is no number but a {type(number).__name__}.")
+                raise NotANumber(
+                    f"increment({key!r}): what is stored is a {type(number).__name__}, not a number.", key=key
+                )
             try:
                 total = number + by  # type: ignore[operator]
             except TypeError as error:
                 both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
-                raise NotANumber(f"increment({key!r}): {both}.") from error
-            self._write(key, total, "keep")
+                raise NotANumber(f"increment({key!r}): {both}.", key=key) from error
+            self._set(key, total, _keep)
             return total
 
     @contextmanager
@@ -250,20 +308,18 @@ class StoredMapping(MutableMapping[str, Any]):
             if value is _MISSING:
                 raise KeyError(key)
             yield value
-            self._write(key, value, "keep")
+            self._set(key, value, _keep)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Self]:
-        """A block whose reads and writes are atomic together: nobody else writes to this store meanwhile.
+    def transaction(self) -> AbstractContextManager[Self]:
+        """A block whose reads and writes are atomic together: no one else writes to this store meanwhile.
 
-        An exception that leaves the block undoes all of it. Blocks nest, and an inner one can fail by itself. Keep
+        An exception that leaves the block rolls back all of it. Blocks nest, and an inner one can fail by itself. Keep
         it short, for other writers wait, with SQLite those of all stores; so do not ``await`` in it.
 
         :raises StorageBusy: when others write for longer than USER_STORE_TIMEOUT
         """
-        self._trace.was_used = True
-        with self._storage.transaction(self._owner):
-            yield self
+        self._state.use = self._state.use or Use.READ
+        return _Block(self, self._storage.transaction(self._state.owner))
 
     # What is stored
 
@@ -273,63 +329,92 @@ class StoredMapping(MutableMapping[str, Any]):
 
         None when nothing is stored, or what is stored is kept until it is deleted.
         """
-        expiry = self._reading(lambda access: self._storage.expiry(self._owner, access), None)
-        return None if expiry is None or math.isinf(expiry) else datetime.fromtimestamp(expiry, UTC)
+        expires = self._stat().expires
+        return None if expires is None or math.isinf(expires) else datetime.fromtimestamp(expires, UTC)
 
     @property
     def nbytes(self) -> int:
         """How many bytes the keys and values take; USER_STORE_MAX_BYTES bounds it."""
-        return self._reading(lambda access: self._storage.nbytes(self._owner, access), 0)
+        return self._stat().nbytes
 
-    # How each operation comes to the storage
+    # How each operation comes to the storage. `get` and `[]=` do without these, for each frame costs them.
 
-    def _reading(self, read: Callable[[Access], T], nothing: T) -> T:
+    def _read(self, read: Callable[[Owner, Access], T], nothing: T) -> T:
         try:
-            return read(self._access())
+            return read(self._state.owner, self._access())
         except SessionEnded as ended:
-            self._trace.ended_at = ended.ended_at
-            return nothing
+            return self._read(read, nothing) if self._begins_another(ended) else nothing
 
-    def _writing(self, write: Callable[[Access], T]) -> T:
+    def _write(self, write: Callable[[Owner, Access], T]) -> T:
         try:
-            return write(self._write_access())
+            return write(self._state.owner, self._write_access())
         except SessionEnded as ended:
-            self._trace.ended_at = ended.ended_at
-            raise
+            if not self._begins_another(ended):
+                raise
+            return self._write(write)
+
+    def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
+        stored = self._encode(key, value)
+        owner = self._state.owner
+        try:
+            access = self._write_access()
+            self._storage.set(owner, key, stored, access, expires(access))
+        except SessionEnded as ended:
+            if not self._begins_another(ended):
+                raise
+            self._set(key, value, expires)  # The signature is bound to the owner.
+
+    def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
+        """Whether the store, whose session has ended, now belongs to another one, with which the call can be made."""
+        return False
 
     def _access(self) -> Access:
-        self._trace.was_used = True
-        return self._backend.expiry.access()
+        return self._context.expiry.access()
 
     def _write_access(self) -> Access:
-        self._trace.was_written = True
         return self._access()
 
     def _keys(self) -> list[str]:
-        return self._reading(lambda access: self._storage.keys(self._owner, access), [])
+        return self._read(self._storage.keys, [])
 
-    def _write(self, key: str, value: Any, ttl: KeyExpiry) -> None:
-        stored = self._encode(key, value)
-
-        def write(access: Access) -> None:
-            expires = access.now + ttl if isinstance(ttl, float) else ttl
-            self._storage.set(self._owner, key, stored, access, expires)
-
-        self._writing(write)
+    def _stat(self) -> Stat:
+        return self._read(self._storage.stat, Stat())
 
     def _encode(self, key: str, value: Any) -> Stored:
-        self._check_key(key)
-        payload, body = self._codec.encode(self._owner, key, value)
-        nbytes = len(payload) if body is None else len(payload) + body.nbytes
-        if nbytes > self._backend.max_value_bytes:
+        context = self._context
+        self._check_key(key, context.max_key_length)
+        stored = self._codec.encode(self._state.owner.name, key, value)
+        payload, buffers = stored
+        nbytes = len(payload) if buffers is None else len(payload) + buffers.nbytes
+        if nbytes > context.max_value_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} takes {nbytes} bytes, and one may take {self._backend.max_value_bytes}. "
-                "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=)."
+                f"The value for {key!r} takes {nbytes} bytes, and one may take {context.max_value_bytes}. "
+                "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
+                key=key,
+                limit=context.max_value_bytes,
             )
-        return payload, body
+        return stored
 
-    def _check_key(self, key: object) -> str:
-        return check_key(key, self._backend.max_key_length)
+    _check_key = staticmethod(check_key)
+
+
+class _Block(AbstractContextManager["Any"]):
+    def __init__(self, store: StoredMapping, block: AbstractContextManager[object]) -> None:
+        self._store = store
+        self._block = block
+
+    def __enter__(self) -> Any:
+        self._block.__enter__()
+        return self._store
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, traceback)
+
+
+def _keep(access: Access) -> KeyExpiry:  # noqa: ARG001
+    return "keep"
 
 
 def _at_one_time(other: Any) -> Any:

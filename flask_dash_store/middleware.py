@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
-from flask import Flask, current_app, has_app_context
+from flask import Flask, Request, current_app, has_app_context
 
 from .cli import user_store
 from .errors import ConfigurationError
-from .expiry import Clock
-from .extension import EXTENSION, Extension
-from .settings import Settings
-from .user_store import UserStore
+from .expiry import Clock, wall_clock
+from .extension import Extension, OpenedExtension
+from .settings import UNSET, Unset
+from .storage.base import Synchronous
+from .user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
+
+EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -24,45 +28,114 @@ class UserStoreMiddleware:
 
     ``UserStoreMiddleware(app)`` installs it at once; ``UserStoreMiddleware()`` and ``init_app(app)`` suit app
     factories, and one instance may serve several apps. It wraps ``app.wsgi_app`` in place, so ``app.run()`` and
-    every WSGI server run it.
+    every WSGI server run it. In the app, ``app.extensions["user_store"]`` is the instance.
+
+    Each option is also a config key, in upper case with ``USER_STORE_`` before it; an option that is given wins over
+    the config. The config is read with the first request. SECRET_KEY has to be set by then, and SECRET_KEY_FALLBACKS
+    holds former ones, if any.
 
     :param app: a Flask app, a Dash app, or None
+    :param url: where the values are. ``sqlite:///name`` is a file in the app's instance folder,
+        ``sqlite:////absolute/path`` one anywhere; also ``sqlite://:memory:``, ``memory://``, ``redis://…`` and
+        ``postgresql://…``. By default ``sqlite:///user_store.sqlite``.
+    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are gone; each use moves it. By
+        default a day.
+    :param lifetime: age, in seconds or as a timedelta, at which a session ends however busy it is. By default 31 days.
+    :param max_bytes: bytes that all keys and values of one session or user may take. By default 1 GiB.
+    :param max_value_bytes: bytes that one value may take. By default 512 MiB.
+    :param max_keys: how many keys one session or user may have. By default 100,000.
+    :param max_key_length: characters that a key may have: at most 512, which is the default
+    :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
+        By default 5 seconds.
+    :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
+    :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
+    :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
+    :param cookie_name: by default ``user_store``
+    :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
+    :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
+    :param cookie_samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; by default, as None, SESSION_COOKIE_SAMESITE, and Lax
+        where that is not set
+    :param cookie_secure: whether browsers send the cookie over https alone; by default, as None, when
+        SESSION_COOKIE_SECURE is set, or the request that sets the cookie came by https
+    :param cookie_partitioned: whether each site that embeds the app has a cookie of its own (CHIPS); by default, as
+        None, SESSION_COOKIE_PARTITIONED
+    :param cookie_eager: whether a new visitor gets the cookie with the first response, or, if False, with the first one
+        whose request uses the store. By default, as None, True where a Dash app is on the server, whose callbacks
+        come in parallel.
     :param clock: gives seconds since the epoch; for tests
-    :param options: settings, by the names of the config keys in lower case without ``USER_STORE_``: ``url``, ``ttl``,
-        ``lifetime``, ``max_bytes``, ``max_value_bytes``, ``max_keys``, ``max_key_length``, ``timeout``, ``codec``,
-        ``synchronous``, ``counts_as_use``, ``cookie_name``, ``cookie_path``, ``cookie_domain``, ``cookie_samesite``,
-        ``cookie_secure``, ``cookie_partitioned``. They win over the app's config.
     :raises ConfigurationError: as :meth:`init_app` does
     """
 
-    def __init__(self, app: Flask | Dash | None = None, *, clock: Clock = time.time, **options: Any) -> None:
+    def __init__(
+        self,
+        app: Flask | Dash | None = None,
+        *,
+        url: str | Unset = UNSET,
+        ttl: float | timedelta | Unset = UNSET,
+        lifetime: float | timedelta | Unset = UNSET,
+        max_bytes: int | Unset = UNSET,
+        max_value_bytes: int | Unset = UNSET,
+        max_keys: int | Unset = UNSET,
+        max_key_length: int | Unset = UNSET,
+        timeout: float | timedelta | Unset = UNSET,
+        codec: Literal["pickle", "json"] | Unset = UNSET,
+        synchronous: Synchronous | Unset = UNSET,
+        counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
+        cookie_name: str | Unset = UNSET,
+        cookie_path: str | Unset | None = UNSET,
+        cookie_domain: str | Unset | None = UNSET,
+        cookie_samesite: str | Unset | None = UNSET,
+        cookie_secure: bool | Unset | None = UNSET,
+        cookie_partitioned: bool | Unset | None = UNSET,
+        cookie_eager: bool | Unset | None = UNSET,
+        clock: Clock = wall_clock,
+    ) -> None:
+        options: dict[str, Any] = {
+            "url": url,
+            "ttl": ttl,
+            "lifetime": lifetime,
+            "max_bytes": max_bytes,
+            "max_value_bytes": max_value_bytes,
+            "max_keys": max_keys,
+            "max_key_length": max_key_length,
+            "timeout": timeout,
+            "codec": codec,
+            "synchronous": synchronous,
+            "counts_as_use": counts_as_use,
+            "cookie_name": cookie_name,
+            "cookie_path": cookie_path,
+            "cookie_domain": cookie_domain,
+            "cookie_samesite": cookie_samesite,
+            "cookie_secure": cookie_secure,
+            "cookie_partitioned": cookie_partitioned,
+            "cookie_eager": cookie_eager,
+        }
+        self._options = {name: value for name, value in options.items() if value is not UNSET}
         self._clock = clock
-        self._options = options
-        self._installed: list[Extension] = []
+        self._extensions = WeakSet[Extension]()  # An app keeps its own, and is not kept by it.
         if app is not None:
             self._install(app, stacklevel=3)
 
     def init_app(self, app: Flask | Dash) -> None:
-        """Install the middleware on an app whose SECRET_KEY is set.
+        """Install the middleware on an app.
 
-        :raises ConfigurationError: when the app is neither Flask nor Dash on Flask, has a store already or has no
-            SECRET_KEY, or when a setting is unknown or cannot be used
-        :raises StorageError: when the storage cannot be opened
+        :param app: a Flask app, or a Dash app whose server is one
+        :raises ConfigurationError: when the app is neither Flask nor Dash on Flask, or has a store already, or when a
+            setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
+            request.
         """
         self._install(app, stacklevel=3)
 
     def _install(self, app: Flask | Dash, stacklevel: int) -> None:
-        server, cookie_path, home = _server_and_paths(app)
+        server = _server_of(app)
         if EXTENSION in server.extensions:
             raise ConfigurationError(
                 f"The app {server.name!r} has a user store already; install UserStoreMiddleware on it once."
             )
-        settings = Settings.of(server.config, self._options)
-        settings.warn_of_weak_secret(stacklevel + 1)
-        extension = Extension(server, settings, cookie_path, home, self._clock)
-        server.extensions[EXTENSION] = extension
+        extension = Extension(server, self._options, lambda: _paths_of(app), self._clock, stacklevel + 1)
+        server.extensions[EXTENSION] = self
         server.cli.add_command(user_store)
-        self._installed.append(extension)
+        self._extensions.add(extension)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
         """The store of a user id, whichever browser the user comes with, in or out of a request.
@@ -70,19 +143,49 @@ class UserStoreMiddleware:
         :param user_id: at most 512 characters; an int is the same user as its decimal text
         :param ttl: idle seconds, or a timedelta, after which the values are gone; None keeps them until they are
             deleted
+        :returns: a store, empty when nothing is stored for the user
         :raises InvalidKey: when the id is too long or holds a lone surrogate
         :raises InvalidKeyType: when it is neither str nor int
+        :raises InvalidTTL: when ``ttl`` is not longer than zero
         """
-        return self._extension().for_user(user_id, ttl)
+        return self.opened().for_user(user_id, ttl)
 
     def open(self, session_id: str) -> UserStore:
-        """A session's store out of its request, by ``g.user_store.session_id``: for a thread, a task, a job.
+        """A session's store out of its request, for a thread, a task, a job.
 
         What is done with it does not count as use: it moves no expiry.
 
-        :raises InvalidKey: when the text is no session id
+        :param session_id: what ``g.user_store.session_id`` was in the request
+        :returns: a store, empty when nothing is stored for the session or it has ended; writing to it raises
+            SessionEnded then
+        :raises InvalidKey: when the text has not the form of a session id
         """
-        return self._extension().open(session_id)
+        return self.opened().open_session(session_id)
+
+    def sessions(self, user_id: str | int) -> list[UserSession]:
+        """The sessions in which the user is logged in: those that ``regenerate(user_id=...)`` was called in.
+
+        :param user_id: as it was given to ``regenerate``; an int is the same user as its decimal text
+        :returns: when each began, was used last, and its bytes, oldest first; those that have ended or expired, or hold
+            nothing, are not among them
+        :raises InvalidKey: when the id is too long or holds a lone surrogate
+        :raises InvalidKeyType: when it is neither str nor int
+        :raises StorageError: when the storage fails
+        """
+        return self.opened().sessions(user_id)
+
+    def end_sessions(self, user_id: str | int, but: UserStore | None = None) -> int:
+        """Log the user out everywhere: end the sessions that ``regenerate(user_id=...)`` was called in.
+
+        :param user_id: as it was given to ``regenerate``; an int is the same user as its decimal text
+        :param but: the store of a session that goes on, as ``g.user_store`` does for "everywhere else"
+        :returns: how many sessions were ended
+        :raises InvalidKey: when the id is too long or holds a lone surrogate
+        :raises InvalidKeyType: when it is neither str nor int
+        :raises NotASession: when ``but`` is the store of a user id
+        :raises StorageError: when the storage fails
+        """
+        return self.opened().end_sessions(user_id, but)
 
     def purge(self) -> int:
         """Remove all that has expired. It is done after responses too, a little at a time.
@@ -90,29 +193,43 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self._extension().wsgi.maintenance.run_to_the_end()
+        return self.opened().wsgi.maintenance.run_to_the_end()
 
-    def _extension(self) -> Extension:
+    def opened(self) -> OpenedExtension:
+        """What the middleware has made of the app: of the current one, or of the only one that it serves.
+
+        :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
+            cannot be used
+        :raises StorageError: when the storage cannot be opened
+        """
+        extensions = list(self._extensions)
         if has_app_context():
-            current = current_app.extensions.get(EXTENSION)
-            if current in self._installed:
-                return cast(Extension, current)
-        if len(self._installed) == 1:
-            return self._installed[0]
+            app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+            for extension in extensions:
+                if extension.app is app:
+                    return extension.open()
+        if len(extensions) == 1:
+            return extensions[0].open()
         raise ConfigurationError(
-            f"This UserStoreMiddleware serves {len(self._installed)} apps, so it cannot tell which one is meant; "
-            + ("call it inside `with app.app_context():`." if self._installed else "call init_app(app) first.")
+            f"This UserStoreMiddleware serves {len(extensions)} apps, so it cannot tell which one is meant; "
+            + ("call it inside `with app.app_context():`." if extensions else "call init_app(app) first.")
         )
 
 
-def _server_and_paths(app: object) -> tuple[Flask, str, str]:
-    """The Flask app, the path under which the browser sees it, and what of that path the app itself sees."""
+def _server_of(app: object) -> Flask:
+    server = app if isinstance(app, Flask) else getattr(app, "server", None)
+    if not isinstance(server, Flask):
+        raise ConfigurationError(
+            f"UserStoreMiddleware wraps a Flask app, or a Dash app whose server is one, not {type(app).__name__}."
+        )
+    return server
+
+
+def _paths_of(app: Flask | Dash) -> tuple[str, str]:
+    """The path under which the browser sees the app, and what of that path the app itself sees.
+
+    A cookie's path has no slash at its end, so that browsers send it with that path itself, too (RFC 6265, 5.1.4).
+    """
     if isinstance(app, Flask):
-        return app, app.session_interface.get_cookie_path(app), "/"
-    server = getattr(app, "server", None)
-    if isinstance(server, Flask):
-        config = app.config  # type: ignore[attr-defined]
-        return server, config.requests_pathname_prefix, config.routes_pathname_prefix
-    raise ConfigurationError(
-        f"UserStoreMiddleware wraps a Flask app, or a Dash app whose server is one, not {type(app).__name__}."
-    )
+        return app.session_interface.get_cookie_path(app), "/"
+    return app.config.requests_pathname_prefix.rstrip("/") or "/", app.config.routes_pathname_prefix

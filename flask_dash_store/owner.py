@@ -10,6 +10,7 @@ No owner holds a ``/``, and sessions and users have prefixes of their own, so no
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 from base64 import urlsafe_b64encode
@@ -47,14 +48,39 @@ def new_session_id() -> str:
     return secrets.token_urlsafe(SESSION_ID_BYTES)
 
 
-def session_id_from(digest: bytes) -> str:
-    """The session id that 48 bytes of a keyed digest spell."""
-    return urlsafe_b64encode(digest).decode("ascii")
-
-
 def renewed_session_id(session_id: str) -> str:
-    """Another session id of the same owner."""
+    """Another session id of the same owner, which cannot be guessed."""
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
+
+
+class DerivedIds:
+    """Session ids on which requests in parallel agree without a word, in whichever workers they are.
+
+    Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
+    Without SECRET_KEY it cannot be told from what is at rest.
+
+    :param secret: the app's current secret
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"flask_dash_store.derived_id", "sha256")
+
+    def after_lifetime(self, session_id: str, ended_at: float) -> str:
+        """The id, of a new owner, that follows one whose lifetime has ended."""
+        return self._derive("lifetime", session_id, ended_at)
+
+    def after_login(self, session_id: str, renewed_at: float, user: str) -> str:
+        """The id, of the same owner, that follows one with which a user has logged in.
+
+        :param user: the name of the user's owner
+        """
+        derived = self._derive("login", session_id, renewed_at, user)
+        return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
+
+    def _derive(self, *facts: str | float) -> str:
+        # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
+        digest = hmac.digest(self._key, " ".join(map(str, facts)).encode(), "sha384")
+        return urlsafe_b64encode(digest).decode("ascii")
 
 
 def session_owner(session_id: str) -> Owner:
@@ -62,9 +88,18 @@ def session_owner(session_id: str) -> Owner:
 
     :raises InvalidKey: when the text has not the form of a session id
     """
+    digest = session_digest(session_id)
+    return Owner(SESSION_PREFIX + session_id[:_OWNER_CHARACTERS], digest)
+
+
+def session_digest(session_id: str) -> bytes:
+    """What a storage keeps of a session id.
+
+    :raises InvalidKey: when the text has not the form of a session id
+    """
     if not isinstance(session_id, str) or _SESSION_ID.fullmatch(session_id) is None:
         raise InvalidKey("A session id is 64 characters of url-safe base64, as UserStore.session_id gives it.")
-    return Owner(SESSION_PREFIX + session_id[:_OWNER_CHARACTERS], sha256(session_id.encode("ascii")).digest())
+    return sha256(session_id.encode("ascii")).digest()
 
 
 def user_owner(user_id: str | int) -> Owner:
@@ -82,6 +117,11 @@ def user_owner(user_id: str | int) -> Owner:
         return Owner(USER_PREFIX + quote(text, safe=""))
     except UnicodeEncodeError:
         raise InvalidKey(f"The user id {text!a} holds a lone surrogate, which no encoding can store.") from None
+
+
+def user_hash(user: Owner) -> bytes:
+    """The name under which a storage keeps whose session it is: it can be looked up, and not read."""
+    return sha256(user.name.encode()).digest()
 
 
 def user_id_of(name: str) -> str:

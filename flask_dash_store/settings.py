@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 from .codec import CODECS
 from .cookie import CookieAttributes
-from .errors import ConfigurationError, InvalidTTL, WeakSecretKey
+from .errors import ConfigurationError, InvalidTTL
 from .expiry import CENTURY, seconds
-from .keys import DEFAULT_MAX_KEY_LENGTH
 from .mapping import DEFAULT_MAX_VALUE_BYTES
-from .storage.base import Synchronous
-from .storage.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT
+from .owner import DEFAULT_MAX_KEY_LENGTH
+from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits, Synchronous
 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60
@@ -25,17 +24,28 @@ MIN_SECRET_BYTES = 16
 HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
 
 
+class Unset(Enum):
+    """The default of an option that leaves the setting to the app's config."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+
+
 @dataclass(frozen=True)
 class Settings:
     """What ``UserStoreMiddleware(app, ttl=3600)`` or ``app.config["USER_STORE_TTL"] = 3600`` sets. Options win.
 
-    Times are seconds or timedeltas, sizes are bytes, and None for a cookie attribute takes what Flask's own session
-    cookie has.
+    :class:`~flask_dash_store.UserStoreMiddleware` says what each of them is.
     """
 
     url: str = field(default="sqlite:///user_store.sqlite", repr=False)  # It may hold a password.
     ttl: float | timedelta = DAY
-    lifetime: float | timedelta | None = None
+    lifetime: float | timedelta = 31 * DAY
     max_bytes: int = DEFAULT_MAX_BYTES
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
     max_keys: int = DEFAULT_MAX_KEYS
@@ -47,10 +57,10 @@ class Settings:
     cookie_name: str = "user_store"
     cookie_path: str | None = None
     cookie_domain: str | None = None
-    cookie_samesite: str = "Lax"
+    cookie_samesite: str | None = None
     cookie_secure: bool | None = None
-    cookie_partitioned: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    cookie_partitioned: bool | None = None
+    cookie_eager: bool | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
@@ -58,13 +68,12 @@ class Settings:
 
         :raises ConfigurationError: when one is unknown or cannot be used; the message names it
         """
-        known = {each.name for each in fields(cls)} - {"config"}
+        known = {each.name for each in fields(cls)}
         given = {key.removeprefix(PREFIX).lower(): key for key in config if key.startswith(PREFIX)}
-        for name, key in [*given.items(), *((name, f"{name}=") for name in options)]:
+        for name, key in given.items():
             if name not in known:
                 raise ConfigurationError(f"There is no setting {key}{_suggestion(name, known)}")
-        values = {name: config[key] for name, key in given.items()} | dict(options)
-        settings = cls(**values, config=config)
+        settings = cls(**{name: config[key] for name, key in given.items()} | dict(options))
         settings._check()
         return settings
 
@@ -77,7 +86,8 @@ class Settings:
         self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
         self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
-        _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds, self.secrets
+        self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
+        _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
 
     def _must(self, name: str, fits: bool, what: str) -> None:
         if not fits:
@@ -93,83 +103,102 @@ class Settings:
 
     @property
     def lifetime_seconds(self) -> float:
-        lifetime = self.config.get("PERMANENT_SESSION_LIFETIME") if self.lifetime is None else self.lifetime
-        return self._seconds("lifetime", timedelta(days=31) if lifetime is None else lifetime)
+        return self._seconds("lifetime", self.lifetime)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_bytes, self.max_keys)
 
     @staticmethod
     def _seconds(name: str, duration: float | timedelta, longest: float = CENTURY) -> float:
         try:
             return seconds(duration, _named(name), longest)
         except InvalidTTL as error:
-            raise ConfigurationError(str(error)) from None
+            raise ConfigurationError(str(error), limit=error.limit) from None
 
-    @property
-    def secrets(self) -> list[bytes]:
-        """SECRET_KEY, then SECRET_KEY_FALLBACKS.
+    def cookie_attributes(self, config: Mapping[str, Any], default_path: str) -> CookieAttributes:
+        """What the cookie is sent with: what is set here, and else what Flask's own session cookie has.
 
-        :raises ConfigurationError: when there is no SECRET_KEY, or a key cannot be one
+        :param config: the app's, for SESSION_COOKIE_*
+        :param default_path: the path of a cookie for which none is set
+        :raises ConfigurationError: when browsers would refuse a cookie with these attributes, or it has the name of
+            Flask's
         """
-        current = self.config.get("SECRET_KEY")
-        if not current:
-            raise ConfigurationError(
-                "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
-                f"    {HOW_TO_MAKE_ONE}\n"
-                "keep it out of the source code, and set app.secret_key before UserStoreMiddleware. For Dash, "
-                "the app is app.server."
-            )
-        fallbacks = self.config.get("SECRET_KEY_FALLBACKS") or []
-        if not isinstance(fallbacks, (list, tuple)):
-            raise ConfigurationError(f"SECRET_KEY_FALLBACKS is a list of former keys, not {type(fallbacks).__name__}.")
-        keys = [current, *fallbacks]
-        if not all(isinstance(key, (str, bytes)) and key for key in keys):
-            raise ConfigurationError(
-                "SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes, and not empty."
-            )
-        return [key.encode() if isinstance(key, str) else key for key in keys]
-
-    def warn_of_weak_secret(self, stacklevel: int) -> None:
-        if len(self.secrets[0]) < MIN_SECRET_BYTES:
-            warnings.warn(
-                f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every "
-                f"session and value forged. Make one with {HOW_TO_MAKE_ONE}",
-                WeakSecretKey,
-                stacklevel=stacklevel,
-            )
-
-    def cookie_attributes(self, default_path: str) -> CookieAttributes:
-        """What the cookie is sent with.
-
-        :raises ConfigurationError: when browsers would refuse a cookie with these attributes
-        """
-        name, samesite = self.cookie_name, self.cookie_samesite
-        self._must("cookie_samesite", samesite in ("Lax", "Strict", "None"), "'Lax', 'Strict' or 'None'")
-        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
-        self._must("cookie_partitioned", self.cookie_partitioned in (True, False), "True or False")
+        name, path, domain = self.cookie_name, self.cookie_path, self.cookie_domain
         self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
-        path, domain = self.cookie_path, self.cookie_domain
+        self._must("cookie_name", name != config.get("SESSION_COOKIE_NAME"), "another than SESSION_COOKIE_NAME")
+        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
+        self._must("cookie_partitioned", self.cookie_partitioned in (None, True, False), "True, False or None")
         self._must(
             "cookie_path", path is None or (isinstance(path, str) and path.startswith("/")), "a path from '/' on"
         )
         self._must("cookie_domain", domain is None or _is_domain(domain), "a domain name")
+        samesite = self._samesite(config)
+        # Flask's defaults, None and False, say nothing; what an app has set to True does.
+        partitioned = self.cookie_partitioned
+        if partitioned is None:
+            partitioned = bool(config.get("SESSION_COOKIE_PARTITIONED"))
+        secure = self.cookie_secure
+        if secure is None and config.get("SESSION_COOKIE_SECURE"):
+            secure = True
         host_prefix = name.lower().startswith(("__host-", "__host-http-"))
-        needs_secure = (
-            name.lower().startswith(("__host-", "__secure-", "__http-"))
-            or samesite == "None"
-            or self.cookie_partitioned
-        )
-        if needs_secure:
-            self._must("cookie_secure", self.cookie_secure is not False, f"True: browsers demand it of {name!r}")
+        if name.lower().startswith(("__host-", "__secure-", "__http-")) or samesite == "None" or partitioned:
+            self._must("cookie_secure", secure is not False, f"True: browsers demand it of {name!r}")
+            secure = True
         if host_prefix:
             self._must("cookie_domain", domain is None, f"None: {name!r} belongs to one host")
             self._must("cookie_path", path in (None, "/"), f"'/': browsers demand it of {name!r}")
         return CookieAttributes(
             name=name,
             path="/" if host_prefix else path or default_path,
-            domain=None if host_prefix else domain or self.config.get("SESSION_COOKIE_DOMAIN") or None,
+            domain=None if host_prefix else domain or config.get("SESSION_COOKIE_DOMAIN") or None,
             samesite=samesite,
-            secure=True if needs_secure else self.cookie_secure,
-            partitioned=self.cookie_partitioned,
+            secure=secure,
+            partitioned=partitioned,
         )
+
+    def _samesite(self, config: Mapping[str, Any]) -> str:
+        """In any spelling that Flask takes; Flask's default is to set none, ours is Lax."""
+        samesite, setting = self.cookie_samesite, _named("cookie_samesite")
+        if samesite is None:
+            samesite, setting = config.get("SESSION_COOKIE_SAMESITE"), "SESSION_COOKIE_SAMESITE"
+        if samesite is None:
+            return "Lax"
+        if not isinstance(samesite, str) or samesite.title() not in ("Lax", "Strict", "None"):
+            raise ConfigurationError(f"{setting} is {samesite!r}; it must be 'Lax', 'Strict' or 'None'.")
+        return samesite.title()
+
+
+def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
+    """SECRET_KEY, then SECRET_KEY_FALLBACKS.
+
+    :raises ConfigurationError: when there is no SECRET_KEY, or a key cannot be one
+    """
+    current = config.get("SECRET_KEY")
+    if not current:
+        raise ConfigurationError(
+            "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
+            f"    {HOW_TO_MAKE_ONE}\n"
+            "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
+            "app.server."
+        )
+    fallbacks = config.get("SECRET_KEY_FALLBACKS") or []
+    if not isinstance(fallbacks, (list, tuple)):
+        raise ConfigurationError(f"SECRET_KEY_FALLBACKS is a list of former keys, not {type(fallbacks).__name__}.")
+    keys = [current, *fallbacks]
+    if not all(isinstance(key, (str, bytes)) and key for key in keys):
+        raise ConfigurationError("SECRET_KEY and each of SECRET_KEY_FALLBACKS must be a str or bytes, and not empty.")
+    return [key.encode() if isinstance(key, str) else key for key in keys]
+
+
+def weakness_of(secrets: list[bytes]) -> str | None:
+    """Why the current secret is weak; None when it is not."""
+    if len(secrets[0]) >= MIN_SECRET_BYTES:
+        return None
+    return (
+        f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and "
+        f"value forged. Make one with {HOW_TO_MAKE_ONE}"
+    )
 
 
 def _named(name: str) -> str:

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from .errors import NotASession, OutsideCookiePath, ResponseStarted, TamperedValue
+from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
 from .expiry import Access
-from .mapping import StoredMapping
-from .owner import new_session_id, session_owner
+from .mapping import StoreContext, StoredMapping
+from .owner import (
+    DerivedIds,
+    Owner,
+    new_session_id,
+    renewed_session_id,
+    session_digest,
+    session_owner,
+    user_hash,
+    user_owner,
+)
+from .session_state import Cookie, Fate, SessionState, Use
+from .storage.base import SessionInfo
+from .storage.transaction import on_rollback
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionContext(StoreContext):
+    """What the stores of an app's sessions share, too.
+
+    :param lifetime: seconds after which a session ends however busy it is
+    :param ids: derives the ids on which requests in parallel have to agree
+    """
+
+    lifetime: float
+    ids: DerivedIds
 
 
 class UserStore(StoredMapping):
@@ -20,105 +46,206 @@ class UserStore(StoredMapping):
       atomic across threads and processes.
     - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time.
 
-    Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails. Reading raises
-    :class:`~flask_dash_store.errors.TamperedValue` for bytes that this app did not write, and
+    Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails, and
+    :class:`~flask_dash_store.errors.InvalidKey` or :class:`~flask_dash_store.errors.InvalidKeyType` for what cannot be
+    a key. Reading raises :class:`~flask_dash_store.errors.TamperedValue` for bytes that this app did not write, and
     :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
-    :class:`~flask_dash_store.errors.QuotaExceeded` or, once the session has ended,
+    :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
+    :class:`~flask_dash_store.errors.OutsideCookiePath` or, while the session has just ended,
     :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
+
+    A session that ended more than five seconds before the request came is replaced by a new one, which the response
+    brings to the browser: the store is empty then, and takes what is written to it.
 
     Stores are made by :class:`~flask_dash_store.UserStoreMiddleware`: ``g.user_store``, ``for_user`` and ``open``.
     """
+
+    _context: SessionContext
+
+    def __init__(self, context: SessionContext, state: SessionState) -> None:
+        super().__init__(context, state)
 
     @property
     def session_id(self) -> str | None:
         """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id.
 
-        Whoever has it has the session: it belongs in no log, page or URL.
+        It gives whoever has it the session, so it belongs in no log, page or URL.
         """
-        self._trace.was_used = True
-        return self._trace.session_id
+        self._state.use = self._state.use or Use.READ
+        return self._state.session_id
 
     @property
     def is_new(self) -> bool:
         """Whether the visitor came without a valid session, so that this one begins with this request."""
-        self._trace.was_used = True
-        return self._trace.is_new
+        self._state.use = self._state.use or Use.READ
+        return self._state.is_new
 
-    def regenerate(self) -> None:
-        """Give the session a new id, and all its values with it. Call it at login and at each change of rights.
+    def regenerate(self, user_id: str | int | None = None) -> None:
+        """Give the session a new id, and keep its values. Call it at login and at each change of rights.
 
         The old id is dead at once, in all processes, so that an id that was known before the login opens nothing
         after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
 
-        :raises SessionEnded: when the session has ended, perhaps by a request in parallel
+        Where another request has ended the session meanwhile, a fresh one begins, without values. A second login of
+        the same user from the same session, as with a double click, goes on with the first one's session instead, if
+        both pass the user id.
+
+        :param user_id: who has logged in: the session then counts as that user's, for
+            :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves it as it is.
         :raises NotASession: on the store of a user id
         :raises ResponseStarted: when the response's headers have been sent, so that they cannot bring the new id
+        :raises SessionEnded: on a store that ``open`` has made, when its session has ended
+        :raises InvalidKey: when the user id is too long or holds a lone surrogate
+        :raises InvalidKeyType: when the user id is neither str nor int
         """
-        self._check_session("regenerate")
-        if self._trace.is_answered:
+        session_id, state = self._session("regenerate"), self._state
+        if state.is_answered:
             raise ResponseStarted(
-                "regenerate() came after the response's headers were sent, so the browser could not be told the new "
+                "regenerate() came after the response's headers were sent, so they could not bring the browser the new "
                 "id. Call it before the response begins to stream."
             )
-        old_owner, new_id = self._owner, new_session_id()
-        new_owner = session_owner(new_id)
-
-        def re_sign(key: str, payload: bytes) -> bytes:
+        user = None if user_id is None else user_owner(user_id)
+        self._check_reach()
+        state.use = Use.WRITTEN
+        on_rollback(self._storage, state.restorer())
+        if state.fate is Fate.DESTROYED:
+            self._begin_another(user)
+        elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
+            self._bind(session_id, user)
+        else:
             try:
-                return self._codec.re_sign(old_owner, new_owner, key, payload)
-            except TamperedValue:
-                return payload  # It stays what it is, and costs its own key alone.
-
-        self._restore_on_rollback()
-        self._writing(lambda access: self._storage.move(old_owner, new_owner, re_sign, access))
-        self._owner = new_owner
-        self._trace.session_id, self._trace.ends_at = new_id, math.inf
+                self._renew(session_id, user)
+            except SessionEnded as ended:
+                self._join_or_begin(session_id, user, ended)
 
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
 
-        The id is dead at once, in all processes; this store is empty and can no more be written to. The browser is
-        given the id of a new, empty session with the response.
+        The id is dead at once, in all processes; this store is empty, and writing to it raises SessionEnded. The
+        response gives the browser the id of a new, empty session. On a session that has ended already it is no error.
 
         :raises NotASession: on the store of a user id
         """
-        self._check_session("destroy")
+        self._session("destroy")
+        self._check_reach()
+        state = self._state
+        if state.fate is Fate.DESTROYED:
+            return
+        access = self._access()
+        if state.fate is not Fate.NEW or state.use is Use.WRITTEN:
+            self._storage.end(state.owner, access)
+        on_rollback(self._storage, state.restorer())
+        state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, access.now
 
-        def end(access: Access) -> float:
-            ended_at = self._storage.end(self._owner, access)
-            if ended_at == access.now:  # and not by another request before
-                self._trace.was_destroyed = True
-            return ended_at
-
-        self._restore_on_rollback()
-        self._trace.ended_at = self._writing(end)
-
-    def _restore_on_rollback(self) -> None:
-        """What a transaction undoes in the storage must not be told to the browser."""
-        trace, owner = self._trace, self._owner
-        before = trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at
-
-        def restore() -> None:
-            self._owner = owner
-            trace.session_id, trace.ends_at, trace.was_destroyed, trace.ended_at = before
-
-        self._storage.on_rollback(restore)
-
-    def _check_session(self, call: str) -> None:
-        if self._trace.session_id is None:
+    def _session(self, call: str) -> str:
+        if self._state.session_id is None:
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
+        return self._state.session_id
+
+    def _renew(self, session_id: str, user: Owner | None) -> None:
+        context, access = self._context, self._first_access()
+        if user is None:
+            new_id = renewed_session_id(session_id)
+        else:
+            new_id = context.ids.after_login(session_id, access.now, user.name)
+        self._storage.renew(
+            self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
+        )
+        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+
+    def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
+        """Go on after another request has ended the session: with its successor if that is the same user's.
+
+        The other request may have been the same login, whose response the browser dropped: a double click. Its id is
+        derived here once more, and the storage says whether it is the one. Someone who planted the old id, and logs
+        in as themself, derives another one.
+        """
+        state, access = self._state, self._first_access()
+        if state.arrived_at is None:
+            raise ended
+        if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
+            candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
+            with suppress(SessionEnded):
+                self._storage.stat(session_owner(candidate), access)
+                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                return
+        self._begin_another(user)
+
+    def _begin_another(self, user: Owner | None) -> None:
+        new_id = new_session_id()
+        self._state.take(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
+        self._bind(new_id, user)
+
+    def _bind(self, session_id: str, user: Owner | None) -> None:
+        """Let the storage know whose session it is. Its id stays."""
+        if user is not None:
+            digest = session_digest(session_id)
+            self._storage.renew(self._state.owner, digest, self._first_access(), user_hash(user))
+
+    def _first_access(self) -> Access:
+        """The access of a session that begins now."""
+        expiry = self._context.expiry
+        return expiry.access(expiry.clock() + self._context.lifetime)
+
+    # How each operation comes to the storage
 
     def _access(self) -> Access:
-        trace = self._trace
-        trace.was_used = True
-        counts = trace.counts_as_use is None or trace.counts_as_use()
-        return self._backend.expiry.access(trace.ends_at, counts)
+        state = self._state
+        if not state.use:
+            state.use = Use.READ
+        counts = state.counts_as_use
+        return self._context.expiry.access(state.ends_at, counts is None or counts())
 
     def _write_access(self) -> Access:
-        if self._trace.is_out_of_reach:
+        state = self._state
+        if state.cookie is Cookie.UNREACHABLE or state.fate is Fate.DESTROYED:
+            self._check_reach()
+            raise SessionEnded(state.ended_at)
+        state.use = Use.WRITTEN
+        counts = state.counts_as_use
+        return self._context.expiry.access(state.ends_at, counts is None or counts())
+
+    def _check_reach(self) -> None:
+        if self._state.cookie is Cookie.UNREACHABLE:
             raise OutsideCookiePath(
                 "This view lies outside the path of the session's cookie, so the browser would never find again what "
                 "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
             )
-        return super()._write_access()
+
+    def _begins_another(self, ended: SessionEnded) -> bool:
+        state = self._state
+        if state.session_id is None or state.fate is Fate.DESTROYED:
+            return False
+        now = self._context.expiry.clock()
+        if state.is_answered or not state.has_missed_its_cookie(ended.ended_at, now):
+            state.fate = Fate.ENDED
+            return False
+        state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
+        return True
+
+
+@dataclass(frozen=True)
+class UserSession:
+    """A session of a user, as a list of "your devices" shows it. Its id is not told.
+
+    :ivar created_at: when its first value was stored, in UTC
+    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL
+    :ivar nbytes: how many bytes its keys and values take
+    """
+
+    created_at: datetime
+    last_used: datetime
+    nbytes: int
+
+    @classmethod
+    def of(cls, info: SessionInfo, ttl: float) -> UserSession:
+        """The session that a storage knows, of an app with this idle timeout in seconds."""
+        last_used = max(info.created_at, info.expires - ttl)
+        return cls(datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes)
+
+
+def _digest(session_id: str) -> bytes:
+    digest = session_owner(session_id).session
+    assert digest is not None  # noqa: S101  # for mypy
+    return digest

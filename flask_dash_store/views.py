@@ -1,7 +1,7 @@
 """The views that a user store gives of its keys, values and items.
 
-Each iteration reads the store anew, once: what it goes through is the store as it was at one point in time, so
-that a key which a request in parallel removes meanwhile disturbs nobody.
+Each iteration reads the store once: what it goes through is the store as it was at one point in time, so that a key
+which a request in parallel removes meanwhile does not disturb it.
 """
 
 from __future__ import annotations

@@ -13,10 +13,9 @@ from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
 from .errors import SessionEnded, StorageError
 from .maintenance import Maintenance
-from .mapping import Backend
-from .owner import SESSION_PREFIX, new_session_id, session_owner
-from .trace import Trace
-from .user_store import UserStore
+from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
+from .session_state import CLOCK_TOLERANCE, Cookie, Fate, SessionState, Use
+from .user_store import SessionContext, UserStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,24 +24,11 @@ logger = logging.getLogger("flask_dash_store")
 
 ENVIRON_KEY = "flask_dash_store.user_store"
 
-# How long after the end of a session a browser may still send its id, for requests overtake each other.
-GRACE = 60.0
+# For how long after the end of a lifetime those who come with the old id are requests in parallel of one browser, which
+# share the successor. Whoever comes later may have stolen the cookie.
+SUCCESSION = 60.0
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
-
-
-class Visit(Trace):
-    """One request: the session id that its cookie holds, and what its response has to say of the store."""
-
-    is_cookie_withheld = False
-    is_cookie_postdated = False
-    is_successor = False
-
-    def __init__(self, session: Session, cookie_id: str | None, arrived_at: float, ends_at: float) -> None:
-        self.session_id, self.owner, _ = session
-        self.cookie_id = cookie_id
-        self.arrived_at = arrived_at
-        self.ends_at = ends_at
 
 
 current: ContextVar[tuple[SessionMiddleware, UserStore] | None] = ContextVar("flask_dash_store.current", default=None)
@@ -52,9 +38,9 @@ current: ContextVar[tuple[SessionMiddleware, UserStore] | None] = ContextVar("fl
 class SessionMiddleware:
     """The WSGI middleware around one app.
 
-    :param lifetime: seconds after which a session ends however busy it is
-    :param home: the path, as the app sees it, under which the browser sends the cookie
-    :param attach: told of the store before the app is called; returns what to do after, if anything
+    :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
+    :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
+    :param attach: is given the store before the app is called; returns what to do after, if anything
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     """
 
@@ -62,31 +48,29 @@ class SessionMiddleware:
         self,
         wsgi_app: WSGIApplication,
         cookie: SessionCookie,
-        backend: Backend,
-        lifetime: float,
+        context: SessionContext,
         home: str,
+        is_eager: bool,
         attach: Callable[[UserStore], Callable[[], None] | None],
         counts_as_use: Callable[[], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
-        self._backend = backend
-        self._clock = backend.expiry.clock
-        self._lifetime = lifetime
+        self._context = context
+        self._clock = context.expiry.clock
         self._home = home
+        self._is_eager = is_eager
         self._attach = attach
         self._counts_as_use = counts_as_use
-        self.maintenance = Maintenance(backend, SESSION_PREFIX, lifetime)
+        self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
-        visit = self._visit(environ, now)
-        if self._counts_as_use is not None:
-            visit.counts_as_use = self._counts_as_use
-        environ[ENVIRON_KEY] = store = UserStore(self._backend, visit.owner, visit)
+        state = self._arrive(environ, now)
+        environ[ENVIRON_KEY] = store = UserStore(self._context, state)
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            headers = self._finish(visit, headers, environ)
+            headers = self._finish(state, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
         detach = self._attach(store)
@@ -97,117 +81,105 @@ class SessionMiddleware:
             current.reset(token)
             if detach is not None:
                 detach()
-        if self.maintenance.is_due(now, visit.was_written):
+        if self.maintenance.is_due(now, state.use is Use.WRITTEN):
             return ClosingIterator(response, self.maintenance.run)
         return response
 
     # Cookie in
 
-    def _visit(self, environ: WSGIEnvironment, now: float) -> Visit:
+    def _arrive(self, environ: WSGIEnvironment, now: float) -> SessionState:
+        """The session that a request comes with, or begins."""
         session = self._cookie.read(environ.get("HTTP_COOKIE", ""))
         if session is None:
-            visit = self._new_visit(new_session_id(), None, now)
-            visit.is_cookie_withheld = self._is_withheld(environ)
-            visit.is_out_of_reach = not environ.get("PATH_INFO", "").startswith(self._home)
-            return visit
-        ends_at = session.issued_at + self._lifetime
-        if ends_at <= now:
-            return self._succeed(session, now)
-        visit = Visit(session, session.id, now, ends_at)
-        if session.issued_at > now + GRACE:
+            state = self._begin(Fate.NEW, new_session_id(), now)
+            state.cookie = self._missing_cookie(environ)
+        elif session.issued_at + self._context.lifetime > now:
+            state = self._keep(session, now)
+        else:
+            state = self._succeed(session, now)
+        state.arrived_at = now
+        state.counts_as_use = self._counts_as_use
+        return state
+
+    def _keep(self, session: Session, now: float) -> SessionState:
+        state = SessionState(session.owner)
+        state.session_id = session.id
+        state.cookie = Cookie.CURRENT if session.is_current else Cookie.STALE
+        state.issued_at = session.issued_at
+        if session.issued_at > now + CLOCK_TOLERANCE:
             # The clock was stepped back. Without a cookie of today the session would live longer by that step.
-            visit.ends_at = now + self._lifetime
-            visit.is_cookie_postdated = True
-        return visit
+            state.cookie, state.issued_at = Cookie.STALE, now
+        state.ends_at = state.issued_at + self._context.lifetime
+        return state
 
-    def _new_visit(self, session_id: str, cookie_id: str | None, now: float) -> Visit:
-        session = Session(session_id, session_owner(session_id), now)
-        visit = Visit(session, cookie_id, now, now + self._lifetime)
-        visit.is_new = True
-        return visit
+    def _begin(self, fate: Fate, session_id: str, now: float) -> SessionState:
+        state = SessionState(session_owner(session_id))
+        state.take(fate, session_id, now, self._context.lifetime)
+        return state
 
-    def _succeed(self, session: Session, now: float) -> Visit:
-        """The visit of somebody whose session's lifetime has ended: the same new session for all who come together.
+    def _succeed(self, session: Session, now: float) -> SessionState:
+        """The session that follows one whose lifetime has ended, the same for all requests in parallel.
 
-        The first one writes down when it came. Whoever comes with the old id later than GRACE is no parallel
-        request of that browser, but may be somebody with a stolen cookie: he is a stranger.
+        The first of them has the storage note when it came.
         """
         try:
-            ended_at = self._backend.storage.end(session.owner, self._backend.expiry.access())
+            ended_at = self._context.storage.end(session.owner, self._context.expiry.access())
         except StorageError as error:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
-            return self._new_visit(new_session_id(), session.id, now)
-        if ended_at < session.issued_at + self._lifetime:
-            return Visit(session, session.id, now, now)  # It was destroyed or regenerated before, and has no successor.
-        if now - ended_at >= GRACE:
-            return self._new_visit(new_session_id(), session.id, now)
-        visit = self._new_visit(self._cookie.successor(session.id, ended_at), session.id, now)
-        visit.is_successor = True
-        return visit
+            ended_at = -SUCCESSION
+        else:
+            if ended_at < session.issued_at + self._context.lifetime:  # It was destroyed or regenerated before.
+                return self._keep(session, now)
+        if now - ended_at >= SUCCESSION:
+            return self._begin(Fate.NEW, new_session_id(), now)
+        return self._begin(Fate.SUCCEEDED, self._context.ids.after_lifetime(session.id, ended_at), now)
 
-    def _is_withheld(self, environ: WSGIEnvironment) -> bool:
-        """Whether the browser may have a cookie that SameSite forbids it to send with this request."""
-        if environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
-            return False
+    def _missing_cookie(self, environ: WSGIEnvironment) -> Cookie:
+        # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
+        if not (environ.get("PATH_INFO", "") + "/").startswith(self._home):
+            return Cookie.UNREACHABLE
         samesite = self._cookie.attributes.samesite
-        return samesite == "Strict" or (samesite == "Lax" and environ["REQUEST_METHOD"] not in _SAFE_METHODS)
+        if (
+            samesite != "None"
+            and environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+            and (samesite == "Strict" or environ["REQUEST_METHOD"] not in _SAFE_METHODS)
+        ):
+            return Cookie.WITHHELD
+        return Cookie.MISSING
 
     # Cookie out
 
-    def _finish(self, visit: Visit, headers: Headers, environ: WSGIEnvironment) -> Headers:
-        visit.is_answered = True
-        if not visit.was_used and visit.session_id == visit.cookie_id:
+    def _finish(self, state: SessionState, headers: Headers, environ: WSGIEnvironment) -> Headers:
+        state.is_answered = True
+        if state.use is Use.NONE and state.fate is Fate.KEPT:
             return headers
-        new_id = self._id_to_send(visit)
+        issue = state.issue(self._is_eager, self._has_ended, self._clock)
         headers = list(headers)
-        if new_id is not None and not self._is_cookie_barred(visit, headers):
-            headers.append(("Set-Cookie", self._cookie.dump(new_id, environ["wsgi.url_scheme"])))
+        if issue is not None and not self._is_cookie_barred(state, headers):
+            headers.append(("Set-Cookie", self._cookie.dump(*issue, environ["wsgi.url_scheme"])))
             keep_private(headers)
             vary_on_cookie(headers)
-        elif visit.was_used:
+        elif state.use:
             vary_on_cookie(headers)
         return headers
 
-    def _is_cookie_barred(self, visit: Visit, headers: Headers) -> bool:
-        """Whether caches may give this response to others, so that it cannot carry anybody's cookie."""
+    def _is_cookie_barred(self, state: SessionState, headers: Headers) -> bool:
+        """Whether caches may give this response to others, so that it cannot carry a visitor's cookie."""
         if not may_be_shared(headers):
             return False
-        if visit.was_written:
+        if state.use is Use.WRITTEN:
             logger.warning(
                 "A response that shared caches may keep (Cache-Control) has changed the visitor's session, but cannot "
                 "carry its cookie. Make it private."
             )
         return True
 
-    def _id_to_send(self, visit: Visit) -> str | None:
-        """The session id that the browser has to be told; None when it has the right one, or a newer one."""
-        if visit.is_out_of_reach:
-            return None
-        if visit.was_destroyed:
-            return None if visit.is_cookie_withheld else new_session_id()
-        if visit.ended_at is not None:
-            return new_session_id() if self._has_missed_its_cookie(visit, visit.ended_at) else None
-        if visit.is_successor and self._has_ended(visit):
-            return None
-        if visit.is_cookie_withheld and not visit.was_written:
-            return None
-        if visit.is_cookie_postdated and visit.was_used:
-            return visit.session_id
-        return visit.session_id if visit.session_id != visit.cookie_id else None
-
-    def _has_ended(self, visit: Visit) -> bool:
-        """Whether a session that several requests share from its first access was ended by another one of them."""
+    def _has_ended(self, owner: Owner) -> bool:
+        """Whether a session that other requests share was ended by one of them."""
         try:
-            self._backend.storage.expiry(visit.owner, self._backend.expiry.access())
+            self._context.storage.stat(owner, self._context.expiry.access())
         except SessionEnded:
-            return visit.owner == session_owner(visit.session_id or "")
+            return True
+        except StorageError as error:
+            logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
-
-    def _has_missed_its_cookie(self, visit: Visit, ended_at: float) -> bool:
-        """Whether a browser that holds the id of a session which another request has ended needs a new one.
-
-        The response of that other request brings it, and this one must not overwrite it. But a browser that still
-        comes with the dead id long after has missed it, and so has one whose session ended in the future, by a
-        clock that has been put right since.
-        """
-        return visit.arrived_at - ended_at > GRACE or self._clock() < ended_at - GRACE

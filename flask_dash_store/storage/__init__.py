@@ -8,7 +8,7 @@ from importlib import import_module
 from ..errors import ConfigurationError
 from .base import Storage, StorageOptions
 
-__all__ = ["Storage", "StorageOptions", "open_storage", "register_storage"]
+__all__ = ["Storage", "StorageOptions", "check_scheme", "open_storage", "register_storage"]
 
 Loader = Callable[[str, StorageOptions], Storage]
 
@@ -31,15 +31,26 @@ def open_storage(url: str, options: StorageOptions) -> Storage:
         needs is not installed
     :raises StorageError: when the storage cannot be opened
     """
-    scheme = url.partition("://")[0].partition("+")[0]
-    loader = _LOADERS.get(scheme)
-    if loader is None or "://" not in url:
+    check_scheme(url)
+    return _LOADERS[_scheme_of(url)](url, options)
+
+
+def check_scheme(url: str) -> None:
+    """Check that a URL is one of a storage, before it is opened.
+
+    :raises ConfigurationError: when its scheme is not known
+    """
+    scheme = _scheme_of(url)
+    if scheme not in _LOADERS or "://" not in url:
         shown = f"{scheme}://…" if "://" in url else url  # What follows may hold a password.
         raise ConfigurationError(
             f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:///absolute/path, "
             "sqlite://:memory:, redis://host:port/db or postgresql://user@host/database."
         )
-    return loader(url, options)
+
+
+def _scheme_of(url: str) -> str:
+    return url.partition("://")[0].partition("+")[0]
 
 
 def _module(name: str) -> Loader:

@@ -20,6 +20,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -37,7 +38,7 @@ HELD = "held-"
 MOST_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
-_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+_NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
 
 
 def boot_id() -> str:
@@ -54,7 +55,7 @@ def buffers_beside(database: str | Path) -> Path:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the buffers of one value, which is there, whole and synced, once its name is."""
+    """Copy the file of one value's buffers, which is there, whole and synced, once its name is."""
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_TEMPORARY}")
     try:
         with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
@@ -77,7 +78,7 @@ class BufferStore(Protocol):
         """
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:
-        """The buffers, in one part that the caller may change without changing what is kept.
+        """The buffers, in one piece that the caller may change without changing what is kept.
 
         None when there is none, or when a power loss has torn it, which is looked at if it ``may_be_torn``.
         """
@@ -92,7 +93,7 @@ class BufferStore(Protocol):
 class BufferFiles:
     """Buffers in the files of a directory, for all processes.
 
-    :param sync: whether buffers has to survive a power loss as soon as it is written
+    :param sync: whether buffers have to survive a power loss as soon as it is written
     """
 
     def __init__(self, directory: Path, sync: bool) -> None:
@@ -119,11 +120,18 @@ class BufferFiles:
         temporary = path + _TEMPORARY
         descriptor = os.open(temporary, _NEW, 0o600)
         try:
-            with open(descriptor, "wb", buffering=0) as file:
-                for piece in _chunks(buffers):
-                    rest = piece
+            with open(descriptor, "w+b", buffering=0) as file:
+                file.seek(ALIGNMENT)
+                for chunk in buffers.chunks():
+                    rest = chunk
                     while rest.nbytes:
                         rest = rest[file.write(rest) :]
+                # Of what was written: an array may have been changed by another thread since it was to be stored.
+                checksum = _checksum_of_file(file, buffers.nbytes)
+                file.seek(0)
+                file.write(
+                    _HEADER.pack(_MAGIC, buffers.name.encode(), buffers.nbytes, checksum).ljust(ALIGNMENT, b"\0")
+                )
                 if self._sync:
                     os.fsync(descriptor)
             os.rename(temporary, path)
@@ -146,10 +154,11 @@ class BufferFiles:
         buffers = Buffers(name, [whole[ALIGNMENT:]])
         if whole.nbytes < ALIGNMENT:
             return self._none_if_torn(name, may_be_torn)
-        magic, owner, nbytes, checksum = _HEADER.unpack_from(whole)
-        if magic != _MAGIC or nbytes != buffers.nbytes or (may_be_torn and checksum != _checksum(buffers.views)):
+        magic, written_name, nbytes, checksum = _HEADER.unpack_from(whole)
+        is_whole = magic == _MAGIC and nbytes == buffers.nbytes
+        if not is_whole or (may_be_torn and checksum != zlib.crc32(buffers.views[0])):
             return self._none_if_torn(name, may_be_torn)
-        return buffers._replace(name=owner.decode("ascii", "replace"))
+        return buffers._replace(name=written_name.decode("ascii", "replace"))
 
     def _none_if_torn(self, name: str, may_be_torn: bool) -> Buffers | None:
         if not may_be_torn:
@@ -215,18 +224,12 @@ def _map_or_copy(path: str) -> mmap.mmap | bytearray:
         return copy
 
 
-def _chunks(buffers: Buffers) -> list[memoryview]:
-    """What a file consists of: a header, which is as long as the alignment, and the contents."""
-    contents = list(buffers.chunks())
-    header = _HEADER.pack(_MAGIC, buffers.name.encode(), buffers.nbytes, _checksum(contents))
-    return [memoryview(header.ljust(ALIGNMENT, b"\0")), *contents]
-
-
-def _checksum(contents: Iterable[memoryview]) -> int:
-    checksum = 0
-    for piece in contents:
-        checksum = zlib.crc32(piece, checksum)
-    return checksum
+def _checksum_of_file(file: FileIO, nbytes: int) -> int:
+    """The CRC-32 of what follows the header."""
+    if not nbytes:
+        return zlib.crc32(b"")
+    with mmap.mmap(file.fileno(), ALIGNMENT + nbytes, access=mmap.ACCESS_READ) as written, memoryview(written) as view:
+        return zlib.crc32(view[ALIGNMENT:])
 
 
 def sync_directory(directory: Path) -> None:

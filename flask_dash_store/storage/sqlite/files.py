@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import StorageError
@@ -90,23 +88,6 @@ def make_private(path: str) -> None:
 def _close(path: Path, mode: int) -> None:
     if path.stat().st_mode & 0o077:
         path.chmod(mode)
-
-
-@contextmanager
-def alone_in(directory: str) -> Iterator[None]:
-    """A block that one caller at a time is in, of all threads and processes that keep a database in the directory.
-
-    :raises StorageError: when the directory cannot be opened
-    """
-    try:
-        descriptor = os.open(directory, os.O_RDONLY)
-    except OSError as error:
-        raise StorageError(f"The directory {directory} cannot be opened: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class TemporaryDirectory:

@@ -1,8 +1,9 @@
 """Refusing file systems on which SQLite's WAL mode would lose data.
 
-WAL needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some
-not even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). Nothing
-fails there at first, so it has to be said before anything is stored.
+WAL needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some not
+even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). The folders that
+Docker Desktop and virtual machines share with their host are network file systems in disguise: databases there are
+malformed within minutes. Nothing fails at first, so it has to be said before anything is stored.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from pathlib import Path
 
 from ...errors import UnsuitableFilesystem
 
-_NETWORK = "afs afp beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
-_MOUNTED_BY_PROGRAMS = "fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs"
-UNSUITABLE = frozenset([*_NETWORK.split(" "), *_MOUNTED_BY_PROGRAMS.split(" ")])
+_NETWORK = "afs afp beegfs ceph cifs coda davfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
+_MOUNTED_BY_PROGRAMS = (
+    "fuse.blobfuse fuse.blobfuse2 fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.juicefs "
+    "fuse.mountpoint-s3 fuse.rclone fuse.s3fs fuse.seaweedfs fuse.sshfs"
+)
+_SHARED_WITH_HOST = (
+    "9p drvfs fakeowner fuse.fakeowner fuse.grpcfuse fuse.osxfs fuse.vmhgfs-fuse fuse.virtiofs grpcfuse osxfs prl_fs "
+    "prl_fs_lite vboxsf virtiofs vmhgfs"
+)
+SHARED_WITH_HOST = frozenset(_SHARED_WITH_HOST.split())
+UNSUITABLE = frozenset([*_NETWORK.split(), *_MOUNTED_BY_PROGRAMS.split()]) | SHARED_WITH_HOST
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -23,13 +32,19 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 def check_filesystem(path: str) -> None:
     """Look where a file lies.
 
-    :raises UnsuitableFilesystem: when it is a network file system. Where the system does not tell, none is suspected.
+    :raises UnsuitableFilesystem: when it is a network file system, or a folder that a host shares with a guest. Where
+        the system does not say, it is not refused.
     """
     try:
         mounts = _MOUNTS.read_text(errors="surrogateescape")
     except OSError:
         return
     kind = filesystem_of(path, mounts)
+    if kind in SHARED_WITH_HOST:
+        raise UnsuitableFilesystem(
+            f"{advice(path, f'it is {kind}, a folder shared with the host')} In Docker Desktop, put it on a named "
+            "volume: docker run --volume user_store:/data, and USER_STORE_URL = 'sqlite:////data/user_store.sqlite'."
+        )
     if kind in UNSUITABLE:
         raise UnsuitableFilesystem(advice(path, f"it is {kind}"))
 

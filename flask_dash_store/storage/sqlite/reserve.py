@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from ..transaction import busy
 
 # Logging out takes about 16 KiB of it.
 RESERVED_BYTES = 4 * 2**20
 LEAST_BYTES = 4096
+POLL = 0.005
 
 
 class Reserve:
-    """:param path: the file that takes the space"""
+    """The space of one storage.
 
-    def __init__(self, path: str) -> None:
+    :param path: the file that takes it
+    :param timeout: seconds to wait for another process that uses it
+    """
+
+    def __init__(self, path: str, timeout: float) -> None:
         self._path = path
+        self._timeout = timeout
 
     def keep(self) -> None:
         """Take the space, or as much of it as there is. On a full disk that may be none."""
-        with suppress(OSError):
-            descriptor = self._open()
+        with suppress(OSError):  # One that another process uses now is taken again by that process.
+            descriptor = self._open(timeout=0.0)
             try:
                 _fill(descriptor)
             finally:
@@ -33,9 +42,14 @@ class Reserve:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """A block in which the space may be used, by one caller of all processes at a time."""
+        """A block in which the space may be used, by one caller of all processes at a time.
+
+        :raises StorageBusy: when another one uses it for longer than the timeout
+        """
         try:
-            descriptor = self._open()
+            descriptor = self._open(self._timeout)
+        except BlockingIOError:
+            raise busy(f"The reserve {self._path}", self._timeout) from None
         except OSError:
             yield  # There is no such file, and none can be made.
             return
@@ -48,10 +62,24 @@ class Reserve:
         finally:
             os.close(descriptor)
 
-    def _open(self) -> int:
+    def _open(self, timeout: float) -> int:
+        """
+        :raises BlockingIOError: when another one has it locked for longer than the timeout
+        """
         descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
+        try:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return descriptor
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                time.sleep(POLL)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
 
 def _fill(descriptor: int) -> None:

@@ -92,7 +92,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         if not self._temporary:
-            self._reserve = Reserve(f"{self.filename}-reserve")
+            self._reserve = Reserve(f"{self.filename}-reserve", timeout)
 
     def _prepare(self) -> None:
         connection = self._pool.acquire()

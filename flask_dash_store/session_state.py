@@ -1,0 +1,146 @@
+"""What a request has done to its session, and so which session id its response gives the browser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from .owner import Owner, new_session_id, session_owner
+
+# A browser learns its new id from a response. For as long as that may be on its way, its other requests come with the
+# id before, and a new session for each of them would replace the one that the response brings. HTTP/1.1 keeps six
+# requests in flight, and a page is reloaded or a button clicked again within seconds; who comes later has missed it.
+GRACE = 5.0
+
+# How far the clocks of two workers may differ, or one be put right, before it matters.
+CLOCK_TOLERANCE = 60.0
+
+
+class Cookie(Enum):
+    """What the request says of the browser's cookie."""
+
+    MISSING = "no valid one came"
+    WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
+    UNREACHABLE = "none came, for the browser sends it under other paths than this"
+    CURRENT = "it came"
+    STALE = "it came, but with a former key's signature, from another cookie path, or dated in the future"
+
+
+class Fate(Enum):
+    """What has become of the session with this request."""
+
+    KEPT = "it is the cookie's, as it was"
+    NEW = "it begins with this request, which alone knows its id"
+    SUCCEEDED = "it follows one whose lifetime has ended, and requests in parallel share it"
+    RENEWED = "regenerate() has given it another id, which requests in parallel may share"
+    ENDED = "another request has just ended it, or given it another id"
+    DESTROYED = "destroy() has ended it"
+
+
+class Use(IntEnum):
+    """What the request has done with its store."""
+
+    NONE = 0
+    READ = 1
+    WRITTEN = 2
+
+
+class Issue(NamedTuple):
+    """A session id for the browser, and when it was issued, in seconds since the epoch."""
+
+    session_id: str
+    issued_at: float
+
+
+class SessionState:
+    """The session that a store belongs to, and what was done to it.
+
+    :ivar owner: whose values these are
+    :ivar session_id: the present id; None for the store of a user id
+    :ivar issued_at: when that id was issued, in seconds since the epoch
+    :ivar ends_at: when its lifetime ends, in seconds since the epoch
+    :ivar arrived_at: when the request came; None for a store that belongs to no request
+    :ivar ended_at: when ``destroy()`` ended the session
+    :ivar is_answered: whether the response's headers are on their way
+    :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
+    """
+
+    session_id: str | None = None
+    issued_at = 0.0
+    ends_at = math.inf
+    arrived_at: float | None = None
+    ended_at = 0.0
+    cookie = Cookie.MISSING
+    fate = Fate.KEPT
+    use = Use.NONE
+    is_answered = False
+    counts_as_use: Callable[[], bool] | None = None
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the session began with this request."""
+        return self.fate in (Fate.NEW, Fate.SUCCEEDED)
+
+    def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
+        """Go on with another session id."""
+        self.fate, self.session_id, self.owner = fate, session_id, session_owner(session_id)
+        self.issued_at, self.ends_at = issued_at, issued_at + lifetime
+
+    def restorer(self) -> Callable[[], None]:
+        """A call that brings the session back as it is now, for when a transaction is rolled back."""
+        now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at
+
+        def restore() -> None:
+            self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at = now
+
+        return restore
+
+    def has_missed_its_cookie(self, ended_at: float, now: float) -> bool:
+        """Whether the browser should know another id by now than that of a session which ended then.
+
+        A session whose end lies in the future ended by a clock that has been put right since.
+        """
+        if self.arrived_at is None:
+            return False
+        return self.arrived_at - ended_at > GRACE or now < ended_at - CLOCK_TOLERANCE
+
+    # Which id the browser is sent, by what came, what became of the session, and what was done with the store:
+    #
+    #   cookie       fate        use       the response brings
+    #   -----------  ----------  --------  --------------------------------------------------------------------------
+    #   UNREACHABLE  any         any       nothing: the browser would not send it here
+    #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
+    #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
+    #   any          ENDED       any       nothing: the response to the request that ended it brings the next id
+    #   any          DESTROYED   any       an id that nothing is stored under
+    #   any          NEW         NONE      the new id if cookies are eager, or else nothing
+    #   any          NEW         any other the new id
+    #   any          SUCCEEDED   any       the successor's id, unless another request has ended that session, too
+    #   any          RENEWED     any       the other id, unless another request has ended that session
+    #   CURRENT      KEPT        any       nothing
+    #   STALE        KEPT        NONE      nothing: a request that uses no store does not ask whether the id is alive
+    #   STALE        KEPT        any other the same id in a cookie as it is now, unless another request has ended it
+
+    def issue(self, is_eager: bool, has_ended: Callable[[Owner], bool], now: Callable[[], float]) -> Issue | None:
+        """The session id that the browser has to be sent; None when it has the right one, or is sent a newer one.
+
+        :param is_eager: whether a new visitor gets a cookie although the store was not used
+        :param has_ended: asks the storage whether a session has ended
+        """
+        if self.session_id is None or self.cookie is Cookie.UNREACHABLE or self.fate is Fate.ENDED:
+            return None
+        if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):
+            return None
+        if self.fate is Fate.DESTROYED:
+            return Issue(new_session_id(), now())
+        present = Issue(self.session_id, self.issued_at)
+        if self.fate is Fate.NEW:
+            return present if is_eager or self.use else None
+        if self.fate is Fate.KEPT and not (self.cookie is Cookie.STALE and self.use):
+            return None
+        return None if has_ended(self.owner) else present
