@@ -70,7 +70,8 @@ def test_a_full_server_lets_a_session_be_renewed_and_ended(storage, client, now)
     storage.set(ANN, "k", small(b"v"), now())
     client.config_set("maxmemory", 1)
     try:
-        storage.renew(ANN, digest("new"), now())
+        storage.renew(ANN, digest("new"), now(), USER)
+        assert [info.owner for info in storage.sessions(USER, now())] == [owner("s.ann", "new")]
         with pytest.raises(SessionEnded):
             storage.get(ANN, "k", now())
         storage.end(owner("s.ann", "new"), now())
@@ -141,16 +142,22 @@ def test_a_call_that_gets_no_connection_says_at_its_deadline_that_nothing_was_se
 # Rights
 
 
-DOCUMENTED = re.search(r"ACL SETUSER app (.*?)\n\"\"\"", Path(storage_module.__file__).read_text(), re.DOTALL)
+RIGHTS = re.compile(r"ACL SETUSER app ([^\"`]+)")
+
+
+def documented(path: Path) -> list[str]:
+    """The rights of the user that a document describes."""
+    described = RIGHTS.search(path.read_text())
+    assert described is not None
+    return described[1].split()
 
 
 @pytest.fixture
 def with_rights(folder: Path) -> Iterator[RedisServer]:
     """A server with the user that the documentation of the storage describes."""
-    assert DOCUMENTED is not None
     port = Port()
     with closing(port), RedisServer(folder, port=port.number) as server, server.client() as client:
-        rights = [right for right in DOCUMENTED[1].split() if supports(client, right)]
+        rights = [right for right in documented(Path(storage_module.__file__)) if supports(client, right)]
         client.execute_command("ACL", "SETUSER", "app", *rights)
         yield server
 
@@ -206,6 +213,11 @@ def test_a_user_without_dangerous_commands_is_warned_once_and_can_use_everything
     assert "+info" in caplog.text
     use_everything(storage, now())
     storage.close()
+
+
+def test_the_guide_names_the_same_rights() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "scaling.md"
+    assert documented(guide) == documented(Path(storage_module.__file__))
 
 
 def test_a_missing_right_is_an_error_that_names_it(with_rights, now) -> None:

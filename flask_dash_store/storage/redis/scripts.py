@@ -256,7 +256,17 @@ return {'OK', now_text}
 """,
 )
 
-# An index of a user's sessions: takes out those that are there with the score that was seen.
+# The index of a user's sessions: the names of their owners, by when they were written there.
+
+# Gets the time, the owner, and the milliseconds for which it may be live. PERSIST comes first for a full server's sake.
+INDEX_SESSION = script("""
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return {'OK'}
+""")
+
+# Takes out those that are there with the score that was seen.
 FORGET_SESSIONS = script("""
 for i = 1, #ARGV, 2 do
     if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('ZREM', KEYS[1], ARGV[i]) end

@@ -199,7 +199,7 @@ class Server:
 
     def _check(self, ask: Callable[..., Any]) -> None:
         with suppress(StorageError):  # Those who run a server for others often forbid these.
-            self.max_bulk_bytes = int(ask("CONFIG GET", "proto-max-bulk-len")["proto-max-bulk-len"])
+            self.max_bulk_bytes = int(ask("CONFIG", "GET", "proto-max-bulk-len")[1])
         try:
             memory = ask("INFO", "memory")
         except StorageError as error:

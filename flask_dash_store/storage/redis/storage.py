@@ -13,7 +13,7 @@ with the process unless a snapshot has it. A replica lags behind its master, so 
 Set ``maxmemory-policy noeviction``, or a full server deletes what users have stored.
 
 A user of the server with these rights is enough; ``+info`` and ``+config|get`` are for warnings and clear errors only,
-and in a cluster come ``+cluster|slots +cluster|shards +readonly`` and ``+command``::
+and in a cluster come ``+cluster|slots`` and ``+command``::
 
     ACL SETUSER app on >password ~user_store:* resetchannels -@all +ping +select +client|setinfo +eval +evalsha +scan
         +get +mget +set +strlen +exists +del +unlink +pexpire +persist
@@ -234,9 +234,7 @@ class RedisStorage(Storage, SupportsExport):
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         if user is not None:
             # It lies on another server of a cluster, so it cannot be written together with the session.
-            index, milliseconds = self._index(user), self._leases.keep_ended
-            keep = ("PEXPIRE", index, milliseconds) if milliseconds else ("PERSIST", index)
-            self._server.execute_each([("ZADD", index, access.now, owner.name), keep])
+            self._add_to_index(user, owner.name, access.now)
         self._calls.use(scripts.RENEW, owner, access, session, user or b"")
 
     def end(self, owner: Owner, access: Access) -> float:
@@ -266,6 +264,10 @@ class RedisStorage(Storage, SupportsExport):
             return None
         owner = Owner(name, session)
         return SessionInfo(owner, parse_time(created) or 0.0, expiry, self.stat(owner, access).nbytes)
+
+    def _add_to_index(self, user: bytes, name: str, now: float) -> None:
+        args = [now, name, self._leases.keep_ended]
+        self._server.run(scripts.INDEX_SESSION, [self._index(user)], args, repeatable=True)
 
     def _index(self, user: bytes) -> str:
         return f"{self._leases.prefix}user:{user.hex()}"
@@ -319,7 +321,7 @@ class RedisStorage(Storage, SupportsExport):
             for entries in batches(dump.values, _BATCH, _BATCH_BYTES):
                 self._set(owner, entries, access, Limits(2**62, 2**62))
         if dump.user is not None and dump.session:
-            self._server.execute("ZADD", self._index(dump.user), time.time(), name, repeatable=True)
+            self._add_to_index(dump.user, name, time.time())
 
     def problems(self) -> Iterator[str]:
         for name in self.all_owners():

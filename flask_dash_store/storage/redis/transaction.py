@@ -86,6 +86,7 @@ class Transaction(Base):
         self._counts: dict[tuple[str, int], int] = {}
         self._now = 0.0
         self.is_lost = False
+        self._is_committed = False
 
     # Owners
 
@@ -186,6 +187,10 @@ class Transaction(Base):
             keys = [key for name in names for key in (self._leases.record(name), self._layer(name, 0))]
             counts = ",".join(str(self._counts.get((name, 0), 0)) for name in names)
             self._check(self._server.run(COMMIT, keys, self._leases.arguments(self._now, b"", self._token, counts)))
+        self._is_committed = True
+
+    def _was_committed(self, failure: BaseException) -> bool:  # noqa: ARG002
+        return self._is_committed
 
     def _roll_back(self, error: BaseException) -> None:
         if not is_timeout(error):  # The server, which gives no answer, removes by itself what is left.
