@@ -34,7 +34,7 @@ from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
 
 from flask_dash_store import UserStore, UserStoreMiddleware
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"

@@ -25,14 +25,14 @@ from clocks import HandClock
 from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
-from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
+from flask_dash_store.codec import BUFFER_THRESHOLD
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 from flask_dash_store.trace import Trace
 from flask_dash_store.user_store import UserStore
 
 LOSSES = soak.repeats(ci=100, soak=300)
 SEED = 1
-LARGE = bytes(2 * BODY_THRESHOLD)
+LARGE = bytes(2 * BUFFER_THRESHOLD)
 
 
 class Recording(NamedTuple):
@@ -111,7 +111,7 @@ class Survivor:
 def is_left_of(found: State, expected: State) -> bool:
     """Whether it is what is expected, or all of it but some large values."""
     return found[2] == expected[2] and all(
-        store.items() <= whole.items() and all(len(whole[key]) > BODY_THRESHOLD for key in whole.keys() - store)
+        store.items() <= whole.items() and all(len(whole[key]) > BUFFER_THRESHOLD for key in whole.keys() - store)
         for store, whole in zip(found[:2], expected[:2], strict=True)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ def test_it_installs_on_flask_and_dash_at_once_or_by_init_app(make: Any, is_late
     else:
         UserStoreMiddleware(app)
     assert counts(getattr(app, "server", app)) == ["1", "2"]
+
+
+def test_an_instance_keeps_the_app_that_it_was_made_for_and_none_that_init_app_was_given() -> None:
+    made_for_one, of_a_factory = UserStoreMiddleware(make_app()), UserStoreMiddleware()
+    of_a_factory.init_app(make_app())
+    gc.collect()
+    made_for_one.for_user("ada")["k"] = 1
+    assert made_for_one.for_user("ada")["k"] == 1
+    with pytest.raises(ConfigurationError, match="serves 0 apps"):
+        of_a_factory.for_user("ada")
 
 
 def test_one_instance_serves_the_apps_of_a_factory_each_with_its_own_settings_and_data() -> None:
