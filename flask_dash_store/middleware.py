@@ -114,7 +114,7 @@ class UserStoreMiddleware:
         self._clock = clock
         self._extensions = WeakSet[Extension]()  # An app keeps its own, and is not kept by it.
         # The one app of an instance that was made for it may have no other owner: a job's worker keeps this alone.
-        self._own = None if app is None else self._install(app, stacklevel=3)
+        self._own = None if app is None else self._install(app, stacklevel=2)
 
     def init_app(self, app: Flask | Dash) -> None:
         """Install the middleware on an app.
@@ -124,7 +124,7 @@ class UserStoreMiddleware:
             setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
             request.
         """
-        self._install(app, stacklevel=3)
+        self._install(app, stacklevel=2)
 
     def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)
