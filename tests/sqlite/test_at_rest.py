@@ -21,8 +21,8 @@ from visits import LIFETIME, TTL, Browser, Site, nothing
 
 from flask_dash_store import StorageCorrupt, StorageError, TamperedValue, UserStore
 from flask_dash_store.codec import BUFFER_THRESHOLD
-from flask_dash_store.signer import MAC_BYTES
 from flask_dash_store.owner import session_owner
+from flask_dash_store.signer import MAC_BYTES
 
 # The file of a large value begins with a header of 64 bytes, whose checksum is looked at after a power loss.
 CHECKSUM, HEADER = 56, 64
@@ -216,7 +216,7 @@ def test_what_lies_beside_the_database_is_refused_when_it_is_a_link_and_nothing_
     target.chmod(0o755)
     Path(f"{tmp_path}/store.sqlite{suffix}").symlink_to(target)
     with pytest.raises(StorageError, match=rf"store\.sqlite{suffix}"):
-        Site(clock, tmp_path)
+        Site(clock, tmp_path).middleware.opened()
     assert target.stat().st_mode & 0o777 == 0o755
 
 
@@ -245,7 +245,7 @@ def test_the_files_hold_nothing_that_opens_a_session(site: Site, tmp_path: Path)
     assert b"findable" in contents
     assert session_owner(browsers[1].id).name.encode() in contents
     for cookie in cookies:
-        session_id, issued, signature = cookie.removeprefix("user_store=").split(".")
+        session_id, _, issued, signature = cookie.removeprefix("user_store=").split(".")
         secret = session_id[20:]  # What comes before names the owner, and opens nothing.
         bits = base64.urlsafe_b64decode(secret)
         for text in (secret, signature, f".{issued}.", bits.hex(), base64.b64encode(bits).decode()):

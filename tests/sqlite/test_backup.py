@@ -292,12 +292,33 @@ def test_a_restore_waits_for_other_writers_no_longer_than_its_deadline(tmp_path:
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
 
 
-def test_a_session_that_was_regenerated_since_the_backup_stays_ended(stores: Stores, tmp_path: Path) -> None:
+def test_a_session_that_got_another_id_since_the_backup_keeps_it_and_the_former_one_stays_dead(
+    stores: Stores, tmp_path: Path
+) -> None:
     session = stores.open(SESSION_ID)
     session["secret"] = 1
     assert stores.run("backup", tmp_path / "copy")[0] == 0
-    session.regenerate()
+    session.regenerate(user_id="ann")
+    session["secret"] = 2
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
     assert stores.open(SESSION_ID).copy() == {}
     with pytest.raises(SessionEnded):
-        stores.open(SESSION_ID)["secret"] = 2
+        stores.open(SESSION_ID)["secret"] = 3
+    assert session.copy() == {"secret": 1}
+    assert stores.end_sessions("ann") == 1
+
+
+def test_an_id_that_was_replaced_since_the_backup_stays_dead_if_the_backup_has_nothing_of_it(
+    stores: Stores, tmp_path: Path
+) -> None:
+    assert stores.run("backup", tmp_path / "copy")[0] == 0
+    session = stores.open(SESSION_ID)
+    session["secret"] = 1
+    session.regenerate()
+    assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
+    with pytest.raises(SessionEnded):
+        stores.open(SESSION_ID)["planted"] = 1
+    assert session.copy() == {}
+    session["goes on"] = 1
+    assert session.copy() == {"goes on": 1}
+    assert sqlite_file.problems(Path(stores.opened().storage.filename)) == []
