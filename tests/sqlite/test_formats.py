@@ -16,6 +16,8 @@ from flask_dash_store import DashDatabase, UnknownFormat, UserStore, UserStoreMi
 from flask_dash_store.storage.sqlite.schema import APPLICATION_ID, FORMAT
 
 SECRET = "k" * 32
+
+
 def open_store(database: Path, user: str = "ann", **options: object) -> UserStore:
     app = Flask("formats")
     app.secret_key = SECRET
