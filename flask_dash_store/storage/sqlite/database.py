@@ -92,7 +92,11 @@ class Database:
         :raises StorageBusy: when others write for longer than the pool's timeout, or without ``wait`` at all
         """
         outer = self._current()
-        return Transaction(self._storage, self._pool, wait) if outer is None else outer.savepoint()
+        if outer is not None:
+            return outer.savepoint()
+        transaction = Transaction(self._storage, self._pool, wait)
+        transaction.on_commit(self.checkpoints.make_if_overdue)
+        return transaction
 
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""
