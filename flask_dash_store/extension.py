@@ -117,7 +117,7 @@ class OpenedExtension:
         self._app = app
         self._settings = settings
         self.storage = self.open_storage(settings.url)
-        self.codec: Codec = CODECS[settings.codec](secrets)
+        self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         self._context = SessionContext(
             self.storage,
             self.codec,

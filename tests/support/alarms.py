@@ -55,7 +55,7 @@ CALLS = (increment, nested, overwrite, read)
 
 def main(url: str, folder: str, alarms: int) -> None:
     """Prints how many alarms came, and "free" when all that was acquired has been released."""
-    chance = random.Random(alarms)  # noqa: S311
+    chance = random.Random(alarms)
     storage = open_storage(url, StorageOptions(folder=Path(folder), timeout=5.0))
     signal.signal(signal.SIGALRM, interrupt)
     done = came = 0

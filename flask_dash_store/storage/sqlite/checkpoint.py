@@ -32,6 +32,11 @@ class Checkpoints:
     def is_due(self) -> bool:
         return self._pool.wal_pages >= WAL_PAGES
 
+    def make_if_overdue(self) -> None:
+        """Do what no response has been sent for, after a write."""
+        if self._pool.wal_pages >= OVERDUE_WAL_PAGES:
+            self.make_if_due()
+
     def make_if_due(self) -> None:
         """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
         pool = self._pool

@@ -11,7 +11,7 @@ from ..base import Synchronous
 from ..transaction import busy
 from .files import NO_SPACE
 from .filesystem import advice
-from .schema import PAGE_BYTES, check_format
+from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
 MAX_DELAY = 0.001
@@ -78,7 +78,7 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    check_format(connection.pragma("application_id"), connection.pragma("user_version"), filename)
+    check_format(*connection.execute(FORMAT_FACTS).fetchone(), filename)
     return connection
 
 

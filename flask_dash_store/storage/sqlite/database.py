@@ -91,7 +91,13 @@ class Database:
         :param wait: whether to wait for other writers
         :raises StorageBusy: when others write for longer than the pool's timeout, or without ``wait`` at all
         """
-        return joined(self._storage, Transaction, lambda: Transaction(self._storage, self._pool, wait))
+
+        def begin() -> Transaction:
+            transaction = Transaction(self._storage, self._pool, wait)
+            transaction.on_commit(self.checkpoints.make_if_overdue)
+            return transaction
+
+        return joined(self._storage, Transaction, begin)
 
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""
