@@ -88,11 +88,13 @@ class UserStore(StoredMapping):
         after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
 
         Where another request has ended the session meanwhile, a fresh one begins, without values. A second login of
-        the same user from the same session, as with a double click, goes on with the first one's session instead, if
-        both pass the user id.
+        the same user from the same session within five seconds, as with a double click or a response that was lost on
+        its way, goes on with the first one's session instead, if both pass the user id.
 
         :param user_id: who has logged in: the session then counts as that user's, for
             :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves it as it is.
+            It opens the session that the same user's login has just begun, so pass the id of the account whose password
+            has been checked, never one that the request brings.
         :raises NotASession: on the store of a user id
         :raises ResponseStarted: when the response's headers have been sent, so that they cannot bring the new id
         :raises SessionEnded: on a store that ``open`` has made, when its session has ended
@@ -113,11 +115,12 @@ class UserStore(StoredMapping):
             self._begin_another(user)
         elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
             self._bind(session_id, user)
-        else:
+        elif state.fate is not Fate.RENEWED or (user is not None and user.name != state.user):
+            before = state.renewed_from or session_id
             try:
-                self._renew(session_id, user)
+                self._renew(before, user)
             except SessionEnded as ended:
-                self._join_or_begin(session_id, user, ended)
+                self._join_or_begin(before, user, ended)
 
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
@@ -143,18 +146,22 @@ class UserStore(StoredMapping):
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
         return self._state.session_id
 
-    def _renew(self, session_id: str, user: Owner | None) -> None:
+    def _renew(self, before: str, user: Owner | None) -> None:
+        """Give the session its next id.
+
+        :param before: the id with which the request came, and with which a second click comes, too
+        """
         context, access = self._context, self._first_access()
         if user is None:
-            new_id = renewed_session_id(session_id)
+            new_id = renewed_session_id(before)
         else:
-            new_id = context.ids.after_login(session_id, access.now, user.name)
+            new_id = context.ids.after_login(before, access.now, user.name)
         self._storage.renew(
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
-        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.renew(new_id, access.now, context.lifetime, before, None if user is None else user.name)
 
-    def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
+    def _join_or_begin(self, before: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
         The other request may have been the same login, whose response the browser dropped: a double click. Its id is
@@ -165,10 +172,10 @@ class UserStore(StoredMapping):
         if state.arrived_at is None:
             raise ended
         if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
-            candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
+            candidate = self._context.ids.after_login(before, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
-                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.renew(candidate, ended.ended_at, self._context.lifetime, before, user.name)
                 return
         self._begin_another(user)
 
