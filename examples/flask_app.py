@@ -37,8 +37,9 @@ PAGE = """
 
   <section class="panel">
     {% if name %}
-    <form class="row" method="post" action="{{ url_for('log_out') }}">
-      <p class="grow">You are logged in as <strong id="name">{{ name }}</strong>.</p>
+    <p>You are logged in as <strong id="name">{{ name }}</strong>.</p>
+    {# Where no button was before: the second half of a double click on "Log in" must not log out. #}
+    <form class="below" method="post" action="{{ url_for('log_out') }}">
       <button>Log out</button>
     </form>
     <p class="hint">Logging out ends your session: the counter and the notes go with it.</p>
