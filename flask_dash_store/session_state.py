@@ -54,16 +54,12 @@ class Issue(NamedTuple):
     issued_at: float
 
 
-_CHANGED_BY_TRANSACTIONS = "fate session_id owner issued_at ends_at ended_at renewed_from user".split()
-
-
 class SessionState:
     """The session that a store belongs to, and what was done to it.
 
     :ivar owner: whose values these are
     :ivar session_id: the present id; None for the store of a user id
-    :ivar renewed_from: the id before ``regenerate()``, by which requests in parallel know the session; None without one
-    :ivar user: the name of the user's owner, whom ``regenerate()`` has bound the session to
+    :ivar user: the name of the user's owner with whom this request has renewed the session; None for none
     :ivar issued_at: when that id was issued, in seconds since the epoch
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
     :ivar arrived_at: when the request came; None for a store that belongs to no request
@@ -73,7 +69,6 @@ class SessionState:
     """
 
     session_id: str | None = None
-    renewed_from: str | None = None
     user: str | None = None
     issued_at = 0.0
     ends_at = math.inf
@@ -97,23 +92,14 @@ class SessionState:
         """Go on with another session id."""
         self.fate, self.session_id, self.owner = fate, session_id, session_owner(session_id)
         self.issued_at, self.ends_at = issued_at, issued_at + lifetime
-        self.renewed_from = self.user = None
-
-    def renew(self, session_id: str, issued_at: float, lifetime: float, renewed_from: str, user: str | None) -> None:
-        """Go on with the session's next id.
-
-        :param renewed_from: the id that the request came with
-        :param user: the name of the user's owner; None when it is not known who has logged in
-        """
-        self.take(Fate.RENEWED, session_id, issued_at, lifetime)
-        self.renewed_from, self.user = renewed_from, user
+        self.user = None
 
     def restorer(self) -> Callable[[], None]:
         """A call that brings the session back as it is now, for when a transaction is rolled back."""
-        now = {name: getattr(self, name) for name in _CHANGED_BY_TRANSACTIONS}
+        now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user
 
         def restore() -> None:
-            self.__dict__.update(now)
+            self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user = now
 
         return restore
 

@@ -116,11 +116,11 @@ class UserStore(StoredMapping):
         elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
             self._bind(session_id, user)
         elif state.fate is not Fate.RENEWED or (user is not None and user.name != state.user):
-            before = state.renewed_from or session_id
+            # An extension may have done it in this request already. Only one id can be derived from the one before.
             try:
-                self._renew(before, user)
+                self._renew(session_id, user)
             except SessionEnded as ended:
-                self._join_or_begin(before, user, ended)
+                self._join_or_begin(session_id, user, ended)
 
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
@@ -146,22 +146,19 @@ class UserStore(StoredMapping):
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
         return self._state.session_id
 
-    def _renew(self, before: str, user: Owner | None) -> None:
-        """Give the session its next id.
-
-        :param before: the id with which the request came, and with which a second click comes, too
-        """
+    def _renew(self, session_id: str, user: Owner | None) -> None:
         context, access = self._context, self._first_access()
         if user is None:
-            new_id = renewed_session_id(before)
+            new_id = renewed_session_id(session_id)
         else:
-            new_id = context.ids.after_login(before, access.now, user.name)
+            new_id = context.ids.after_login(session_id, access.now, user.name)
         self._storage.renew(
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
-        self._state.renew(new_id, access.now, context.lifetime, before, None if user is None else user.name)
+        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.user = None if user is None else user.name
 
-    def _join_or_begin(self, before: str, user: Owner | None, ended: SessionEnded) -> None:
+    def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
         The other request may have been the same login, whose response the browser dropped: a double click. Its id is
@@ -172,10 +169,11 @@ class UserStore(StoredMapping):
         if state.arrived_at is None:
             raise ended
         if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
-            candidate = self._context.ids.after_login(before, ended.ended_at, user.name)
+            candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
-                state.renew(candidate, ended.ended_at, self._context.lifetime, before, user.name)
+                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.user = user.name
                 return
         self._begin_another(user)
 
