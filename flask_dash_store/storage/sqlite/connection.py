@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import weakref
+from collections.abc import Callable
 
 import apsw
 
@@ -53,6 +55,17 @@ class Connection(apsw.Connection):
         return True
 
 
+def _weakly(retry: Callable[[int], bool]) -> Callable[[int], bool]:
+    """The same, for a hook that does not keep its connection open: the garbage collector does not see what it holds."""
+    found = weakref.WeakMethod(retry)
+
+    def call(attempts: int) -> bool:
+        method = found()
+        return method is not None and method(attempts)
+
+    return call
+
+
 def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
     """A connection that overwrites what is deleted, and trusts nothing in the file.
 
@@ -62,7 +75,7 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     connection = Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     connection.timeout = timeout
-    connection.set_busy_handler(connection.retry)
+    connection.set_busy_handler(_weakly(connection.retry))
     for pragma in (
         f"synchronous = {synchronous}",
         "secure_delete = ON",
