@@ -66,7 +66,8 @@ class Extension:
         settings = Settings.of(self.app.config, self._options)
         check_scheme(settings.url)
         settings.cookie_attributes(self.app.config, self._paths()[0])
-        if self.app.config.get("SECRET_KEY"):
+        self._has_checked_secret = bool(self.app.config.get("SECRET_KEY"))
+        if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(self.app.config), stacklevel + 1)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -83,6 +84,8 @@ class Extension:
                 raise StorageClosed(f"The user store of the app {self.app.name!r} has been closed.")
             if self._opened is None:
                 settings = Settings.of(self.app.config, self._options)
+                if not self._has_checked_secret:
+                    _warn_of_weak_secret(secrets_of(self.app.config), stacklevel=2)
                 opened = OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
                 hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
                 _warn_of_changes(self.app.config)
@@ -108,7 +111,6 @@ class OpenedExtension:
         self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock, wsgi_app: WSGIApplication
     ) -> None:
         secrets = secrets_of(app.config)
-        _warn_of_weak_secret(secrets, 1)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
         self._settings = settings
@@ -191,7 +193,7 @@ def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[],
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
     weakness = weakness_of(secrets)
     if weakness is not None:
-        warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel + 1)
+        warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
 
 
 def _warn_of_changes(config: Config) -> None:

@@ -111,9 +111,9 @@ class UserStoreMiddleware:
         }
         self._options = {name: value for name, value in options.items() if value is not UNSET}
         self._clock = clock
-        self._extensions = WeakSet[Extension]()  # An app keeps its own, and is not kept by it.
-        if app is not None:
-            self._install(app, stacklevel=3)
+        # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.
+        self._extensions = WeakSet[Extension]()
+        self._own = None if app is None else self._install(app, stacklevel=3)
 
     def init_app(self, app: Flask | Dash) -> None:
         """Install the middleware on an app.
@@ -125,7 +125,7 @@ class UserStoreMiddleware:
         """
         self._install(app, stacklevel=3)
 
-    def _install(self, app: Flask | Dash, stacklevel: int) -> None:
+    def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)
         if EXTENSION in server.extensions:
             raise ConfigurationError(
@@ -135,6 +135,7 @@ class UserStoreMiddleware:
         server.extensions[EXTENSION] = self
         server.cli.add_command(user_store)
         self._extensions.add(extension)
+        return extension
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
         """The store of a user id, whichever browser the user comes with, in or out of a request.

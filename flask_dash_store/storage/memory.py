@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections import ChainMap
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,7 +22,8 @@ from ..expiry import Access
 from ..owner import Owner
 from . import base
 from .base import Dump, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat
-from .transaction import Transaction, busy, current_transaction, joined
+from .lock import WriteLock
+from .transaction import Transaction, current_transaction, joined
 
 NAME = "The storage memory://"
 OWNERS_PER_CALL = 1000  # So many does one call of maintain() look at.
@@ -87,7 +87,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
 
     def __init__(self, limits: Limits = base.DEFAULT_LIMITS, timeout: float = base.DEFAULT_TIMEOUT) -> None:
         self.entries: dict[str, _Entry | None] = {}
-        self.writer = threading.Lock()
+        self.writer = WriteLock(NAME, timeout)
         self._limits = limits
         self._timeout = timeout
         self._process = os.getpid()
@@ -286,8 +286,8 @@ class _MemoryTransaction(Transaction):
         self._memory = storage
 
     def _begin(self) -> None:
-        if not self._memory.writer.acquire(timeout=self._timeout):
-            raise busy(NAME, self._timeout)
+        self._memory.writer.acquire(self._timeout)
+        self._memory.writer.hold(self)
         self.entries = ChainMap[str, _Entry | None]({}, self._memory.entries)
 
     def _commit(self) -> None:
@@ -301,7 +301,7 @@ class _MemoryTransaction(Transaction):
         """Nothing has been changed."""
 
     def _release(self) -> None:
-        self._memory.writer.release()
+        self._memory.writer.release(self)
 
     def _set_savepoint(self, number: int) -> None:  # noqa: ARG002
         self.entries = self.entries.new_child()

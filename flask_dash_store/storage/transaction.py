@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from typing import Generic, Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
 
-begun: ContextVar[tuple[Transaction, ...]] = ContextVar("flask_dash_store.transactions", default=())
+begun: ContextVar[tuple[weakref.ref[Transaction], ...]] = ContextVar("flask_dash_store.transactions", default=())
 """The transactions that the present context is in, the outermost first. Where it is empty, no call has one to join."""
 
 Call = Callable[[], object]
@@ -27,7 +28,8 @@ Call = Callable[[], object]
 class Transaction(ABC):
     """A transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
 
-    A backend says how one begins, commits, rolls back and ends, and how it sets savepoints.
+    A backend says how one begins, commits, rolls back and ends, and how it sets savepoints. Only the block itself keeps
+    a transaction alive, so that one whose end was interrupted is rolled back when the block is gone.
 
     :param storage: what it is on, by which :func:`current_transaction` finds it
     :param name: what error messages call that
@@ -42,6 +44,7 @@ class Transaction(ABC):
         self._process = os.getpid()
         self._call_lock = threading.RLock()
         self._savepoints = itertools.count(1)
+        self._is_finished = False
         self._on_commit: list[Call] = []
         self._on_rollback: list[Call] = []
 
@@ -55,13 +58,17 @@ class Transaction(ABC):
     def _commit(self) -> None:
         """Commit. An error means that nothing was, or that it is not known, and says which."""
 
+    def _was_committed(self, failure: BaseException) -> bool:  # noqa: ARG002
+        """Whether a commit that ended so was made all the same: a signal's handler may have raised right after it."""
+        return False
+
     @abstractmethod
     def _roll_back(self, error: BaseException) -> None:
-        """Roll back, because of this error. It raises nothing."""
+        """Roll back, if it has begun, because of this error. It raises nothing."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Release what was acquired, after a commit or a rollback. It raises nothing."""
+        """Release what was acquired, which may be nothing, after a commit or a rollback. It raises nothing."""
 
     @abstractmethod
     def _set_savepoint(self, number: int) -> None: ...
@@ -76,9 +83,13 @@ class Transaction(ABC):
     # The block
 
     def __enter__(self) -> Self:
-        self._begin()
-        self.is_open = True
-        begun.set((*_still_open(), self))
+        try:
+            self._begin()
+            self.is_open = True
+            begun.set((*_still_open(), weakref.ref(self)))
+        except BaseException as error:
+            self._finish(error)
+            raise
         return self
 
     def __exit__(
@@ -87,22 +98,35 @@ class Transaction(ABC):
         if self._is_forked():  # The transaction, its locks and its connection are the parent's.
             self.is_open = False
             return
-        with self._call_lock:  # A task that this context has started may be in a call.
-            self.is_open = False
-        begun.set(_still_open())
         try:
+            with self._call_lock:  # A task that this context has started may be in a call.
+                self.is_open = False
+            begun.set(_still_open())
             if error is None:
                 self._commit()
         except BaseException as failure:
-            error = failure
+            if not self._was_committed(failure):
+                error = failure
             raise
         finally:
-            try:
-                if error is not None:
-                    self._roll_back(error)
-            finally:
-                self._release()
-            _run(self._on_commit if error is None else self._on_rollback)
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        """Roll back if there was an error, and release what was acquired. The first call counts."""
+        if self._is_finished or self._is_forked():
+            return
+        self.is_open = False
+        try:
+            if error is not None:
+                self._roll_back(error)
+        finally:
+            self._release()
+            self._is_finished = True
+        _run(self._on_commit if error is None else self._on_rollback)
+
+    def __del__(self) -> None:
+        # A signal's handler that raises can keep __exit__ from its first instruction, and then no one else finishes.
+        self._finish(InterruptedError())
 
     def savepoint(self) -> Savepoint[Self]:
         """A block inside this transaction that can be rolled back by itself. It gives the transaction."""
@@ -233,8 +257,9 @@ class _Call:
 
 def current_transaction(storage: object, kind: type[T]) -> T | None:
     """The transaction on a storage that the present context is in; None when it is in none."""
-    for transaction in begun.get():
-        if transaction.storage is storage and transaction.is_open and isinstance(transaction, kind):
+    for reference in begun.get():
+        transaction = reference()
+        if isinstance(transaction, kind) and transaction.storage is storage and transaction.is_open:
             return transaction
     return None
 
@@ -264,8 +289,8 @@ def busy(name: str, timeout: float) -> StorageBusy:
     )
 
 
-def _still_open() -> tuple[Transaction, ...]:
-    return tuple(transaction for transaction in begun.get() if transaction.is_open)
+def _still_open() -> tuple[weakref.ref[Transaction], ...]:
+    return tuple(reference for reference in begun.get() if (transaction := reference()) and transaction.is_open)
 
 
 def _run(calls: list[Call]) -> None:

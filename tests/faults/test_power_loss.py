@@ -25,14 +25,13 @@ from clocks import HandClock
 from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
-from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
-from flask_dash_store.trace import Trace
-from flask_dash_store.user_store import UserStore
+from flask_dash_store.codec import BUFFER_THRESHOLD
+from flask_dash_store.storage.base import ENDED
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 LOSSES = soak.repeats(ci=100, soak=300)
 SEED = 1
-LARGE = bytes(2 * BODY_THRESHOLD)
+LARGE = bytes(2 * BUFFER_THRESHOLD)
 
 
 class Recording(NamedTuple):
@@ -89,11 +88,11 @@ class Survivor:
 
     def state(self) -> State:
         ended, found = 0, {"s": {}, "u": {}}
-        for owner in self._storage.everyone():
-            if self._storage.dump(owner).ended_at is None:
-                found[owner[0]] |= UserStore(self._extension._backend, owner, Trace()).copy()  # noqa: SLF001
-            else:
-                ended += 1
+        for name in self._storage.all_owners():
+            dump = self._storage.dump(name)
+            ended += dump.session == ENDED
+            decode = self._extension.codec.decode
+            found[name[0]] |= {key: decode(name, key, stored) for key, stored, _ in dump.values}
         return found["s"], found["u"], ended
 
     def check(self) -> None:
@@ -111,7 +110,7 @@ class Survivor:
 def is_left_of(found: State, expected: State) -> bool:
     """Whether it is what is expected, or all of it but some large values."""
     return found[2] == expected[2] and all(
-        store.items() <= whole.items() and all(len(whole[key]) > BODY_THRESHOLD for key in whole.keys() - store)
+        store.items() <= whole.items() and all(len(whole[key]) > BUFFER_THRESHOLD for key in whole.keys() - store)
         for store, whole in zip(found[:2], expected[:2], strict=True)
     )
 

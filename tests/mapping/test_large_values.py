@@ -30,10 +30,10 @@ from flask_dash_store import (
     UserStoreMiddleware,
     ValueTooLarge,
 )
-from flask_dash_store.codec import BODY_THRESHOLD
+from flask_dash_store.codec import BUFFER_THRESHOLD
 from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
-LARGE = 4 * BODY_THRESHOLD
+LARGE = 4 * BUFFER_THRESHOLD
 
 
 def install(database: Path, **options: Any) -> UserStoreMiddleware:
@@ -199,7 +199,7 @@ def test_an_inner_block_that_fails_takes_its_own_files_alone(store: UserStore, d
 def test_a_session_takes_its_large_values_along_and_leaves_none(
     middleware: UserStoreMiddleware, database: Path
 ) -> None:
-    session = middleware.open("a" * 43)
+    session = middleware.open("a" * 64)
     session["array"] = numbers()
     session.regenerate()
     np.testing.assert_array_equal(session["array"], numbers())
@@ -210,7 +210,7 @@ def test_a_session_takes_its_large_values_along_and_leaves_none(
 def test_purging_removes_the_files_of_what_has_expired(
     middleware: UserStoreMiddleware, database: Path, clock: HandClock
 ) -> None:
-    middleware.open("a" * 43)["array"] = numbers()
+    middleware.open("a" * 64)["array"] = numbers()
     middleware.for_user("someone").set("array", numbers(), ttl=60)
     clock.step(25 * 60 * 60)
     middleware.purge()
@@ -307,9 +307,9 @@ def test_after_a_power_loss_a_value_is_whole_or_absent(
 def test_the_space_of_what_was_large_is_given_back(
     middleware: UserStoreMiddleware, database: Path, clock: HandClock
 ) -> None:
-    store = middleware.open("a" * 43)
+    store = middleware.open("a" * 64)
     for n in range(400):
-        store[f"key{n}"] = os.urandom(BODY_THRESHOLD // 2)
+        store[f"key{n}"] = os.urandom(BUFFER_THRESHOLD // 2)
     clock.step(25 * 60 * 60)
     middleware.purge()
     with middleware.for_user("someone").transaction():
@@ -363,12 +363,12 @@ def test_in_memory_they_are_copies_too() -> None:
 
 
 def test_a_refused_write_leaves_no_file(middleware: UserStoreMiddleware, database: Path) -> None:
-    session_id = "s" * 43
+    session_id = "s" * 64
     late = middleware.open(session_id)
     middleware.open(session_id).destroy()
     for _ in range(2):
         with pytest.raises(SessionEnded):
-            late["large"] = os.urandom(BODY_THRESHOLD)
+            late["large"] = os.urandom(BUFFER_THRESHOLD)
     assert files(database) == []
 
 
@@ -377,7 +377,7 @@ def test_more_values_than_a_process_may_have_files_open_are_read_and_kept(store:
     resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
     try:
         for n in range(700):
-            store[f"{n}"] = np.full(BODY_THRESHOLD, n, np.uint16)
+            store[f"{n}"] = np.full(BUFFER_THRESHOLD, n, np.uint16)
         kept = store.copy()
         assert all((kept[f"{n}"] == n).all() for n in range(700))
         kept["699"][0] = 1

@@ -20,15 +20,15 @@ from clocks import HandClock
 from visits import LIFETIME, TTL, Browser, Site, nothing
 
 from flask_dash_store import StorageCorrupt, StorageError, TamperedValue, UserStore
-from flask_dash_store.codec import BODY_THRESHOLD, MAC_BYTES
+from flask_dash_store.codec import BUFFER_THRESHOLD, MAC_BYTES
 from flask_dash_store.owner import session_owner
 
 # The file of a large value: a header of 64 bytes, at the end of it a checksum, which is looked at after a power loss.
 CHECKSUM, HEADER = 56, 64
 
 SMALL = {"name": "Ada"}
-LIST = [str(number) for number in range(BODY_THRESHOLD // 4)]
-ARRAY = np.arange(BODY_THRESHOLD // 4, dtype=np.float64)
+LIST = [str(number) for number in range(BUFFER_THRESHOLD // 4)]
+ARRAY = np.arange(BUFFER_THRESHOLD // 4, dtype=np.float64)
 
 
 class Touch:
@@ -267,7 +267,7 @@ def test_what_was_deleted_or_has_expired_is_in_no_file_once_purge_has_run(
 ) -> None:
     browser, other = Browser(site), Browser(site)
     other.visit(lambda store: store.update(name="of another"))
-    browser.visit(lambda store: store.update(small="deleted, small" * 9, large="deleted, large" * BODY_THRESHOLD))
+    browser.visit(lambda store: store.update(small="deleted, small" * 9, large="deleted, large" * BUFFER_THRESHOLD))
     assert b"deleted, small" in everything_in(tmp_path / "data")
     assert b"deleted, large" in everything_in(tmp_path / "data")
     REMOVALS[name](browser, clock)

@@ -292,11 +292,11 @@ def test_a_restore_waits_for_other_writers_no_longer_than_its_deadline(tmp_path:
 
 
 def test_a_session_that_was_regenerated_since_the_backup_stays_ended(stores: Stores, tmp_path: Path) -> None:
-    session = stores.open("a" * 43)
+    session = stores.open("a" * 64)
     session["secret"] = 1
     assert stores.run("backup", tmp_path / "copy")[0] == 0
     session.regenerate()
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
-    assert stores.open("a" * 43).copy() == {}
+    assert stores.open("a" * 64).copy() == {}
     with pytest.raises(SessionEnded):
-        stores.open("a" * 43)["secret"] = 2
+        stores.open("a" * 64)["secret"] = 2

@@ -13,7 +13,7 @@ from flask import Flask
 from sqlitedict import SqliteDict
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.codec import BODY_THRESHOLD
+from flask_dash_store.codec import BUFFER_THRESHOLD
 
 FRAME = pd.DataFrame({"number": range(50_000), "text": [f"row {n}" for n in range(50_000)]})
 
@@ -61,7 +61,7 @@ def test_values_become_those_of_their_users_in_the_order_of_their_rows(app: App,
 
 
 def test_large_values_come_back_equal(app: App, old: Path) -> None:
-    text = "é" * BODY_THRESHOLD
+    text = "é" * BUFFER_THRESHOLD
     fill(old, {"1_frame": FRAME, "1_text": text})
     assert app.run(old).exit_code == 0
     values = app.of(1)

@@ -18,7 +18,7 @@ import sqlite_file
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.extension import EXTENSION, Extension
+from flask_dash_store.extension import OpenedExtension
 
 STEPS = 90
 SMALL, LARGE = 15_000, 150_000
@@ -28,11 +28,11 @@ Step = tuple[str, str, dict[str, Any]]
 State = tuple[dict[str, bytes], dict[str, bytes], int]
 
 
-def install(folder: Path, **options: Any) -> tuple[UserStoreMiddleware, Extension]:
+def install(folder: Path, **options: Any) -> tuple[UserStoreMiddleware, OpenedExtension]:
     app = Flask("load", instance_path=str(folder))
     app.secret_key = "k" * 32
     middleware = UserStoreMiddleware(app, url="sqlite:///store.sqlite", **options)
-    return middleware, app.extensions[EXTENSION]
+    return middleware, middleware.opened()
 
 
 def steps(seed: int) -> list[Step]:
@@ -56,7 +56,7 @@ class Real:
     def __init__(self, folder: Path, synchronous: str) -> None:
         self._database = folder / "store.sqlite"
         self._options = {"folder": folder, "synchronous": synchronous}
-        self._sessions = (f"{number:043}" for number in range(STEPS))
+        self._sessions = (f"{number:020}".ljust(64, "0") for number in range(STEPS))
         self._session = next(self._sessions)
         self._open()
 
@@ -96,9 +96,6 @@ class Model:
         self.visitor: dict[str, bytes] = {}
         self.ended = 0
 
-    def regenerate(self) -> None:
-        self.ended += 1
-
     def destroy(self) -> None:
         self.ended += 1
         self.visitor = {}
@@ -106,7 +103,7 @@ class Model:
     def reopen(self) -> None:
         pass
 
-    purge = checkpoint = reopen
+    purge = checkpoint = regenerate = reopen
 
     def block(self, store: Any) -> AbstractContextManager[Any]:
         return nullcontext()

@@ -51,11 +51,11 @@ class Checkpoints:
 
     @contextmanager
     def _writers_waiting(self) -> Iterator[None]:
-        self._pool.acquire_write_lock(self._pool.timeout)
         try:
+            self._pool.acquire_write_lock(self._pool.timeout)
             yield
         finally:
-            self._pool.release_write_lock()
+            self._pool.write_lock.release()
 
     def make(self, truncate: bool = False) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.

@@ -59,20 +59,25 @@ class Database:
             transaction.execute(sql, args)
             return transaction.changes
         pool = self._pool
-        timeout = pool.acquire_write_lock(pool.timeout)
+        lock = pool.write_lock
         try:
-            connection = pool.acquire()
             try:
-                connection.timeout = timeout
-                connection.execute(sql, args)
-                changes = connection.changes()
-            except Errors as error:
-                raise pool.error(error, connection) from error
+                timeout = pool.acquire_write_lock(pool.timeout)
+                connection = pool.acquire()
+                try:
+                    connection.timeout = timeout
+                    connection.execute(sql, args)
+                    changes = connection.changes()
+                except Errors as error:
+                    raise pool.error(error, connection) from error
+                finally:
+                    connection.timeout = pool.timeout
+                    pool.release(connection)
             finally:
-                connection.timeout = pool.timeout
-                pool.release(connection)
-        finally:
-            pool.release_write_lock()
+                lock.release()
+        finally:  # A signal's handler may have raised before the first instruction of that.
+            if lock.is_left:
+                lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
             self.checkpoints.make_if_due()
         return changes

@@ -40,7 +40,8 @@ class _Fork:
 
 
 def _is_in_transaction(pool: Pool) -> bool:
-    return any(isinstance(each, Transaction) and each.pool is pool and each.is_open for each in begun.get())
+    open_here = (reference() for reference in begun.get())
+    return any(isinstance(each, Transaction) and each.pool is pool and each.is_open for each in open_here)
 
 
 if hasattr(os, "register_at_fork"):

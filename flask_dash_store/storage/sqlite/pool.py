@@ -25,10 +25,10 @@ from contextlib import suppress
 import apsw
 
 from ...errors import StorageClosed, StorageError
+from ..lock import WriteLock, acquire_lock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
-from .write_lock import Holder, WriteLock, acquire_lock
 
 Connect = Callable[[float], Connection]
 
@@ -69,7 +69,7 @@ class Pool:
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._stale: set[Connection] = set()
         self._opening = threading.Lock()
-        self._write_lock = WriteLock(self.name, self.timeout)
+        self.write_lock = WriteLock(self.name, self.timeout)
 
     def _adopt(self) -> None:
         """Begin in a child that was forked in C, where no hook of Python's has run."""
@@ -156,7 +156,9 @@ class Pool:
     # Writers
 
     def acquire_write_lock(self, timeout: float) -> float:
-        """Become this process's writer, until :meth:`release_write_lock`, and look whether the file is still there.
+        """Become this process's writer, even if this raises, until ``write_lock`` is released.
+
+        It looks whether the file is still there.
 
         :param timeout: seconds to wait for other threads
         :returns: how many of them are left to wait for other processes
@@ -165,23 +167,12 @@ class Pool:
         """
         if self._process != os.getpid():
             self._adopt()
-        timeout = self._write_lock.acquire(timeout)
-        try:
-            file = self.file
-            if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
-                self.check_open()
-                self.check_file()
-        except BaseException:
-            self._write_lock.release()
-            raise
+        timeout = self.write_lock.acquire(timeout)
+        file = self.file
+        if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
+            self.check_open()
+            self.check_file()
         return timeout
-
-    def hold(self, holder: Holder) -> None:
-        """The caller, who has the write lock, keeps it while other code runs."""
-        self._write_lock.holder = holder
-
-    def release_write_lock(self) -> None:
-        self._write_lock.release()
 
     # The end, and forks
 

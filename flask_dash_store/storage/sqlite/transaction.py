@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from ...errors import StorageError
 from ..transaction import Transaction as Base
 from .connection import Connection, Errors
 from .pool import Pool
@@ -25,7 +26,7 @@ class Transaction(Base):
     :param wait: whether to wait for other writers, for the pool's timeout at most
     """
 
-    _connection: Connection
+    _connection: Connection | None = None
 
     def __init__(self, storage: object, pool: Pool, wait: bool = True) -> None:
         super().__init__(storage, pool.name, pool.timeout)
@@ -35,42 +36,48 @@ class Transaction(Base):
     def _begin(self) -> None:
         pool = self.pool
         timeout = pool.acquire_write_lock(pool.timeout if self._wait else 0.0)
+        pool.write_lock.hold(self)
+        self._connection = connection = pool.acquire()
         try:
-            self._connection = connection = pool.acquire()
-            try:
-                connection.timeout = timeout
-                connection.execute("BEGIN IMMEDIATE")
-            except BaseException as error:
-                pool.release(connection)
-                if isinstance(error, apsw.Error):
-                    raise pool.error(error, connection) from error
-                raise
-            finally:
-                connection.timeout = pool.timeout
-            pool.hold(self)
-        except BaseException:
-            pool.release_write_lock()
-            raise
+            connection.timeout = timeout
+            connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise pool.error(error, connection) from error
+        finally:
+            connection.timeout = pool.timeout
 
     def _commit(self) -> None:
-        if not self._connection.in_transaction:
-            raise self.rolled_back()
+        connection = self._in_transaction()
         try:
-            self._connection.execute("COMMIT")
+            connection.execute("COMMIT")
         except apsw.Error as error:
-            raise self.pool.error(error, self._connection) from error
+            raise self.pool.error(error, connection) from error
+
+    def _in_transaction(self) -> Connection:
+        """
+        :raises StorageError: when SQLite has rolled back by itself, as it does after some faults
+        """
+        if self._connection is None or not self._connection.in_transaction:
+            raise self.rolled_back()
+        return self._connection
+
+    def _was_committed(self, failure: BaseException) -> bool:
+        is_over = self._connection is not None and not self._connection.in_transaction
+        return is_over and not isinstance(failure, StorageError)
 
     def _roll_back(self, error: BaseException) -> None:  # noqa: ARG002
-        # After some faults SQLite has rolled back by itself. A connection that cannot is closed when it is released.
-        if self._connection.in_transaction:
+        # A connection that cannot is closed when it is released.
+        if self._connection is not None and self._connection.in_transaction:
             with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
 
     def _release(self) -> None:
+        connection, self._connection = self._connection, None
         try:
-            self.pool.release(self._connection)
+            if connection is not None:
+                self.pool.release(connection)
         finally:
-            self.pool.release_write_lock()
+            self.pool.write_lock.release(self)
 
     def _set_savepoint(self, number: int) -> None:
         self.execute(f"SAVEPOINT savepoint_{number}")
@@ -79,7 +86,7 @@ class Transaction(Base):
         self.execute(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        if self.is_open and self._connection.in_transaction:
+        if self.is_open and self._connection is not None and self._connection.in_transaction:
             self.execute(f"ROLLBACK TO savepoint_{number}")
             self.execute(f"RELEASE savepoint_{number}")
 
@@ -87,9 +94,7 @@ class Transaction(Base):
         """Run a statement in this transaction and return its rows."""
         self.acquire_call()
         try:
-            if not self._connection.in_transaction and self.is_open:
-                raise self.rolled_back()
-            return self._connection.execute(sql, args).fetchall()
+            return self._in_transaction().execute(sql, args).fetchall()
         except Errors as error:
             raise self.pool.error(error, self._connection) from error
         finally:
@@ -98,4 +103,4 @@ class Transaction(Base):
     @property
     def changes(self) -> int:
         """How many rows the last INSERT, UPDATE or DELETE changed."""
-        return self._connection.changes()
+        return self._in_transaction().changes()

@@ -1,0 +1,102 @@
+"""A lock for the writers of one process, where one at a time may write.
+
+An exception that a signal's handler raises, such as Celery's soft time limit, can come between any two instructions:
+after a lock was acquired and before that was noted, or before the first instruction of what should release it. So this
+is an RLock, which knows its owner: to release it twice does no harm, and a thread that has left it acquired gets it
+again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import Any
+
+from ..errors import StorageBusy
+from .transaction import Transaction, busy
+
+# How often a lock is looked at that cannot be waited for.
+POLL = 0.001
+
+
+class WriteLock:
+    """A lock that one thread at a time holds, and one transaction of it, which keeps it while other code runs.
+
+    :param name: what error messages call the storage
+    :param timeout: seconds that a call waits, as error messages say
+    """
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self._name = name
+        self._timeout = timeout
+        self._making = threading.Lock()
+        self._lock: Any = None  # The type of an RLock has no name for what threading.Condition asks of it.
+        self._holder: weakref.ref[Transaction] | None = None
+
+    def acquire(self, timeout: float) -> float:
+        """Acquire the lock.
+
+        :param timeout: seconds to wait for other threads
+        :returns: how many of them are left
+        :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
+        """
+        # Made when it is first used, so that it is gevent's wherever gevent has replaced what threads are by then.
+        lock = self._lock or self._make()
+        if lock._is_owned():  # noqa: SLF001  # As threading.Condition asks; there is no other way to know.
+            self._take_over()
+        if not lock.acquire(blocking=False):
+            began = time.monotonic()
+            if not acquire_lock(lock, timeout):
+                raise busy(self._name, self._timeout)
+            timeout = max(0.0, timeout - (time.monotonic() - began))
+        return timeout
+
+    def _make(self) -> Any:
+        with self._making:
+            if self._lock is None:
+                self._lock = threading.RLock()
+            return self._lock
+
+    def _take_over(self) -> None:
+        """Release what an interrupted call of this thread has left acquired."""
+        holder = self._holder() if self._holder is not None else None
+        if holder is not None and holder.is_open:
+            raise StorageBusy(
+                f"Another task of this thread is in a transaction on {self._name}, and this one would wait for itself. "
+                "Do not await, and handle no other request, inside of transaction() or edit()."
+            )
+        self._holder = None
+        self.release()
+
+    def hold(self, holder: Transaction) -> None:
+        """The lock, which this thread has acquired, is this transaction's."""
+        self._holder = weakref.ref(holder)
+
+    def release(self, holder: Transaction | None = None) -> None:
+        """Release the lock, if it is this thread's, and no other transaction's than this one's."""
+        lock = self._lock
+        if lock is None or not lock._is_owned():  # noqa: SLF001
+            return
+        if self._holder is None or self._holder() is holder:
+            self._holder = None
+            lock._release_save()  # noqa: SLF001  # However often it was acquired.
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this thread still has it."""
+        return self._lock is not None and bool(self._lock._is_owned())  # noqa: SLF001
+
+
+def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool:
+    """Acquire a lock within so many seconds. Returns whether it was."""
+    if type(lock) in (type(threading.Lock()), type(threading.RLock())):
+        return lock.acquire(timeout=timeout)
+    # It was made before gevent replaced what threads are. To wait for it would stop all greenlets of the process, and
+    # so the one that holds it.
+    deadline = time.monotonic() + timeout
+    while not lock.acquire(blocking=False):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
+    return True
