@@ -13,14 +13,13 @@ from .cli import user_store
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
+from .proxy import EXTENSION
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
-
-EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -200,19 +199,29 @@ class UserStoreMiddleware:
         """
         return self.opened().wsgi.maintenance.run_to_the_end()
 
-    def opened(self) -> OpenedExtension:
+    def close(self) -> None:
+        """Release the files and connections of all apps that it serves, as at the end of a test.
+
+        Any later use of a store raises StorageClosed. A second close does nothing. An app that nothing refers to any
+        more is not kept alive, and takes its files and connections with it.
+        """
+        for extension in list(self._extensions):
+            extension.close()
+
+    def opened(self, app: Flask | None = None) -> OpenedExtension:
         """What the middleware has made of the app: of the current one, or of the only one that it serves.
 
+        :param app: None for the current one
         :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
         extensions = list(self._extensions)
-        if has_app_context():
+        if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-            for extension in extensions:
-                if extension.app is app:
-                    return extension.open()
+        for extension in extensions:
+            if extension.app is app:
+                return extension.open()
         if len(extensions) == 1:
             return extensions[0].open()
         raise ConfigurationError(
