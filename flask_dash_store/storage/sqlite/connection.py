@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import cast
 
 import apsw
 
@@ -79,8 +79,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    facts: tuple[Any, ...] = connection.execute(FORMAT_FACTS).fetchall()[0]
-    check_format(*facts, filename)
+    application, found, has_tables = cast(tuple[int, int, int], connection.execute(FORMAT_FACTS).fetchone())
+    check_format(application, found, has_tables, filename)
     return connection
 
 
