@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 import psycopg
 
+from ...errors import StorageError
 from ..transaction import Savepoint, Transaction, current_transaction
 from .connection import Bindings, Connection, Row
 from .pool import Pool
@@ -23,39 +24,47 @@ class PostgresqlTransaction(Transaction):
     :param first: the statement that it begins with
     """
 
-    _connection: Connection
-
     def __init__(self, storage: object, pool: Pool, first: str) -> None:
         super().__init__(storage, f"the {pool.name}", pool.timeout)
         self.first = first
         self._pool = pool
+        self._connection: Connection | None = None
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
         with self.call():
-            if not self._connection.is_in_transaction():
-                raise self.rolled_back()
+            connection = self._going_on()
             try:
-                return self._connection.run(sql, args, nbytes)
+                return connection.run(sql, args, nbytes)
             except psycopg.Error as error:
                 raise self._pool.fault(error) from error
+
+    def _going_on(self) -> Connection:
+        """The connection, if the server has not rolled back the transaction already."""
+        if self._connection is None or not self._connection.is_in_transaction():
+            raise self.rolled_back()
+        return self._connection
 
     def _begin(self) -> None:
         self._connection, _ = self._pool.start(_BEGIN + self.first, may_repeat=True)
 
     def _commit(self) -> None:
-        if not self._connection.is_in_transaction():
-            raise self.rolled_back()
+        connection = self._going_on()
         try:
-            self._connection.run("COMMIT")
+            connection.run("COMMIT")
         except psycopg.Error as error:
-            raise self._pool.fault(error, is_in_doubt=self._connection.closed) from error
+            raise self._pool.fault(error, is_in_doubt=connection.closed) from error
+
+    def _was_committed(self, failure: BaseException) -> bool:
+        return not isinstance(failure, StorageError) and self._connection is not None and self._connection.is_idle()
 
     def _roll_back(self, error: BaseException) -> None:
         """The pool rolls back what is not committed on a connection that it is given back."""
 
     def _release(self) -> None:
-        self._pool.release(self._connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
 
     def _set_savepoint(self, number: int) -> None:
         self.run(f"SAVEPOINT savepoint_{number}")
@@ -64,11 +73,12 @@ class PostgresqlTransaction(Transaction):
         self.run(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        if self.is_open and self._connection.can_roll_back():
+        connection = self._connection
+        if self.is_open and connection is not None and connection.can_roll_back():
             try:
-                self._connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
+                connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
             except psycopg.Error:
-                self._connection.close()  # Nothing of the transaction can be committed any more.
+                connection.close()  # Nothing of the transaction can be committed any more.
 
 
 class _LockingSavepoint(Savepoint[PostgresqlTransaction]):
