@@ -24,11 +24,12 @@ class PostgresqlTransaction(Transaction):
     :param first: the statement that it begins with
     """
 
+    _connection: Connection | None = None
+
     def __init__(self, storage: object, pool: Pool, first: str) -> None:
-        super().__init__(storage, f"the {pool.name}", pool.timeout)
         self.first = first
         self._pool = pool
-        self._connection: Connection | None = None
+        super().__init__(storage, f"the {pool.name}", pool.timeout)
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
