@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
+from functools import partial
 
 import psycopg
 
 from ...errors import StorageError
-from ..transaction import Savepoint, Transaction, current_transaction
+from ..transaction import Transaction, current_transaction
 from .connection import Bindings, Connection, Row
 from .pool import Pool
 
@@ -34,23 +34,17 @@ class PostgresqlTransaction(Transaction):
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
         with self.call():
-            connection = self._going_on()
+            connection = self._in_transaction()
             try:
                 return connection.run(sql, args, nbytes)
             except psycopg.Error as error:
                 raise self._pool.fault(error) from error
 
-    def _going_on(self) -> Connection:
-        """The connection, if the server has not rolled back the transaction already."""
-        if self._connection is None or not self._connection.is_in_transaction():
-            raise self.rolled_back()
-        return self._connection
-
     def _begin(self) -> None:
         self._connection, _ = self._pool.start(_BEGIN + self.first, may_repeat=True)
 
     def _commit(self) -> None:
-        connection = self._going_on()
+        connection = self._in_transaction()
         try:
             connection.run("COMMIT")
         except psycopg.Error as error:
@@ -58,6 +52,12 @@ class PostgresqlTransaction(Transaction):
 
     def _was_committed(self, failure: BaseException) -> bool:
         return not isinstance(failure, StorageError) and self._connection is not None and self._connection.is_idle()
+
+    def _in_transaction(self) -> Connection:
+        """:raises StorageError: when the server has rolled back by itself, or the connection is lost"""
+        if self._connection is None or not self._connection.is_in_transaction():
+            raise self.rolled_back()
+        return self._connection
 
     def _roll_back(self, error: BaseException) -> None:
         """The pool rolls back what is not committed on a connection that it is given back."""
@@ -74,29 +74,11 @@ class PostgresqlTransaction(Transaction):
         self.run(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        connection = self._connection
-        if self.is_open and connection is not None and connection.can_roll_back():
+        if self._connection is not None and self._connection.can_roll_back():
             try:
-                connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
+                self._connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
             except psycopg.Error:
-                connection.close()  # Nothing of the transaction can be committed any more.
-
-
-class _LockingSavepoint(Savepoint[PostgresqlTransaction]):
-    """A savepoint after which another statement is run first, such as one that locks another owner."""
-
-    def __init__(self, transaction: PostgresqlTransaction, first: str) -> None:
-        super().__init__(transaction)
-        self._first = first
-
-    def __enter__(self) -> PostgresqlTransaction:
-        transaction = super().__enter__()
-        try:
-            transaction.run(self._first)
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        return transaction
+                self._connection.close()  # Nothing of the transaction can be committed any more.
 
 
 class Database:
@@ -137,8 +119,9 @@ class Database:
         """A transaction that begins with a statement, in one round trip; in another one, a savepoint."""
         outer = self._current()
         if outer is None:
-            return PostgresqlTransaction(self._storage, self._pool, first)
-        return outer.savepoint() if first == outer.first else _LockingSavepoint(outer, first)
+            return PostgresqlTransaction(self._storage, self._pool, first).block()
+        # A lock that the transaction has from its beginning need not be acquired again.
+        return outer.savepoint(None if first == outer.first else partial(outer.run, first))
 
     def _current(self) -> PostgresqlTransaction | None:
         return current_transaction(self._storage, PostgresqlTransaction)

@@ -96,8 +96,8 @@ class Pool:
                 connection = self._connect(timeout)
             except apsw.Error as error:
                 raise self.error(error) from error
-            connection.timeout = self.timeout
-            connection.set_wal_hook(self._note_wal)
+            connection.backoff.timeout = self.timeout
+            connection.set_wal_hook(self._note_wal())
             self._open.add(connection)
             if self.file is not None:
                 self.file.note_wal()
@@ -136,9 +136,17 @@ class Pool:
             while True:
                 self._discard(self._idle.pop())
 
-    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self.wal_pages = pages
-        return apsw.SQLITE_OK
+    def _note_wal(self) -> Callable[[apsw.Connection, str, int], int]:
+        """A hook that keeps no pool alive: the garbage collector does not see what a connection's hooks hold."""
+        found = weakref.ref(self)
+
+        def note(_: apsw.Connection, __: str, pages: int) -> int:
+            pool = found()
+            if pool is not None:
+                pool.wal_pages = pages
+            return apsw.SQLITE_OK
+
+        return note
 
     # Writers
 
