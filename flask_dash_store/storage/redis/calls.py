@@ -11,7 +11,7 @@ from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
 from . import scripts
-from .fields import ANY_SESSION, parse_time, session_argument
+from .fields import ANY_SESSION, all_headers, parse_time, session_argument
 from .lua import Script
 from .server import Server, is_in_doubt
 from .transaction import Leases, Transaction
@@ -91,6 +91,17 @@ class Calls:
         """An owner's buffers of these names; None for those that are missing."""
         keys = [self._buffer(name, each) for each in names]
         return self._server.execute("MGET", *keys, repeatable=True) if keys else []
+
+    def snapshot(self, owner: Owner, now: float) -> tuple[dict[bytes, bytes], dict[str, bytes | None]]:
+        """All fields of an owner at one point in time, and the buffers that they name; None for those missing."""
+        seen: dict[bytes, bytes] | None = None
+        while True:
+            fields = self.all_fields(owner, now)
+            names = [header.buffers for _, header in all_headers(fields) if header.buffers is not None]
+            bodies = dict(zip(names, self.buffers(owner.name, names), strict=True))
+            if None not in bodies.values() or fields == seen:
+                return fields, bodies
+            seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
 
     def _buffer(self, name: str, buffers: str) -> str:
         return f"{self._leases.record(name)}:b:{buffers}"

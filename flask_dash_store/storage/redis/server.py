@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 from ...buffers import Buffers
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 from ..transaction import busy
-from .backoff import Backoff
 from .lua import Script
-from .pool import NotSent, Pool, exchange
+from .pool import Backoff, NotSent, Pool, exchange
 from .url import Client, MasterNotFoundError, Target, exceptions
 
 T = TypeVar("T")
