@@ -13,14 +13,13 @@ from .cli import user_store
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
+from .proxy import EXTENSION
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
-
-EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -48,6 +47,8 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
+    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
+        not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
     :param cookie_name: by default ``user_store``
@@ -79,6 +80,7 @@ class UserStoreMiddleware:
         max_key_length: int | Unset = UNSET,
         timeout: float | timedelta | Unset = UNSET,
         codec: Literal["pickle", "json"] | Unset = UNSET,
+        authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
         cookie_name: str | Unset = UNSET,
@@ -100,6 +102,7 @@ class UserStoreMiddleware:
             "max_key_length": max_key_length,
             "timeout": timeout,
             "codec": codec,
+            "authenticate_arrays": authenticate_arrays,
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
             "cookie_name": cookie_name,
@@ -112,9 +115,9 @@ class UserStoreMiddleware:
         }
         self._options = {name: value for name, value in options.items() if value is not UNSET}
         self._clock = clock
-        self._extensions = WeakSet[Extension]()  # An app keeps its own, and is not kept by it.
-        if app is not None:
-            self._install(app, stacklevel=3)
+        # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.
+        self._extensions = WeakSet[Extension]()
+        self._own = None if app is None else self._install(app, stacklevel=3)
 
     def init_app(self, app: Flask | Dash) -> None:
         """Install the middleware on an app.
@@ -124,9 +127,9 @@ class UserStoreMiddleware:
             setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
             request.
         """
-        self._install(app, stacklevel=3)
+        self._install(app, stacklevel=2)
 
-    def _install(self, app: Flask | Dash, stacklevel: int) -> None:
+    def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)
         if EXTENSION in server.extensions:
             raise ConfigurationError(
@@ -136,6 +139,7 @@ class UserStoreMiddleware:
         server.extensions[EXTENSION] = self
         server.cli.add_command(user_store)
         self._extensions.add(extension)
+        return extension
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
         """The store of a user id, whichever browser the user comes with, in or out of a request.
@@ -195,19 +199,29 @@ class UserStoreMiddleware:
         """
         return self.opened().wsgi.maintenance.run_to_the_end()
 
-    def opened(self) -> OpenedExtension:
+    def close(self) -> None:
+        """Release the files and connections of all apps that it serves, as at the end of a test.
+
+        Any later use of a store raises StorageClosed. A second close does nothing. An app that nothing refers to any
+        more is not kept alive, and takes its files and connections with it.
+        """
+        for extension in list(self._extensions):
+            extension.close()
+
+    def opened(self, app: Flask | None = None) -> OpenedExtension:
         """What the middleware has made of the app: of the current one, or of the only one that it serves.
 
+        :param app: None for the current one
         :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
         extensions = list(self._extensions)
-        if has_app_context():
+        if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-            for extension in extensions:
-                if extension.app is app:
-                    return extension.open()
+        for extension in extensions:
+            if extension.app is app:
+                return extension.open()
         if len(extensions) == 1:
             return extensions[0].open()
         raise ConfigurationError(

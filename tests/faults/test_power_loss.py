@@ -25,14 +25,15 @@ from clocks import HandClock
 from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
-from flask_dash_store.codec import BODY_THRESHOLD
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
-from flask_dash_store.trace import Trace
-from flask_dash_store.user_store import UserStore
+from flask_dash_store.codec import BUFFER_THRESHOLD
+from flask_dash_store.expiry import ExpiryPolicy
+from flask_dash_store.owner import Owner
+from flask_dash_store.storage.base import ENDED
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 LOSSES = soak.repeats(ci=100, soak=300)
 SEED = 1
-LARGE = bytes(2 * BODY_THRESHOLD)
+LARGE = bytes(2 * BUFFER_THRESHOLD)
 
 
 class Recording(NamedTuple):
@@ -66,7 +67,9 @@ class Loss(NamedTuple):
 def losses(recording: Recording, folder: Path) -> Iterator[Loss]:
     """What power losses leave, and how many steps had been acknowledged before each."""
     chance, disk, acknowledged, taken = random.Random(SEED), Disk(recording.root), 0, 0
-    changes = [place for place, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")]
+    changes = [
+        position for position, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")
+    ]
     for number, cut in enumerate(sorted(chance.choices(changes, k=LOSSES))):
         for call in recording.calls[taken:cut]:
             disk.take(call)
@@ -83,18 +86,23 @@ class Survivor:
     def __init__(self, folder: Path, synchronous: str) -> None:
         self.clock = HandClock(time.time())
         self._database = folder / "store.sqlite"
-        self._bodies = folder / "store.sqlite.buffers"
-        self._middleware, self._extension = power_load.install(folder, synchronous=synchronous, clock=self.clock)
-        self._storage = self._extension.storage
+        self._buffers = folder / "store.sqlite.buffers"
+        self._middleware = power_load.install(folder, synchronous=synchronous, clock=self.clock)
+        self._storage = self._middleware.opened().storage
 
     def state(self) -> State:
-        ended, found = 0, {"s": {}, "u": {}}
-        for owner in self._storage.everyone():
-            if self._storage.dump(owner).ended_at is None:
-                found[owner[0]] |= UserStore(self._extension._backend, owner, Trace()).copy()  # noqa: SLF001
-            else:
+        found: dict[str, dict[str, bytes]] = {"s": {}, "u": {}}
+        ended, is_renewed = 0, False
+        access, codec = ExpiryPolicy(None, self.clock).access(), self._middleware.opened().codec
+        for name in self._storage.all_owners():
+            dump = self._storage.dump(name)
+            if dump.session == ENDED:
                 ended += 1
-        return found["s"], found["u"], ended
+                continue
+            is_renewed |= dump.renewed_at is not None
+            for key, stored in self._storage.items(Owner(name, dump.session), access):
+                found[name[0]][key] = codec.decode(name, key, stored)
+        return found["s"], found["u"], (ended, is_renewed)
 
     def check(self) -> None:
         """It has no damage, takes what is new, and leaves nothing of what was lost."""
@@ -104,14 +112,14 @@ class Survivor:
         assert store["key"] == LARGE
         self.clock.step(2 * ORPHAN_AGE)
         self._middleware.purge()
-        assert {file.name for file in self._bodies.iterdir()} == sqlite_file.named_files(self._database)
+        assert {file.name for file in self._buffers.iterdir()} == sqlite_file.named_files(self._database)
         self._storage.close()
 
 
 def is_left_of(found: State, expected: State) -> bool:
     """Whether it is what is expected, or all of it but some large values."""
     return found[2] == expected[2] and all(
-        store.items() <= whole.items() and all(len(whole[key]) > BODY_THRESHOLD for key in whole.keys() - store)
+        store.items() <= whole.items() and all(len(whole[key]) > BUFFER_THRESHOLD for key in whole.keys() - store)
         for store, whole in zip(found[:2], expected[:2], strict=True)
     )
 

@@ -105,7 +105,7 @@ class Site:
         self.headers: list[tuple[str, str]] = []
         self.app = Flask("site")
         self.app.config.update(SECRET_KEY=SECRET, USER_STORE_URL="sqlite://:memory:", TESTING=True)
-        UserStoreMiddleware(self.app)
+        UserStoreMiddleware(self.app, cookie_eager=True)
         self.app.add_url_rule("/", "view", self._view)
 
     def _view(self) -> Response:
@@ -286,7 +286,7 @@ def test_static_files_which_caches_must_ask_for_each_time_set_the_cookie_private
     (tmp_path / "a.css").write_text("a {}")
     app = Flask("site", static_folder=str(tmp_path), static_url_path="/static")
     app.config.update(SECRET_KEY=SECRET, USER_STORE_URL="sqlite://:memory:")
-    UserStoreMiddleware(app)
+    UserStoreMiddleware(app, cookie_eager=True)
     client = app.test_client()
     first, again = client.get("/static/a.css"), client.get("/static/a.css")
     assert (is_set(first), first.headers["Cache-Control"]) == (True, "no-cache, private")

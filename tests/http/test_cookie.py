@@ -92,8 +92,8 @@ def test_the_cookie_has_the_attributes_that_are_set_and_no_other(
     ("options", "path"),
     [
         ({}, "/"),
-        ({"url_base_pathname": "/board/"}, "/board/"),
-        ({"requests_pathname_prefix": "/proxied/board/", "routes_pathname_prefix": "/board/"}, "/proxied/board/"),
+        ({"url_base_pathname": "/board/"}, "/board"),
+        ({"requests_pathname_prefix": "/proxied/board/", "routes_pathname_prefix": "/board/"}, "/proxied/board"),
     ],
 )
 def test_the_cookie_of_a_dash_app_has_the_path_under_which_browsers_see_it(options: dict[str, str], path: str) -> None:
@@ -123,13 +123,13 @@ def test_behind_a_proxy_the_scheme_is_the_browsers_on_whichever_side_proxyfix_is
     assert "secure" not in issue(app)[1]
 
 
-def test_a_session_id_is_256_random_bits_that_differ_each_time() -> None:
+def test_a_session_id_is_384_random_bits_that_differ_each_time() -> None:
     app = installed()
     ids = [issue(app)[0].removeprefix("user_store=").partition(".")[0] for _ in range(300)]
-    bits = [int.from_bytes(base64.urlsafe_b64decode(text + "="), "big") for text in ids]
-    assert {len(base64.urlsafe_b64decode(text + "=")) for text in ids} == {32}
+    bits = [int.from_bytes(base64.urlsafe_b64decode(text), "big") for text in ids]
+    assert {len(base64.urlsafe_b64decode(text)) for text in ids} == {48}
     assert len(set(ids)) == 300
-    for bit in range(256):  # A bit that is fixed would have been the same 300 times.
+    for bit in range(384):  # A bit that is fixed would have been the same 300 times.
         assert 0 < sum(number >> bit & 1 for number in bits) < 300
 
 
@@ -148,7 +148,7 @@ def url(tmp_path: Path) -> str:
 @pytest.mark.parametrize("old", [OTHER_SECRET, OTHER_SECRET.encode()])
 def test_an_old_key_is_read_while_it_is_a_fallback_and_its_data_too(url: str, old: Any) -> None:
     cookie, _ = issue(installed(url, SECRET_KEY=old))
-    assert get(installed(url, SECRET_KEY_FALLBACKS=["another" * 5, old]), cookie) == ("200 OK", "Ada", [])
+    assert get(installed(url, SECRET_KEY_FALLBACKS=["another" * 5, old]), cookie)[:2] == ("200 OK", "Ada")
     status, text, set_cookie = get(installed(url), cookie)
     assert (status, text, len(set_cookie)) == ("200 OK", "nobody", 1)
 
@@ -167,9 +167,7 @@ def test_no_fallbacks_is_no_error(fallbacks: Any) -> None:
 # What is no cookie of ours
 
 
-def test_a_changed_repeated_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(
-    url: str, tmp_path: Path
-) -> None:
+def test_a_changed_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(url: str, tmp_path: Path) -> None:
     app = installed(url)
     crumb, _ = issue(app)
     headers = set(mutations(crumb)) - {crumb}
@@ -232,5 +230,5 @@ def test_no_cookie_header_whatever_it_holds_is_an_error(app_and_cookie: tuple[Fl
     status, text, set_cookie = get(app, header)
     assert status == "200 OK"
     assert (text, len(set_cookie)) in [("Ada", 0), ("nobody", 1)]
-    if text == "Ada":  # then it is there once, and whole
-        assert len(re.findall(rf"(?:^|;)[ \t]*{re.escape(crumb)}[ \t]*(?:;|$)", header)) == 1
+    if text == "Ada":  # then it is there, whole
+        assert re.search(rf"(?:^|;)[ \t]*{re.escape(crumb)}[ \t]*(?:;|$)", header)

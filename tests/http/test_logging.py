@@ -38,6 +38,7 @@ class Site:
         self.app = Flask("site")
         self.app.config.update(SECRET_KEY=SECRET, USER_STORE_URL=f"sqlite:///{file}", USER_STORE_TIMEOUT=0.01)
         self.middleware = UserStoreMiddleware(self.app, **options)
+        self.middleware.opened()
         self.database = apsw.Connection(str(file))
         self.app.add_url_rule("/", "view", self._view)
         self.secrets = {VALUE, SECRET}
@@ -58,7 +59,7 @@ class Site:
         """The error that ``use`` raises in the view; Flask logs it, and answers 500. What it returns is the answer."""
         self.use, self.error = use, None
         response = self.client.get("/", buffered=True)
-        assert response.status_code == (500 if self.error else 200)
+        assert response.status_code == (getattr(self.error, "code", 500) if self.error else 200)
         self.secrets.add(self.client.get_cookie("user_store").value.rpartition(".")[2])
         return self.error
 
@@ -121,7 +122,6 @@ FAULTS: list[tuple[type[UserStoreError], Use]] = [
     (errors.InvalidKeyType, write(VALUE, 5)),
     (errors.InvalidKey, lambda site, store: site.middleware.open(store.session_id + VALUE)),
     (errors.InvalidTTL, lambda site, store: store.set("secret", VALUE, ttl=-1)),
-    (errors.SessionEnded, write_after_destroy),
     (errors.NotASession, lambda site, store: site.middleware.for_user("ada").destroy()),
     (errors.StorageBusy, lock),
     (errors.StorageError, damage),
@@ -142,12 +142,26 @@ def test_an_error_and_its_logged_traceback_tell_no_secret(
     assert site.secrets_in(caplog.text + chain + str(error) + repr(error) + repr(error.__cause__)) == []
 
 
+def test_a_write_to_an_ended_session_is_an_answer_and_no_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    error = site.visit(write_after_destroy)
+    assert type(error) is errors.SessionEnded
+    assert site.secrets_in("".join(traceback.format_exception(error)) + repr(error)) == []
+    assert caplog.records == []
+
+
 def test_no_error_that_a_request_can_meet_is_forgotten_above() -> None:
     all_errors = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, UserStoreError)}
     of_the_file_alone = {errors.StorageFull, errors.StorageCorrupt, errors.StorageClosed}
     of_the_file_alone |= {errors.UnknownFormat, errors.UnsuitableFilesystem}
     without_a_visitor = {errors.ConfigurationError, errors.OutsideRequest, errors.OutsideCookiePath, UserStoreError}
-    assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS} | {ResponseStarted}
+    assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS} | {
+        ResponseStarted,
+        errors.SessionEnded,
+    }
 
 
 def test_an_error_in_a_stream_tells_no_secret_either(tmp_path: Path) -> None:

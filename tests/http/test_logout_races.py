@@ -28,8 +28,9 @@ SECRET = "only for these tests"
 VALUE = "hunter2-is-my-password"
 
 LEFT = {"/regenerate": {"name": [VALUE]}, "/destroy": {}}
-HARMLESS = ["nothing", "read", "pop", "destroy"]
-REFUSED = ["write", "clear", "write large", "increment", "setdefault", "edit", "transaction", "regenerate"]
+HARMLESS = ["nothing", "read", "pop"]
+REFUSED = ["write", "clear", "write large", "increment", "setdefault", "edit", "transaction"]
+ASKING_FOR_A_SESSION = ["regenerate", "destroy"]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,23 @@ def test_a_slow_request_brings_no_session_back_that_ended_meanwhile_and_undoes_n
         assert visitor.ask("GET", "/").body["values"] == LEFT[end]
         assert late.ask("GET", "/").body["values"] == {}
         assert late.ask("PUT", "/name", "late").status == 409
+
+
+@pytest.mark.parametrize("end", LEFT)
+@pytest.mark.parametrize("use", ASKING_FOR_A_SESSION)
+def test_a_slow_request_that_asks_for_a_session_after_its_own_has_ended_is_given_a_fresh_one(
+    visitor: Visitor, end: str, use: str
+) -> None:
+    late = Visitor(visitor.port, visitor.cookie)
+    with SlowRequest(late, f"/slow/{use}") as slow:
+        visitor.do("POST", end)
+        answer = slow.finish()
+    assert (answer.status, answer.body["values"]) == (200, {})
+    assert answer.set_cookie is not None
+    late.do("PUT", "/name", "fresh")
+    for _ in range(4):
+        assert late.values() == {"name": "fresh"}
+        assert visitor.values() == LEFT[end]
 
 
 @pytest.mark.parametrize("end", LEFT)

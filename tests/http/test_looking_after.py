@@ -93,8 +93,8 @@ DAMAGES: dict[Callable[[Site], None], str] = {
 
 def test_check_finds_no_damage_where_there_is_none(site: Site) -> None:
     site.stores.for_user("ann")["key7"] = 1
-    site.stores.open("a" * 43)["key"] = 1
-    site.stores.open("a" * 43).destroy()
+    site.stores.open("a" * 64)["key"] = 1
+    site.stores.open("a" * 64).destroy()
     assert site.run("check") == (0, ["No damage found."])
 
 
@@ -117,7 +117,7 @@ def test_check_finds_all_that_is_damaged(site: Site) -> None:
 
 
 def test_check_tells_no_session_id_and_no_value(site: Site) -> None:
-    session_id = "s" * 43
+    session_id = "s" * 64
     site.stores.open(session_id)["key"] = "topsecret"
     site.execute("UPDATE \"values\" SET value = CAST(value || 'x' AS BLOB) WHERE key LIKE 's.%'")
     status, lines = site.run("check")
@@ -128,7 +128,7 @@ def test_check_tells_no_session_id_and_no_value(site: Site) -> None:
 
 def test_purge_leaves_nothing_of_what_has_expired(site: Site, clock: HandClock) -> None:
     for n in range(3):
-        site.stores.open(f"{n}" * 43).update(small="topsecret" * 50, large="topsecret" * 50_000)
+        site.stores.open(f"{n}" * 64).update(small="topsecret" * 50, large="topsecret" * 50_000)
     site.stores.for_user("ann").set("passing", "topsecret", ttl=10)
     assert b"topsecret" in site.stored_bytes()
     assert len(site.bodies()) == 5

@@ -12,7 +12,7 @@ from visits import LIFETIME, SECRET, TTL, Browser, Site, Use, nothing, read, wri
 
 from flask_dash_store import OutsideCookiePath, UserStore, UserStoreMiddleware
 
-GRACE = 60
+SUCCESSION = 60
 YEAR = 365 * 86400
 
 
@@ -74,9 +74,10 @@ def test_sliding_costs_no_cookie_and_at_most_one_write_in_a_twentieth_of_the_ttl
     assert browser.cookies_received == 1
 
 
-READS: list[Use] = [read, lambda store: "name" in store, len, list, dict, lambda store: store == {}, write]
+READS: list[Use] = [read, lambda store: "name" in store, list, dict, lambda store: store == {}, write]
 QUESTIONS: list[Use] = [
     nothing,
+    len,
     lambda store: store.expires_at,
     lambda store: store.nbytes,
     lambda store: store.session_id,
@@ -156,7 +157,7 @@ def test_parallel_requests_agree_on_the_successor_in_all_workers(
     parallel = [browser.in_flight(worker) for worker in (site, Site(clock, tmp_path)) * 3]
     for n, late in enumerate(parallel):
         late.visit(lambda store, n=n: store.set(f"key{n}", n))
-        clock.step((GRACE - 1) / len(parallel))
+        clock.step((SUCCESSION - 1) / len(parallel))
     assert len({late.id for late in parallel} - {browser.id}) == 1
     assert parallel[0].visit(dict) == {f"key{n}": n for n in range(6)}
     assert [late.cookies_received for late in parallel] == [1] * 6
@@ -167,7 +168,7 @@ def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser
     clock.step(LIFETIME)
     browser.visit(write)
     ids = [browser.id]
-    for wait in (GRACE + 1, LIFETIME, LIFETIME + GRACE + 1, 10 * LIFETIME):
+    for wait in (SUCCESSION + 1, LIFETIME, LIFETIME + SUCCESSION + 1, 10 * LIFETIME):
         clock.step(wait)
         site.middleware.purge()
         thief = Browser(site, old)
@@ -269,7 +270,7 @@ def test_a_view_outside_the_cookies_path_does_not_replace_the_visitors_cookie() 
     assert [client.get(path).text for path in ("/board/n", "/", "/board/n")] == ["1", "home", "2"]
 
 
-def test_a_view_outside_the_cookies_path_that_writes_is_told_so_instead_of_losing_it() -> None:
+def test_a_view_outside_the_cookies_path_that_writes_gets_an_error_instead_of_losing_it() -> None:
     server = Flask("site")
     server.config.update(SECRET_KEY=SECRET, USER_STORE_URL="sqlite://:memory:", TESTING=True)
     app = Dash("board", server=server, url_base_pathname="/board/")

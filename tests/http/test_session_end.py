@@ -17,7 +17,7 @@ from visits import LIFETIME, TTL, Browser, Site, Use, nothing, read, write
 
 from flask_dash_store import SessionEnded, UserStore, UserStoreError
 
-GRACE = 60
+GRACE = 5
 YEAR = 365 * 86400
 
 ENDS: list[Use] = [UserStore.regenerate, UserStore.destroy]
@@ -45,7 +45,6 @@ WRITES: list[Use] = [
     lambda store: store.__ior__({"name": 1}),
     lambda store: store.increment("n"),
     UserStore.clear,
-    UserStore.regenerate,
 ]
 
 
@@ -190,7 +189,7 @@ def test_in_a_request_that_another_has_overtaken_every_write_raises_and_no_cooki
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("use", [nothing, read, UserStore.destroy])
+@pytest.mark.parametrize("use", [nothing, read])
 def test_a_late_request_that_writes_nothing_is_answered_and_overwrites_no_newer_cookie(
     browser: Browser, clock: Any, end: Use, use: Use
 ) -> None:
@@ -249,11 +248,11 @@ def test_what_ended_while_the_clock_was_ahead_is_healed_once_it_is_right(
 def test_purging_does_not_revive_an_ended_session_whose_cookie_could_still_come(
     site: Site, browser: Browser, clock: Any, end: Use
 ) -> None:
-    late = browser.in_flight()
+    old_id = browser.id
     browser.visit(end)
     clock.step(LIFETIME - 1)
     site.middleware.purge()
-    assert late.visit(lambda store: raises_session_ended(store, write))
+    assert raises_session_ended(site.middleware.open(old_id), write)
 
 
 def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_told(clock: Any, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def make_app(wsgi_app: Any = None, url: str = "sqlite://:memory:", **options: An
     app.config.update(SECRET_KEY=SECRET, USER_STORE_URL=url)
     if wsgi_app is not None:
         app.wsgi_app = wsgi_app  # type: ignore[method-assign]
-    UserStoreMiddleware(app, **options)
+    UserStoreMiddleware(app, cookie_eager=True, **options)
     return app
 
 
@@ -95,7 +95,7 @@ def validated_app(tmp_path: Path) -> Any:
     app.add_url_rule("/form", "form", lambda: request.form["name"], methods=["POST"])
     app.add_url_rule("/destroy", "destroy", lambda: g.user_store.destroy() or "gone")
     app.wsgi_app = validator(app.wsgi_app)  # type: ignore[method-assign]
-    UserStoreMiddleware(app)
+    UserStoreMiddleware(app, cookie_eager=True)
     return validator(app)
 
 
@@ -267,6 +267,7 @@ def test_a_checkpoint_is_made_once_a_response_has_been_sent(tmp_path: Path) -> N
         g.user_store.update({str(n): bytes(100_000) for n in range(30)})
         return "ok"
 
+    app.extensions["user_store"].opened()
     size = file.stat().st_size  # It grows with a checkpoint, and with nothing else.
     for _ in range(20):
         response, _, _ = run_wsgi_app(app, create_environ())
@@ -281,6 +282,7 @@ def test_a_checkpoint_is_made_once_a_response_has_been_sent(tmp_path: Path) -> N
 def test_housekeeping_that_fails_fails_no_request(clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(url=f"sqlite:///{tmp_path}/store.sqlite", clock=clock)
     app.add_url_rule("/", "index", lambda: "ok")
+    app.extensions["user_store"].opened()
     database = apsw.Connection(f"{tmp_path}/store.sqlite")
     clock.step(3600)
     with database:  # Another writer has the lock: users come first.

@@ -15,7 +15,6 @@ from flask import Flask
 from visits import Site
 
 from flask_dash_store import UserStoreError, UserStoreMiddleware
-from flask_dash_store.extension import EXTENSION
 
 PACKAGES = {"redis": "redis", "postgresql": "psycopg"}
 INSTALL = f"""
@@ -118,10 +117,10 @@ def test_no_message_repr_or_log_line_tells_the_password(
     app.secret_key = "k" * 32
     try:
         stores = UserStoreMiddleware(app, url=url, timeout=0.2)
-        storage = app.extensions[EXTENSION].storage
+        storage = stores.opened().storage
         store = stores.for_user("ann")
-        said += [repr(each) for each in (stores, storage, vars(storage), app.extensions[EXTENSION], store)]
-        said += [repr(vars(app.extensions[EXTENSION]))]
+        said += [repr(each) for each in (stores, storage, vars(storage), stores.opened(), store)]
+        said += [repr(vars(stores.opened()))]
         store["name"] = "Ann"
     except UserStoreError as error:
         said += [str(error), repr(error), error.__notes__ if hasattr(error, "__notes__") else ""]

@@ -13,7 +13,7 @@ from flask import Flask
 from sqlitedict import SqliteDict
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.codec import BODY_THRESHOLD
+from flask_dash_store.codec import BUFFER_THRESHOLD
 
 FRAME = pd.DataFrame({"number": range(50_000), "text": [f"row {n}" for n in range(50_000)]})
 
@@ -61,7 +61,7 @@ def test_values_become_those_of_their_users_in_the_order_of_their_rows(app: App,
 
 
 def test_large_values_come_back_equal(app: App, old: Path) -> None:
-    text = "é" * BODY_THRESHOLD
+    text = "é" * BUFFER_THRESHOLD
     fill(old, {"1_frame": FRAME, "1_text": text})
     assert app.run(old).exit_code == 0
     values = app.of(1)
@@ -107,7 +107,7 @@ def test_keys_that_a_store_refuses_are_named_and_left_out(app: App, old: Path) -
     assert result.output.splitlines()[-1] == "Error: 5 were left out."
 
 
-def test_a_file_that_is_none_of_dash_databases_is_a_message(tmp_path: Path) -> None:
+def test_a_file_that_dash_database_did_not_write_is_an_error_that_names_it(tmp_path: Path) -> None:
     app = App(f"sqlite:///{tmp_path}/store.sqlite")
     with SqliteDict(str(tmp_path / "other.sqlite"), tablename="other", autocommit=True) as other:
         other["1_a"] = 1

@@ -20,14 +20,20 @@ def mutations(crumb: str) -> Iterator[str]:
         yield from (f"{name}={head}{chr(ord(char) ^ 1 << bit)}{tail}" for bit in range(8))
         yield from (f"{name}={head}{junk}{char}{tail}" for junk in JUNK)
         yield from (f"{name}={head}", f"{name}={char}{tail}x", f"{name}={head}{tail}", f"{name}={tail}")
-    session_id, issued, signature = value.split(".")
+    session_id, scope, issued, signature = value.split(".")
     yield from (
         f"{name}={'.'.join(parts)}"
-        for parts in [(session_id,), (session_id, signature), (issued, session_id, signature), (value, signature)]
+        for parts in [
+            (session_id,),
+            (session_id, signature),
+            (session_id, issued, signature),
+            (scope, session_id, issued, signature),
+            (value, signature),
+        ]
     )
-    yield from (f'{name}="{value}"', f"{name}='{value}'", f"{crumb}; {crumb}", f"{crumb}; {name}=", f"{name}=;{crumb}")
+    yield from (f'{name}="{value}"', f"{name}='{value}'")
     yield from (f"{name.upper()}={value}", f" x{crumb}", f"{name}-={value}", value, name, "", ";", "=", f"={value}")
-    yield from (f"{name}={value * 1000}", f"{name}=" + "\xff" * 100_000, f"{crumb}; " * 5000, f"{name}={'A' * 43}.")
+    yield from (f"{name}={value * 1000}", f"{name}=" + "\xff" * 100_000, f"{name}={'A' * 64}.")
     for salt in ("cookie-session", "itsdangerous", "itsdangerous.Signer", "flask_dash_store", "user_store", ""):
         for method in (hashlib.sha1, hashlib.sha256, hashlib.sha384, hashlib.sha512):
             for key_derivation in ("django-concat", "concat", "hmac", "none"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,18 @@ class Site:
     """One worker of an app, and its database seen from beside.
 
     :param folder: where the database is; several workers may share it
+    :param secrets: the current one first
     """
 
-    def __init__(self, clock: Callable[[], float], folder: Path, **options: Any) -> None:
+    def __init__(
+        self, clock: Callable[[], float], folder: Path, secrets: Sequence[str] = (SECRET,), **options: Any
+    ) -> None:
         file = folder / "store.sqlite"
         self.app = Flask("site")
-        self.app.config.update(SECRET_KEY=SECRET, TESTING=True)
-        settings = {"url": f"sqlite:///{file}", "ttl": TTL, "lifetime": LIFETIME} | options
+        self.app.config.update(SECRET_KEY=secrets[0], SECRET_KEY_FALLBACKS=secrets[1:], TESTING=True)
+        settings = {"url": f"sqlite:///{file}", "ttl": TTL, "lifetime": LIFETIME, "cookie_eager": True} | options
         self.middleware = UserStoreMiddleware(self.app, clock=clock, **settings)
+        self.storage = self.middleware.opened().storage
         self.app.add_url_rule("/<path:path>", "any", self._view, methods=["GET", "POST"])
         self.database = apsw.Connection(str(file))
 
@@ -62,23 +66,27 @@ class Browser:
         self.site = site
         self.cookie = cookie
         self.cookies_received = 0
+        self.status = 0
 
     def visit(self, use: Use = nothing, path: str = "/page", method: str = "GET", **environ: Any) -> Any:
-        """What ``use`` returns in the view that handles the request."""
+        """What ``use`` returns in the view that handles the request.
+
+        ``status`` is what the response had. What the view raised, Flask has answered, or it is raised here.
+        """
         result: list[Any] = []
         environ |= {"HTTP_COOKIE": self.cookie, "test.use": use, "test.result": result}
         # In a context of its own, as on a server, though it may come while another request is handled.
         _, status, headers = Context().run(
             run_wsgi_app, self.site.app, create_environ(path, method=method) | environ, True
         )
-        assert status == "200 OK"
+        self.status = int(status[:3])
         for cookie in headers.getlist("Set-Cookie"):
             self.cookie = cookie.partition(";")[0]
             self.cookies_received += 1
-        return result[0]
+        return result[0] if result else None
 
     def in_flight(self, site: Site | None = None) -> Browser:
-        """Whoever sends the cookie that this browser has now: its own parallel requests, or a thief."""
+        """Another that sends the cookie which this browser has now: its own parallel requests, or a thief."""
         return Browser(site or self.site, self.cookie)
 
     @property
