@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from ...buffers import Stored
 from ...errors import StorageBusy, StorageError, ValueTooLarge
@@ -253,12 +252,11 @@ class RedisStorage(AllOwners):
 
     # Transactions, and the end
 
-    def transaction(self, owner: Owner) -> AbstractContextManager[Any]:
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
         outer = self._leases.current()
         if outer is None:
             return Transaction(self._leases, owner.name).block()
-        outer.join(owner.name)
-        return outer.savepoint()
+        return outer.savepoint(lambda: outer.join(owner.name))
 
     def close(self) -> None:
         self._server.close()
