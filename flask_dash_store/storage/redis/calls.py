@@ -167,21 +167,20 @@ class Calls:
 
         The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
         """
-        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS) for each in bodies]
+        # Buffers that are there already are those of an owner that is loaded once more.
+        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS, "NX") for each in bodies]
         try:
             answer = self.use(script, owner, access, *args, before=before)
-        except StorageError as error:
+        except (StorageError, SessionEnded) as error:
             if not is_in_doubt(error):
-                self._unlink(before)
-            raise
-        except SessionEnded:
-            self._unlink(before)
+                self._unlink(owner, bodies)
             raise
         if answer[0] != b"OK":
-            self._unlink(before)
+            self._unlink(owner, bodies)
         return answer
 
-    def _unlink(self, sent: Sequence[tuple[Any, ...]]) -> None:
-        if sent:
+    def _unlink(self, owner: Owner, bodies: Sequence[Buffers]) -> None:
+        if bodies:
+            arguments = [*self._leases.arguments(0.0, ANY_SESSION), *(each.name for each in bodies)]
             with suppress(StorageError):
-                self._server.execute("UNLINK", *(command[1] for command in sent), repeatable=True)
+                self._server.run(scripts.UNLINK, [self._leases.record(owner.name)], arguments, repeatable=True)
