@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers_redis import RedisServer
+from servers_redis import RedisServer, open_redis
 
-from flask_dash_store.storage import open_storage
 from flask_dash_store.storage.postgresql.connection import Target
 from flask_dash_store.storage.redis.url import DEFAULT_PREFIX, parse
 
@@ -48,5 +47,5 @@ def test_a_redis_server_takes_the_settings_and_the_package_has_nothing_to_warn_o
     with RedisServer(folder, *options) as server, server.client() as client, caplog.at_level(logging.WARNING):
         assert client.config_get("maxmemory")["maxmemory"] != "0"
         assert client.config_get("appendonly") == {"appendonly": "yes"}
-        open_storage(server.url, folder=folder, keep_ended=1).close()
+        open_redis(server.url, keep_ended=1).close()
     assert caplog.text == ""
