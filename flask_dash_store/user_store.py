@@ -248,9 +248,3 @@ class UserSession:
         """The session that a storage knows, of an app with this idle timeout in seconds."""
         last_used = max(info.created_at, info.expires - ttl)
         return cls(datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes)
-
-
-def _digest(session_id: str) -> bytes:
-    digest = session_owner(session_id).session
-    assert digest is not None  # noqa: S101  # for mypy
-    return digest

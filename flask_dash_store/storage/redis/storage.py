@@ -240,8 +240,8 @@ class RedisStorage(AllOwners):
         expiry = parse_time(expires)
         if of_user != user or not session or not access.is_future(expiry):
             return None
-        owner = Owner(name, session)
-        return SessionInfo(owner, parse_time(created) or 0.0, expiry, self.stat(owner, access).nbytes)
+        nbytes = self.stat(Owner(name, ANY_SESSION), access).nbytes  # It may have got another id meanwhile.
+        return SessionInfo(Owner(name, session), parse_time(created) or 0.0, expiry, nbytes)
 
     def _add_to_index(self, user: bytes, name: str, now: float) -> None:
         args = [now, name, self._leases.keep_ended]
