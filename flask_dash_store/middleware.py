@@ -13,14 +13,13 @@ from .cli import user_store
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
+from .proxy import EXTENSION
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
-
-EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -48,6 +47,8 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
+    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
+        not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
     :param cookie_name: by default ``user_store``
@@ -79,6 +80,7 @@ class UserStoreMiddleware:
         max_key_length: int | Unset = UNSET,
         timeout: float | timedelta | Unset = UNSET,
         codec: Literal["pickle", "json"] | Unset = UNSET,
+        authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
         cookie_name: str | Unset = UNSET,
@@ -100,6 +102,7 @@ class UserStoreMiddleware:
             "max_key_length": max_key_length,
             "timeout": timeout,
             "codec": codec,
+            "authenticate_arrays": authenticate_arrays,
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
             "cookie_name": cookie_name,
@@ -124,7 +127,7 @@ class UserStoreMiddleware:
             setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
             request.
         """
-        self._install(app, stacklevel=3)
+        self._install(app, stacklevel=2)
 
     def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)
@@ -196,19 +199,29 @@ class UserStoreMiddleware:
         """
         return self.opened().wsgi.maintenance.run_to_the_end()
 
-    def opened(self) -> OpenedExtension:
+    def close(self) -> None:
+        """Release the files and connections of all apps that it serves, as at the end of a test.
+
+        Any later use of a store raises StorageClosed. A second close does nothing. An app that nothing refers to any
+        more is not kept alive, and takes its files and connections with it.
+        """
+        for extension in list(self._extensions):
+            extension.close()
+
+    def opened(self, app: Flask | None = None) -> OpenedExtension:
         """What the middleware has made of the app: of the current one, or of the only one that it serves.
 
+        :param app: None for the current one
         :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
         extensions = list(self._extensions)
-        if has_app_context():
+        if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-            for extension in extensions:
-                if extension.app is app:
-                    return extension.open()
+        for extension in extensions:
+            if extension.app is app:
+                return extension.open()
         if len(extensions) == 1:
             return extensions[0].open()
         raise ConfigurationError(
