@@ -74,7 +74,7 @@ def main(url: str, folder: str, alarms: int) -> None:
     stored = storage.get(ANN, "number", ACCESS)
     number = int(stored[0]) if stored else 0
     # One that was interrupted may have been committed before.
-    print(came, number >= done, "free", flush=True)
+    sys.stdout.write(f"{came} {number >= done} free")
 
 
 def _check_free(storage: Storage) -> None:
@@ -89,7 +89,8 @@ def _check_free(storage: Storage) -> None:
     os.waitpid(process, 0)
     increment(storage, "free")
     stored = storage.get(ANN, "free", ACCESS)
-    assert stored is not None and int(stored[0]) == 2, stored
+    assert stored is not None
+    assert int(stored[0]) == 2
     assert time.monotonic() - began < 4, "something was waited for"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
+from functools import partial
 
 import psycopg
 
-from ..transaction import Savepoint, Transaction, current_transaction
+from ..transaction import Transaction, current_transaction
 from .connection import Bindings, Connection, Row
 from .pool import Pool
 
@@ -23,7 +23,7 @@ class PostgresqlTransaction(Transaction):
     :param first: the statement that it begins with
     """
 
-    _connection: Connection
+    _connection: Connection | None = None
 
     def __init__(self, storage: object, pool: Pool, first: str) -> None:
         super().__init__(storage, f"the {pool.name}", pool.timeout)
@@ -33,10 +33,9 @@ class PostgresqlTransaction(Transaction):
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
         with self.call():
-            if not self._connection.is_in_transaction():
-                raise self.rolled_back()
+            connection = self._in_transaction()
             try:
-                return self._connection.run(sql, args, nbytes)
+                return connection.run(sql, args, nbytes)
             except psycopg.Error as error:
                 raise self._pool.fault(error) from error
 
@@ -44,18 +43,27 @@ class PostgresqlTransaction(Transaction):
         self._connection, _ = self._pool.start(_BEGIN + self.first, may_repeat=True)
 
     def _commit(self) -> None:
-        if not self._connection.is_in_transaction():
-            raise self.rolled_back()
+        connection = self._in_transaction()
         try:
-            self._connection.run("COMMIT")
+            connection.run("COMMIT")
         except psycopg.Error as error:
-            raise self._pool.fault(error, is_in_doubt=self._connection.closed) from error
+            raise self._pool.fault(error, is_in_doubt=connection.closed) from error
+
+    def _in_transaction(self) -> Connection:
+        """
+        :raises StorageError: when the server has rolled back by itself, or the connection is lost
+        """
+        if self._connection is None or not self._connection.is_in_transaction():
+            raise self.rolled_back()
+        return self._connection
 
     def _roll_back(self, error: BaseException) -> None:
         """The pool rolls back what is not committed on a connection that it is given back."""
 
     def _release(self) -> None:
-        self._pool.release(self._connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
 
     def _set_savepoint(self, number: int) -> None:
         self.run(f"SAVEPOINT savepoint_{number}")
@@ -64,28 +72,11 @@ class PostgresqlTransaction(Transaction):
         self.run(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        if self.is_open and self._connection.can_roll_back():
+        if self._connection is not None and self._connection.can_roll_back():
             try:
                 self._connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
             except psycopg.Error:
                 self._connection.close()  # Nothing of the transaction can be committed any more.
-
-
-class _LockingSavepoint(Savepoint[PostgresqlTransaction]):
-    """A savepoint after which another statement is run first, such as one that locks another owner."""
-
-    def __init__(self, transaction: PostgresqlTransaction, first: str) -> None:
-        super().__init__(transaction)
-        self._first = first
-
-    def __enter__(self) -> PostgresqlTransaction:
-        transaction = super().__enter__()
-        try:
-            transaction.run(self._first)
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        return transaction
 
 
 class Database:
@@ -126,8 +117,9 @@ class Database:
         """A transaction that begins with a statement, in one round trip; in another one, a savepoint."""
         outer = self._current()
         if outer is None:
-            return PostgresqlTransaction(self._storage, self._pool, first)
-        return outer.savepoint() if first == outer.first else _LockingSavepoint(outer, first)
+            return PostgresqlTransaction(self._storage, self._pool, first).block()
+        # A lock that the transaction has from its beginning need not be acquired again.
+        return outer.savepoint(None if first == outer.first else partial(outer.run, first))
 
     def _current(self) -> PostgresqlTransaction | None:
         return current_transaction(self._storage, PostgresqlTransaction)

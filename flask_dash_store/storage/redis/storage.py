@@ -373,7 +373,7 @@ class RedisStorage(Storage, SupportsExport):
     def transaction(self, owner: Owner) -> AbstractContextManager[Any]:
         outer = self._leases.current()
         if outer is None:
-            return Transaction(self._leases, owner.name)
+            return Transaction(self._leases, owner.name).block()
         outer.join(owner.name)
         return outer.savepoint()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import apsw
 
@@ -78,7 +79,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    check_format(*connection.execute(FORMAT_FACTS).fetchone(), filename)
+    facts: tuple[Any, ...] = connection.execute(FORMAT_FACTS).fetchall()[0]
+    check_format(*facts, filename)
     return connection
 
 
