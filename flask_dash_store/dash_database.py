@@ -29,7 +29,7 @@ class DashDatabase:
         keeps them in a temporary file, which is deleted when the database is closed or the process ends
     :param ttl: idle seconds, or a timedelta, after which a user's values are gone; None keeps them until they are
         deleted
-    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it whoever can
+    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it anyone who can
         write to the file can run code in this process. A sequence of keys rotates them: the first one writes, all
         of them read.
     :param clock: gives seconds since the epoch; for tests
