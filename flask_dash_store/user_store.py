@@ -237,7 +237,8 @@ class UserSession:
     """A session of a user, as a list of "your devices" shows it. It does not hold its id.
 
     :ivar created_at: when its first value was stored, in UTC
-    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL
+    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL; in the last USER_STORE_TTL
+        of its lifetime, when that began
     :ivar nbytes: how many bytes its keys and values take
     """
 
