@@ -160,7 +160,7 @@ class OpenedExtension:
     def open_session(self, session_id: str) -> UserStore:
         state = SessionState(session_owner(session_id))
         state.session_id = session_id
-        state.counts_as_use = lambda: False  # What a job does is no use by the visitor, so it keeps no session alive.
+        state.counts_as_use = lambda: False  # The visitor does not do what a job does.
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:

@@ -27,8 +27,8 @@ ENVIRON_KEY = "flask_dash_store.user_store"
 # connection began with, in which this is the app. No response goes with it that could bring the browser a cookie.
 SOCKET_KEY = "flask.app"
 
-# For how long after the end of a lifetime those who come with the old id are requests in parallel of one browser, which
-# share the successor. Whoever comes later may have stolen the cookie.
+# For how long after the end of a lifetime the requests that bring the old id count as one browser's, in parallel, which
+# share the successor. One that comes later may hold a stolen cookie.
 SUCCESSION = 60.0
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")

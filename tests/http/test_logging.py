@@ -117,6 +117,7 @@ FAULTS: list[tuple[type[UserStoreError], Use]] = [
     (errors.TooManyKeys, lambda site, store: store.update({f"{n}": VALUE for n in range(11)})),
     (errors.UnreadableValue, take_class_away),
     (errors.TamperedValue, tamper),
+    (errors.NotAnAttribute, lambda site, store: setattr(store, "modified", VALUE)),
     (errors.NotANumber, lambda site, store: store.increment("secret")),
     (errors.InvalidKey, write(VALUE, "a/b")),
     (errors.InvalidKeyType, write(VALUE, 5)),
