@@ -11,41 +11,38 @@ import pytest
 from clocks import HandClock
 from flask import Flask, g
 from flask.testing import FlaskClient
-from itsdangerous import TimestampSigner
+from itsdangerous import Signer
 
 from flask_dash_store import UserStoreMiddleware, cookie
+from flask_dash_store.codec import BUFFER_THRESHOLD
 from flask_dash_store.cookie import CookieAttributes, SessionCookie
 from flask_dash_store.owner import new_session_id
-from flask_dash_store.storage.sqlite import storage as sqlite
 
 DAY = 24 * 60 * 60
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def statements() -> Iterator[list[str]]:
     """The verbs of the statements that were run, in their order."""
     run: list[str] = []
-    connect = sqlite.connect
 
-    def connect_and_listen(*args: Any) -> apsw.Connection:
-        connection = connect(*args)
-
+    def listen(connection: apsw.Connection) -> None:
         def note(_: Any, sql: str, __: Any) -> bool:
             run.append(sql.split()[0])
             return True
 
         connection.exec_trace = note
-        return connection
 
-    monkeypatch.setattr(sqlite, "connect", connect_and_listen)
-    return run
+    apsw.connection_hooks.append(listen)
+    yield run
+    apsw.connection_hooks.remove(listen)
 
 
 @pytest.fixture
 def client(statements: list[str], tmp_path: Path, clock: HandClock) -> Iterator[FlaskClient]:
     app = Flask("costs")
     app.secret_key = "k" * 32
-    UserStoreMiddleware(app, url=f"sqlite:///{tmp_path}/store.sqlite", clock=clock, ttl=DAY)
+    UserStoreMiddleware(app, url=f"sqlite:///{tmp_path}/store.sqlite", clock=clock, ttl=DAY, cookie_eager=True)
 
     @app.get("/untouched")
     def untouched() -> str:
@@ -58,6 +55,16 @@ def client(statements: list[str], tmp_path: Path, clock: HandClock) -> Iterator[
     @app.get("/write/<value>")
     def write(value: str) -> str:
         g.user_store["n"] = value
+        return ""
+
+    @app.get("/add/<path:key>")
+    def add(key: str) -> str:
+        g.user_store[key.replace("/", "-")] = 1
+        return ""
+
+    @app.get("/large")
+    def large() -> str:
+        g.user_store["large"] = bytes(BUFFER_THRESHOLD)
         return ""
 
     with app.test_client() as client:
@@ -83,13 +90,16 @@ def test_a_read_is_one_select(client: FlaskClient, statements: list[str]) -> Non
     assert statements == ["SELECT"]
 
 
-def test_an_overwrite_of_about_the_same_size_is_one_statement(client: FlaskClient, statements: list[str]) -> None:
-    client.get("/write/second")
-    assert statements == ["UPDATE"]
+@pytest.mark.parametrize("path", ["/write/second", "/write/" + "longer" * 200, "/add/other", "/add/large-key" * 9])
+def test_a_write_is_one_statement_whatever_the_size_and_whether_the_key_is_new(
+    client: FlaskClient, statements: list[str], path: str
+) -> None:
+    client.get(path)
+    assert statements == ["INSERT"]
 
 
-def test_any_other_write_is_one_transaction(client: FlaskClient, statements: list[str]) -> None:
-    client.get("/write/" + "long" * 200)
+def test_a_large_value_is_one_transaction(client: FlaskClient, statements: list[str]) -> None:
+    client.get("/large")
     assert statements.count("BEGIN") == statements.count("COMMIT") == 1
     assert statements[-1] == "COMMIT"
 
@@ -112,7 +122,7 @@ def test_a_signature_that_was_verified_is_not_computed_again(
     def fail(*_: Any, **__: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(TimestampSigner, "unsign", fail)
+    monkeypatch.setattr(Signer, "unsign", fail)
     assert "Set-Cookie" not in client.get("/untouched").headers
 
 
@@ -126,7 +136,7 @@ def test_what_was_verified_does_not_outlive_a_key_rotation(client: FlaskClient, 
     client.get("/untouched")
     rotated = Flask("rotated")
     rotated.secret_key = "another " * 4
-    UserStoreMiddleware(rotated, url=f"sqlite:///{tmp_path}/store.sqlite")
+    UserStoreMiddleware(rotated, url=f"sqlite:///{tmp_path}/store.sqlite", cookie_eager=True)
     signed = client.get_cookie("user_store")
     assert signed is not None
     other = rotated.test_client()
@@ -136,17 +146,18 @@ def test_what_was_verified_does_not_outlive_a_key_rotation(client: FlaskClient, 
 
 def test_the_cache_of_verified_cookies_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: HandClock) -> None:
     verified: list[str] = []
-    unsign = TimestampSigner.unsign
+    unsign = Signer.unsign
 
-    def note(signer: TimestampSigner, value: str, **options: Any) -> Any:
+    def note(signer: Signer, value: str) -> Any:
         verified.append(value)
-        return unsign(signer, value, **options)
+        return unsign(signer, value)
 
-    monkeypatch.setattr(TimestampSigner, "unsign", note)
+    monkeypatch.setattr(Signer, "unsign", note)
     monkeypatch.setattr(cookie, "VERIFIED_COOKIES", 8)
     attributes = CookieAttributes("user_store", "/", None, "Lax", secure=None, partitioned=False)
     sessions = SessionCookie(attributes, [b"k" * 32], DAY, clock)
-    first, *others = (sessions.dump(new_session_id(), "http").partition(";")[0] for _ in range(9))
+    dumped = [sessions.dump(new_session_id(), clock(), "http") for _ in range(9)]
+    first, *others = (value.partition(";")[0] for value in dumped)
     for header in (first, *others, *others, first):
         assert sessions.read(header) is not None
     assert [f"user_store={value}" for value in verified] == [first, *others, first]

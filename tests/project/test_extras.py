@@ -1,4 +1,4 @@
-"""Nobody has to install what talks to a server that they have not, and no password is told to anybody."""
+"""What talks to a server need not be installed where there is none, and no message shows a password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from flask import Flask
 from visits import Site
 
 from flask_dash_store import UserStoreError, UserStoreMiddleware
-from flask_dash_store.extension import EXTENSION
 
 PACKAGES = {"redis": "redis", "postgresql": "psycopg"}
 INSTALL = f"""
@@ -55,7 +54,7 @@ print(sorted({{"redis", "psycopg", "psycopg_pool"}} & set(sys.modules)))
     ],
 )
 def test_a_backend_whose_extra_is_missing_says_which_to_install(url: str, extra: str, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules['{PACKAGES[extra]}'] = None\n{INSTALL}\nUserStoreMiddleware(app, url='{url}')"
+    code = f"import sys; sys.modules['{PACKAGES[extra]}'] = None\n{INSTALL}\nUserStoreMiddleware(app, url='{url}').for_user('ann')"
     last = python(code, tmp_path).stderr.splitlines()[-1]
     assert last.startswith("flask_dash_store.errors.ConfigurationError: ")
     assert f"pip install 'flask_dash_store[{extra}]'" in last
@@ -109,7 +108,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("url", UNREACHABLE + WRONG)
-def test_no_message_repr_or_log_line_tells_the_password(
+def test_no_message_repr_or_log_line_shows_the_password(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -118,15 +117,15 @@ def test_no_message_repr_or_log_line_tells_the_password(
     app.secret_key = "k" * 32
     try:
         stores = UserStoreMiddleware(app, url=url, timeout=0.2)
-        storage = app.extensions[EXTENSION].storage
-        store = stores.for_user("ann")
-        said += [repr(each) for each in (stores, storage, vars(storage), app.extensions[EXTENSION], store)]
-        said += [repr(vars(app.extensions[EXTENSION]))]
+        said += [repr(each) for each in (stores, app.extensions["user_store"])]
+        opened = stores.opened()
+        storage, store = opened.storage, stores.for_user("ann")
+        said += [repr(each) for each in (opened, vars(opened), storage, vars(storage), store)]
         store["name"] = "Ann"
     except UserStoreError as error:
         said += [str(error), repr(error), error.__notes__ if hasattr(error, "__notes__") else ""]
     else:
-        raise AssertionError("nobody was there")
+        raise AssertionError("a server was there")
     site = Site(HandClock(), tmp_path)
     site.middleware.for_user("ann")["name"] = "Ann"
     command = ["user-store", "copy", f"sqlite:///{tmp_path}/store.sqlite", url]
