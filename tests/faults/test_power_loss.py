@@ -67,7 +67,9 @@ class Loss(NamedTuple):
 def losses(recording: Recording, folder: Path) -> Iterator[Loss]:
     """What power losses leave, and how many steps had been acknowledged before each."""
     chance, disk, acknowledged, taken = random.Random(SEED), Disk(recording.root), 0, 0
-    changes = [position for position, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")]
+    changes = [
+        position for position, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")
+    ]
     for number, cut in enumerate(sorted(chance.choices(changes, k=LOSSES))):
         for call in recording.calls[taken:cut]:
             disk.take(call)

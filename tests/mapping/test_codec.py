@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from flask_dash_store import TamperedValue, UnreadableValue, UnstorableValue, UserStore, UserStoreMiddleware
 from flask_dash_store.codec import JsonCodec, PickleCodec
-from flask_dash_store.signer import MAC_BYTES
 from flask_dash_store.owner import new_session_id, session_owner
+from flask_dash_store.signer import MAC_BYTES
 
 SECRET, OLD_SECRET = b"s" * 32, b"o" * 32
 CODECS = pytest.mark.parametrize("codec", [PickleCodec([SECRET]), JsonCodec([SECRET])], ids=["pickle", "json"])

@@ -54,7 +54,8 @@ print(sorted({{"redis", "psycopg", "psycopg_pool"}} & set(sys.modules)))
     ],
 )
 def test_a_backend_whose_extra_is_missing_says_which_to_install(url: str, extra: str, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules['{PACKAGES[extra]}'] = None\n{INSTALL}\nUserStoreMiddleware(app, url='{url}').for_user('ann')"
+    use = f"UserStoreMiddleware(app, url='{url}').for_user('ann')"
+    code = f"import sys; sys.modules['{PACKAGES[extra]}'] = None\n{INSTALL}\n{use}"
     last = python(code, tmp_path).stderr.splitlines()[-1]
     assert last.startswith("flask_dash_store.errors.ConfigurationError: ")
     assert f"pip install 'flask_dash_store[{extra}]'" in last

@@ -71,7 +71,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    check_format(*connection.execute(FORMAT_FACTS).fetchone(), filename)
+    [(application, found, has_tables)] = connection.execute(FORMAT_FACTS)
+    check_format(application, found, has_tables, filename)
     return connection
 
 
