@@ -106,6 +106,10 @@ class NotANumber(UserStoreError, TypeError):
     """``increment`` found something other than a number under the key."""
 
 
+class NotAnAttribute(UserStoreError, AttributeError):
+    """An attribute of a store was set, where a value is stored under a key."""
+
+
 class ValueTooLarge(UserStoreError, ValueError):
     """The value is larger than one value may be; what was stored under the key is still there."""
 

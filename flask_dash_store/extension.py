@@ -7,23 +7,23 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Config, Flask, current_app, g, has_app_context, has_request_context, request
+from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import LateSetting, NotASession, WeakSecretKey
+from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
+from .proxy import give_globals_a_store
 from .session_state import SessionState
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .storage import Storage, StorageOptions, check_scheme, open_storage
 from .user_store import SessionContext, UserSession, UserStore
-from .wsgi import SessionMiddleware, current
+from .wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,17 +56,18 @@ class Extension:
         self._clock = clock
         self._check(stacklevel + 1)
         self._opened: OpenedExtension | None = None
+        self._is_closed = False
         self._lock = threading.Lock()
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
-        self._make_globals = app.app_ctx_globals_class
-        app.app_ctx_globals_class = self._make_globals_with_store  # type: ignore[assignment]
+        give_globals_a_store(app)
 
     def _check(self, stacklevel: int) -> None:
         settings = Settings.of(self.app.config, self._options)
         check_scheme(settings.url)
         settings.cookie_attributes(self.app.config, self._paths()[0])
-        if self.app.config.get("SECRET_KEY"):
+        self._has_checked_secret = bool(self.app.config.get("SECRET_KEY"))
+        if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(self.app.config), stacklevel + 1)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -76,27 +77,27 @@ class Extension:
         """The extension by the app's settings, which are read now if they were not before.
 
         :raises ConfigurationError: when one cannot be used, or SECRET_KEY is missing
-        :raises StorageError: when the storage cannot be opened
+        :raises StorageError: when the storage cannot be opened, or has been closed
         """
         with self._lock:
+            if self._is_closed:
+                raise StorageClosed(f"The user store of the app {self.app.name!r} has been closed.")
             if self._opened is None:
                 settings = Settings.of(self.app.config, self._options)
+                if not self._has_checked_secret:
+                    _warn_of_weak_secret(secrets_of(self.app.config), stacklevel=2)
                 opened = OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
                 hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
                 _warn_of_changes(self.app.config)
                 self._opened = opened
             return self._opened
 
-    def _make_globals_with_store(self) -> Any:
-        """Make a ``g`` that holds the visitor's store from the beginning, before any signal or ``before_request``.
-
-        A receiver of Flask's ``request_started`` would do so too, and cost each request ten times as much.
-        """
-        globals_ = self._make_globals()
-        middleware, store = current.get() or (None, None)
-        if middleware is not None and self._opened is not None and middleware is self._opened.wsgi:
-            globals_.user_store = store
-        return globals_
+    def close(self) -> None:
+        """Release the app's storage. A request that does not use its store is answered still."""
+        with self._lock:
+            self._is_closed = True
+            if self._opened is not None:
+                self._opened.storage.close()
 
 
 class OpenedExtension:
@@ -110,7 +111,6 @@ class OpenedExtension:
         self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock, wsgi_app: WSGIApplication
     ) -> None:
         secrets = secrets_of(app.config)
-        _warn_of_weak_secret(secrets, 1)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
         self._settings = settings
@@ -131,7 +131,6 @@ class OpenedExtension:
             self._context,
             home if attributes.path == cookie_path else "/",
             has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
-            self._attach,
             _within_request(settings.counts_as_use),
         )
 
@@ -153,15 +152,6 @@ class OpenedExtension:
     def access_of_users(self) -> Access:
         """A use now of the values of a user, which are kept until they are deleted."""
         return ExpiryPolicy(None, self._context.expiry.clock).access()
-
-    def _attach(self, store: UserStore) -> Callable[[], None] | None:
-        """Prepare a request. Returns what has to be done after it, if anything."""
-        if has_app_context() and current_app == self._app:
-            # An app context that is pushed already, as in many tests, is shared with the request, and so is its g.
-            outer = g.get("user_store")
-            g.user_store = store
-            return partial(g.pop, "user_store", None) if outer is None else partial(setattr, g, "user_store", outer)
-        return None
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
         expiry = ExpiryPolicy(None if ttl is None else seconds(ttl), self._context.expiry.clock)
@@ -203,7 +193,7 @@ def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[],
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
     weakness = weakness_of(secrets)
     if weakness is not None:
-        warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel + 1)
+        warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
 
 
 def _warn_of_changes(config: Config) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from numbers import Number
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, NoReturn, Self, TypeVar, overload
 
 from .buffers import Stored
 from .codec import Codec
-from .errors import NotANumber, SessionEnded, ValueTooLarge
+from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, ValueTooLarge
 from .expiry import Access, ExpiryPolicy, seconds
 from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState, Use
@@ -53,11 +53,19 @@ class StoredMapping(MutableMapping[str, Any]):
     :param state: whose values these are, and what is done with them
     """
 
+    _context: StoreContext
+    _storage: Storage
+    _codec: Codec
+    _state: SessionState
+
     def __init__(self, context: StoreContext, state: SessionState) -> None:
-        self._context = context
-        self._storage = context.storage
-        self._codec = context.codec
-        self._state = state
+        vars(self).update(_context=context, _storage=context.storage, _codec=context.codec, _state=state)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise NotAnAttribute(
+            f"A store has no attribute {name!r} to set: what is set under a key is stored at once. To store what is "
+            f"changed in place, use `with store.edit(key) as value:`."
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state.owner.name[:10]}…>"
@@ -121,6 +129,17 @@ class StoredMapping(MutableMapping[str, Any]):
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return self.copy()
+
+    def __reduce__(self) -> NoReturn:
+        raise UnstorableValue(
+            "A store cannot be pickled, for it belongs to a connection. Pickle store.copy(), a dict; or pass "
+            "store.session_id, and open the store there with middleware.open(session_id)."
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):

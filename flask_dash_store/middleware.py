@@ -13,14 +13,13 @@ from .cli import user_store
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
+from .proxy import EXTENSION
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
-
-EXTENSION = "user_store"
 
 
 class UserStoreMiddleware:
@@ -116,9 +115,9 @@ class UserStoreMiddleware:
         }
         self._options = {name: value for name, value in options.items() if value is not UNSET}
         self._clock = clock
-        self._extensions = WeakSet[Extension]()  # An app keeps its own, and is not kept by it.
-        # The one app of an instance that was made for it may have no other owner: a job's worker keeps this alone.
-        self._own = None if app is None else self._install(app, stacklevel=2)
+        # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.
+        self._extensions = WeakSet[Extension]()
+        self._own = None if app is None else self._install(app, stacklevel=3)
 
     def init_app(self, app: Flask | Dash) -> None:
         """Install the middleware on an app.
@@ -200,19 +199,29 @@ class UserStoreMiddleware:
         """
         return self.opened().wsgi.maintenance.run_to_the_end()
 
-    def opened(self) -> OpenedExtension:
+    def close(self) -> None:
+        """Release the files and connections of all apps that it serves, as at the end of a test.
+
+        Any later use of a store raises StorageClosed. A second close does nothing. An app that nothing refers to any
+        more is not kept alive, and takes its files and connections with it.
+        """
+        for extension in list(self._extensions):
+            extension.close()
+
+    def opened(self, app: Flask | None = None) -> OpenedExtension:
         """What the middleware has made of the app: of the current one, or of the only one that it serves.
 
+        :param app: None for the current one
         :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
         extensions = list(self._extensions)
-        if has_app_context():
+        if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-            for extension in extensions:
-                if extension.app is app:
-                    return extension.open()
+        for extension in extensions:
+            if extension.app is app:
+                return extension.open()
         if len(extensions) == 1:
             return extensions[0].open()
         raise ConfigurationError(

@@ -1,36 +1,105 @@
-"""The present visitor's store, importable anywhere."""
+"""The present visitor's store, wherever Flask has a request: as ``g.user_store``, and importable anywhere."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, SupportsIndex, cast
 
-from flask import has_request_context, request
+from flask import Flask, current_app, has_app_context, has_request_context
+from flask.ctx import RequestContext, _AppCtxGlobals
+from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
 
 from .errors import OutsideRequest
 from .user_store import UserStore
 from .wsgi import ENVIRON_KEY
 
+EXTENSION = "user_store"
+
+_WHAT_TO_DO = (
+    "There is no visitor here, so there is no user store. It exists wherever Flask has a request, of an app with "
+    "UserStoreMiddleware. Dash calls a layout function once without a request, when it is assigned: ask "
+    "flask_dash_store.is_available() there. In a test, use flask_dash_store.testing.user_store_context(app) or "
+    "app.test_request_context(). Elsewhere use middleware.for_user(user_id) or middleware.open(session_id)."
+)
+
+
+class _NotOnGlobals(OutsideRequest, AttributeError):
+    """For ``hasattr`` and ``getattr`` with a default, which ask ``g`` as they ask any object."""
+
+
+def _has_store(context: RequestContext) -> bool:
+    return ENVIRON_KEY in context.request.environ or EXTENSION in context.app.extensions
+
+
+def _store_of(context: RequestContext) -> UserStore:
+    environ = context.request.environ
+    if ENVIRON_KEY not in environ:
+        # The request has not come through the middleware: it is a test's, or an event of a socket.
+        context.app.extensions[EXTENSION].opened(context.app).wsgi.visit(environ)
+    return cast(UserStore, environ[ENVIRON_KEY])
+
+
+def _context() -> RequestContext | None:
+    return request_ctx._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]  # noqa: SLF001
+
 
 def _visitors_store() -> UserStore:
-    store = request.environ.get(ENVIRON_KEY) if has_request_context() else None
-    if store is None:
-        raise OutsideRequest(
-            "There is no visitor here, so there is no user store. It exists while a request is handled by an app with "
-            "UserStoreMiddleware. Dash calls a layout function once without a request, when it is assigned: ask "
-            "flask_dash_store.is_available() there. Elsewhere use middleware.for_user(user_id) or "
-            "middleware.open(session_id)."
-        )
-    return cast(UserStore, store)
+    context = _context()
+    if context is None or not _has_store(context):
+        raise OutsideRequest(_WHAT_TO_DO)
+    return _store_of(context)
 
 
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
-    return has_request_context() and ENVIRON_KEY in request.environ
+    context = _context()
+    return context is not None and _has_store(context)
 
 
-user_store = cast(UserStore, LocalProxy(_visitors_store))
+class _Proxy(LocalProxy[UserStore]):
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # LocalProxy forwards all but this.
+        return self._get_current_object().__reduce_ex__(protocol)
+
+
+user_store = cast(UserStore, _Proxy(_visitors_store))
 """The present visitor's store, the same as ``g.user_store``, importable anywhere.
 
 :raises OutsideRequest: when it is used where there is no visitor
 """
+
+
+class _GlobalsWithStore(_AppCtxGlobals):
+    """A ``g`` that gives the store of the request, and keeps none: tests share one ``g`` among several requests."""
+
+    _flask_dash_store_app: Flask
+
+    def _request_with_store(self) -> RequestContext | None:
+        """The present request, if it is one of the app whose ``g`` this is."""
+        context = _context()
+        return context if context is not None and context.app is self._flask_dash_store_app else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "user_store":
+            return super().__getattr__(name)
+        context = self._request_with_store()
+        if context is None:
+            raise _NotOnGlobals(_WHAT_TO_DO)
+        return _store_of(context)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name == "user_store" and name in self:
+            return self.user_store
+        return super().get(name, default)
+
+    def __contains__(self, name: str) -> bool:
+        return super().__contains__(name) or (name == "user_store" and self._request_with_store() is not None)
+
+
+def give_globals_a_store(app: Flask) -> None:
+    """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too."""
+    kind = app.app_ctx_globals_class
+    bases = (_GlobalsWithStore, kind)
+    with_store: type[_AppCtxGlobals] = type(kind.__name__, bases, {"_flask_dash_store_app": app})
+    app.app_ctx_globals_class = with_store
+    if has_app_context() and current_app == app:
+        object.__setattr__(app_ctx.g, "__class__", with_store)  # A g keeps for itself what it is set.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
@@ -24,6 +23,10 @@ logger = logging.getLogger("flask_dash_store")
 
 ENVIRON_KEY = "flask_dash_store.user_store"
 
+# Flask-SocketIO handles each event of a connection as a request of its own, with a copy of the environ that the
+# connection began with, in which this is the app. No response goes with it that could bring the browser a cookie.
+SOCKET_KEY = "flask.app"
+
 # For how long after the end of a lifetime those who come with the old id are requests in parallel of one browser, which
 # share the successor. Whoever comes later may have stolen the cookie.
 SUCCESSION = 60.0
@@ -31,16 +34,11 @@ SUCCESSION = 60.0
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
-current: ContextVar[tuple[SessionMiddleware, UserStore] | None] = ContextVar("flask_dash_store.current", default=None)
-"""The store of the visitor whose request is being handled, and by which app's middleware."""
-
-
 class SessionMiddleware:
     """The WSGI middleware around one app.
 
     :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
-    :param attach: is given the store before the app is called; returns what to do after, if anything
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     """
 
@@ -51,7 +49,6 @@ class SessionMiddleware:
         context: SessionContext,
         home: str,
         is_eager: bool,
-        attach: Callable[[UserStore], Callable[[], None] | None],
         counts_as_use: Callable[[], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
@@ -60,30 +57,29 @@ class SessionMiddleware:
         self._clock = context.expiry.clock
         self._home = home
         self._is_eager = is_eager
-        self._attach = attach
         self._counts_as_use = counts_as_use
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
         state = self._arrive(environ, now)
-        environ[ENVIRON_KEY] = store = UserStore(self._context, state)
+        environ[ENVIRON_KEY] = UserStore(self._context, state)
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            headers = self._finish(state, headers, environ)
+            headers = self.finish(state, headers, environ)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-        detach = self._attach(store)
-        token = current.set((self, store))
-        try:
-            response = self._wsgi_app(environ, start_with_cookie)
-        finally:
-            current.reset(token)
-            if detach is not None:
-                detach()
+        response = self._wsgi_app(environ, start_with_cookie)
         if self.maintenance.is_due(now, state.use is Use.WRITTEN):
             return ClosingIterator(response, self.maintenance.run)
         return response
+
+    def visit(self, environ: WSGIEnvironment) -> tuple[UserStore, SessionState]:
+        """Give a request that does not come through this middleware its store: a test's, or a socket's event."""
+        state = self._arrive(environ, self._clock())
+        state.is_answered = SOCKET_KEY in environ
+        environ[ENVIRON_KEY] = store = UserStore(self._context, state)
+        return store, state
 
     # Cookie in
 
@@ -149,7 +145,8 @@ class SessionMiddleware:
 
     # Cookie out
 
-    def _finish(self, state: SessionState, headers: Headers, environ: WSGIEnvironment) -> Headers:
+    def finish(self, state: SessionState, headers: Headers, environ: WSGIEnvironment) -> Headers:
+        """The headers of the response to a request, with what its session and caches need."""
         state.is_answered = True
         if state.use is Use.NONE and state.fate is Fate.KEPT:
             return headers

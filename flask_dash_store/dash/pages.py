@@ -13,7 +13,7 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
 
-from flask import Flask, g, request
+from flask import Flask, request
 
 from ..user_store import UserStore
 from ..wsgi import ENVIRON_KEY
@@ -64,8 +64,8 @@ class _Hidden:
         self._store = store
 
     def __enter__(self) -> None:
-        self._visitor = request.environ[ENVIRON_KEY]
-        g.user_store = request.environ[ENVIRON_KEY] = self._store
+        self._visitor = request.environ.get(ENVIRON_KEY)
+        request.environ[ENVIRON_KEY] = self._store
 
     def __exit__(self, *_: object) -> None:
-        g.user_store = request.environ[ENVIRON_KEY] = self._visitor
+        request.environ[ENVIRON_KEY] = self._visitor

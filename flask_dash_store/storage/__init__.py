@@ -42,8 +42,8 @@ def check_scheme(url: str) -> None:
     """
     scheme = _scheme_of(url)
     if scheme not in _LOADERS or "://" not in url:
-        before, colon, _ = url.partition(":")
-        shown = f"{before}:…" if colon else url  # What follows may hold a password.
+        name, colon, _ = url.partition(":")
+        shown = f"{name}:…" if colon else url  # What follows may hold a password.
         raise ConfigurationError(
             f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:////absolute/path, "
             "sqlite://:memory:, redis://host:port/db or postgresql://user@host/database."

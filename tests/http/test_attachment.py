@@ -174,13 +174,12 @@ def test_a_direct_wsgi_call_which_is_what_app_run_makes_finds_the_store() -> Non
 def test_outside_a_request_the_proxy_says_what_to_do(use: Callable[[], Any]) -> None:
     app = make_server()
     UserStoreMiddleware(app)
-    for context in (app.app_context, app.test_request_context):
-        with pytest.raises(OutsideRequest, match=r"is_available\(\)[\s\S]*for_user[\s\S]*open\("):
+    with pytest.raises(OutsideRequest, match=r"is_available\(\)[\s\S]*for_user[\s\S]*open\("):
+        use()
+    with app.app_context():
+        assert not is_available()
+        with pytest.raises(OutsideRequest):
             use()
-        with context():
-            assert not is_available()
-            with pytest.raises(OutsideRequest):
-                use()
     assert not is_available()
 
 

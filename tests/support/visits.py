@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ class Site:
     """One worker of an app, and its database seen from beside.
 
     :param folder: where the database is; several workers may share it
+    :param secrets: the current one first
     """
 
-    def __init__(self, clock: Callable[[], float], folder: Path, **options: Any) -> None:
+    def __init__(
+        self, clock: Callable[[], float], folder: Path, secrets: Sequence[str] = (SECRET,), **options: Any
+    ) -> None:
         file = folder / "store.sqlite"
         self.app = Flask("site")
-        self.app.config.update(SECRET_KEY=SECRET, TESTING=True)
+        self.app.config.update(SECRET_KEY=secrets[0], SECRET_KEY_FALLBACKS=secrets[1:], TESTING=True)
         settings = {"url": f"sqlite:///{file}", "ttl": TTL, "lifetime": LIFETIME, "cookie_eager": True} | options
         self.middleware = UserStoreMiddleware(self.app, clock=clock, **settings)
         self.storage = self.middleware.opened().storage

@@ -1,0 +1,45 @@
+"""Flask-Login: who logs in gets a session of their own, and who logs out leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+
+from .proxy import is_available, user_store
+
+
+class LoginSignals:
+    """The receivers of an app's signals, which live as long as this object does.
+
+    :param is_wanted: whether the app's settings want them; it is asked when a signal comes
+    """
+
+    def __init__(self, app: Flask, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
+        try:
+            from flask_login import user_loaded_from_cookie, user_logged_in, user_logged_out
+        except ImportError:
+            return
+        user_logged_in.connect(self._log_in, sender=app)
+        user_logged_out.connect(self._log_out, sender=app)
+        user_loaded_from_cookie.connect(self._remember, sender=app)
+
+    def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
+        if is_available() and self._is_wanted():
+            user_store.regenerate(_id_of(app, user))
+
+    def _log_out(self, app: Flask, **_: Any) -> None:  # noqa: ARG002
+        if is_available() and self._is_wanted():
+            user_store.destroy()
+
+    def _remember(self, app: Flask, user: Any, **_: Any) -> None:
+        """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
+        if is_available() and self._is_wanted() and user_store.can_regenerate:
+            user_store.regenerate(_id_of(app, user))
+
+
+def _id_of(app: Flask, user: Any) -> str | int:
+    user_id = getattr(user, app.login_manager.id_attribute)()  # type: ignore[attr-defined]
+    return user_id if isinstance(user_id, int) else str(user_id)
