@@ -127,7 +127,7 @@ class UserStoreMiddleware:
             setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
             request.
         """
-        self._install(app, stacklevel=2)
+        self._install(app, stacklevel=3)
 
     def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)

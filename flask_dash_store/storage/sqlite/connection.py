@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import apsw
 
@@ -79,8 +78,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    facts: tuple[Any, ...] = connection.execute(FORMAT_FACTS).fetchall()[0]
-    check_format(*facts, filename)
+    [(application, found, has_tables)] = connection.execute(FORMAT_FACTS)
+    check_format(application, found, has_tables, filename)
     return connection
 
 
