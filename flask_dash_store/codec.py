@@ -16,7 +16,9 @@ import json
 import pickle
 import re
 import signal
+import traceback
 from collections.abc import Sequence
+from os.path import basename
 from typing import Any, Protocol
 
 from .buffers import NO_MANIFEST, Stored, View, pack, unpack
@@ -97,11 +99,12 @@ class _SignedCodec:
         except Exception as error:
             if raised_by_signal_handler(error):
                 raise
+            # Without its cause, too: what the class says of its state may show the value in a log.
             raise UnreadableValue(
-                f"The value stored under {key!r} cannot be read back ({_missing(error)}): its class may have been "
+                f"The value stored under {key!r} cannot be read back ({_failure(error)}): its class may have been "
                 "moved, renamed or changed. Delete the key, or bring the class back.",
                 key=key,
-            ) from error
+            ) from None
 
     def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
         return self._signer.sign(owner, key, self._signer.verify(owner, key, payload))
@@ -223,14 +226,21 @@ def _reason(error: Exception) -> str:
     return text if is_harmless else type(error).__name__
 
 
-def _missing(error: Exception) -> str:
-    """The class or module that a value needs and that is not there, or else the kind of error."""
+def _failure(error: Exception) -> str:
+    """The class or module that a value needs and that is not there, or else the kind of error and where it was raised.
+
+    What an error says is left out, for it may show the value.
+    """
     found = _NO_ATTRIBUTE.match(str(error))
     if found is not None:
         return f"there is no {found[2]}.{found[1]}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"there is no module {error.name}"
-    return type(error).__name__
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    code = frame.f_code
+    if code.co_filename == __file__:
+        return type(error).__name__
+    return f"{type(error).__name__} in {code.co_qualname}, {basename(code.co_filename)}, line {line}"
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
@@ -238,16 +248,9 @@ def raised_by_signal_handler(error: BaseException) -> bool:
 
     So do Celery's soft time limits, and alarms. It belongs to who set the alarm, as it is.
     """
-    handlers = {getattr(signal.getsignal(each), "__code__", None) for each in signal.valid_signals()}
-    handlers |= {
-        getattr(getattr(signal.getsignal(each), "__func__", None), "__code__", None) for each in signal.valid_signals()
-    }
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code in handlers:
-            return True
-        traceback = traceback.tb_next
-    return False
+    handlers = [signal.getsignal(each) for each in signal.valid_signals()]
+    codes = {getattr(getattr(each, "__func__", each), "__code__", None) for each in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 CODECS: dict[str, type[PickleCodec] | type[JsonCodec]] = {"pickle": PickleCodec, "json": JsonCodec}

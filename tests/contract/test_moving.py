@@ -29,9 +29,10 @@ from urls import URLS, end_leases, sqlite
 from visits import LIFETIME, SECRET, TTL, Browser, Site, read, write
 
 from flask_dash_store import SessionEnded, TamperedValue, UserStore, UserStoreMiddleware
-from flask_dash_store.codec import BUFFER_THRESHOLD, Signer
+from flask_dash_store.codec import BUFFER_THRESHOLD
 from flask_dash_store.expiry import ExpiryPolicy
 from flask_dash_store.owner import user_owner
+from flask_dash_store.signer import Signer
 from flask_dash_store.storage import StorageOptions, open_storage
 from flask_dash_store.storage.base import Dump, Value
 from flask_dash_store.transfer import copy
@@ -85,9 +86,9 @@ def pair(name: str, other: str) -> Any:
     return pytest.param((URLS[name], URLS[other]), id=f"{name} to {other}")
 
 
-@pytest.fixture(params=[pair(*names) for names in itertools.permutations(URLS, 2)])
+@pytest.fixture(params=[pair(*names) for names in [("sqlite", "sqlite"), *itertools.permutations(URLS, 2)]])
 def move(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Move:
-    """From each backend to each of the others."""
+    """From each backend to each of the others, and from one file to another."""
     folders = [tmp_path / "before", tmp_path / "after"]
     for folder in folders:
         folder.mkdir()

@@ -25,6 +25,7 @@ from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
 from flask_dash_store.expiry import Clock
+from flask_dash_store.session_state import GRACE
 from flask_dash_store.storage import StorageOptions, open_storage
 
 Done = tuple[Deed, Outcome]
@@ -98,7 +99,7 @@ class Processes(RuleBasedStateMachine):
         self.time = context.Value("d", time.time(), lock=False)
         self.clients = [Client(self.folder, self.time) for _ in range(2)]
         self.stores = [Store(self.clock), Store(self.clock), Store(self.clock, USER)]
-        self.ended: list[str] = []
+        self.ended: dict[str, float] = {}  # Cookies, and when their sessions ended.
         for store in self.stores:
             self.look(store)
 
@@ -144,7 +145,7 @@ class Processes(RuleBasedStateMachine):
     @rule(client=clients, number=sessions, end=session_ends)
     def end_session(self, client: int, number: int, end: Deed) -> None:
         store = self.stores[number]
-        self.ended.append(store.cookie)
+        self.ended[store.cookie] = self.clock()
         assert self.do(client, store, end) == ("returned", None)
         self.note_end(store, end)
 
@@ -157,7 +158,7 @@ class Processes(RuleBasedStateMachine):
     @rule(client=clients, number=sessions, end=session_ends, key=keys, value=values)
     def write_while_session_ends(self, client: int, number: int, end: Deed, key: str, value: Any) -> None:
         store, write = self.stores[number], ("set", key, value)
-        self.ended.append(store.cookie)
+        self.ended[store.cookie] = self.clock()
         self.clients[client].begin(store.cookie, write)
         self.clients[1 - client].begin(store.cookie, end)
         written, cookie = self.clients[client].end()
@@ -171,12 +172,16 @@ class Processes(RuleBasedStateMachine):
 
     @rule(client=clients, number=st.integers(0, 99))
     def replay(self, client: int, number: int) -> None:
-        """What has ended stays ended, and leads to no other session."""
-        for old in self.ended[number % len(self.ended) :][:1] if self.ended else []:
-            for deed, outcome in ((("copy",), ("returned", {})), (("set", "a", 1), ("raised", "SessionEnded"))):
+        """What has ended stays ended. A request that comes later gets a session that no one else has."""
+        for old, ended_at in list(self.ended.items())[number % max(1, len(self.ended)) :][:1]:
+            for deed in (("copy",), ("set", "a", 1)):
                 answer, cookie = self.clients[client].do(old, deed)
-                assert answer == outcome
-                assert cookie == old or cookie not in self.ended + [store.cookie for store in self.stores]
+                if self.clock() - ended_at > GRACE:
+                    assert answer == ("returned", {} if deed == ("copy",) else None)
+                    assert cookie not in [*self.ended, *(store.cookie for store in self.stores)]
+                else:
+                    assert answer == (("returned", {}) if deed == ("copy",) else ("raised", "SessionEnded"))
+                    assert cookie == old
 
     # Deaths
 
@@ -217,11 +222,11 @@ class Processes(RuleBasedStateMachine):
         store = self.stores[number]
         answer = self.answer_before_death(client, store, end, delay)
         if answer is not None:
-            self.ended.append(store.cookie)
+            self.ended[store.cookie] = self.clock()
             store.cookie = answer[1]
             self.note_end(store, end)
         elif self.do(0, store, ("delete", "no such key")) == ("raised", "SessionEnded"):
-            self.ended.append(store.cookie)  # And the visitor was given no other cookie.
+            self.ended[store.cookie] = self.clock()  # And the visitor was given no other cookie.
             self.stores[number] = Store(self.clock)
             self.look(self.stores[number])
         else:

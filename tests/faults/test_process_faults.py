@@ -41,7 +41,7 @@ def open_stores(database: Path, **options: Any) -> UserStoreMiddleware:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """The database of a store where somebody has left small and large values."""
+    """The database of a store with small and large values."""
     database = tmp_path / "store.sqlite"
     with DashDatabase(database, secret_key=SECRET) as stores:
         stores.store_user_value("ann", "small", 1)
@@ -53,7 +53,7 @@ def database(tmp_path: Path) -> Path:
 
 
 class UnreliableFile(apsw.VFSFile):
-    """A file on a disk that fails in what it is told to."""
+    """A file on a disk that fails in the calls that are chosen."""
 
 
 def unless_failing(method: str) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from threading import Event, Semaphore
 from typing import Self
 
 import pytest
-from http_visitor import PATIENCE, THREADS, Visitor, ask_both_workers, in_parallel
+from http_visitor import THREADS, TIMEOUT, Visitor, ask_both_workers, in_parallel
 from servers import Port, Server, gunicorn, running
 from urls import URLS
 
@@ -75,11 +75,11 @@ class Writers:
 
     def wait_for(self, writes: int) -> None:
         for _ in range(writes):
-            assert self._progress.acquire(timeout=PATIENCE), "the writers are stuck"
+            assert self._progress.acquire(timeout=TIMEOUT), "the writers are stuck"
 
     def wait_for_end(self) -> None:
         for end in self._ends:
-            end.result(timeout=PATIENCE)
+            end.result(timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self

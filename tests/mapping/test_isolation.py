@@ -54,7 +54,7 @@ SERVERS: dict[str, tuple[list[str], dict[str, str], list[Way]]] = {
 
 
 class Client:
-    """A visitor who knows what it has written, and that nobody else writes there."""
+    """A visitor who knows what it has written, and that no one else writes there."""
 
     def __init__(self, port: int, number: int) -> None:
         self.tag = f"tag-{number:05}-"

@@ -14,31 +14,28 @@ from flask.testing import FlaskClient
 from itsdangerous import Signer
 
 from flask_dash_store import UserStoreMiddleware, cookie
+from flask_dash_store.codec import BUFFER_THRESHOLD
 from flask_dash_store.cookie import CookieAttributes, SessionCookie
 from flask_dash_store.owner import new_session_id
-from flask_dash_store.storage.sqlite import storage as sqlite
 
 DAY = 24 * 60 * 60
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def statements() -> Iterator[list[str]]:
     """The verbs of the statements that were run, in their order."""
     run: list[str] = []
-    connect = sqlite.connect
 
-    def connect_and_listen(*args: Any) -> apsw.Connection:
-        connection = connect(*args)
-
+    def listen(connection: apsw.Connection) -> None:
         def note(_: Any, sql: str, __: Any) -> bool:
             run.append(sql.split()[0])
             return True
 
         connection.exec_trace = note
-        return connection
 
-    monkeypatch.setattr(sqlite, "connect", connect_and_listen)
-    return run
+    apsw.connection_hooks.append(listen)
+    yield run
+    apsw.connection_hooks.remove(listen)
 
 
 @pytest.fixture
@@ -58,6 +55,16 @@ def client(statements: list[str], tmp_path: Path, clock: HandClock) -> Iterator[
     @app.get("/write/<value>")
     def write(value: str) -> str:
         g.user_store["n"] = value
+        return ""
+
+    @app.get("/add/<path:key>")
+    def add(key: str) -> str:
+        g.user_store[key.replace("/", "-")] = 1
+        return ""
+
+    @app.get("/large")
+    def large() -> str:
+        g.user_store["large"] = bytes(BUFFER_THRESHOLD)
         return ""
 
     with app.test_client() as client:
@@ -83,14 +90,18 @@ def test_a_read_is_one_select(client: FlaskClient, statements: list[str]) -> Non
     assert statements == ["SELECT"]
 
 
-def test_an_overwrite_of_about_the_same_size_is_one_statement(client: FlaskClient, statements: list[str]) -> None:
-    client.get("/write/second")
+@pytest.mark.parametrize("path", ["/write/second", "/write/" + "longer" * 200, "/add/other", "/add/large-key" * 9])
+def test_a_write_is_one_statement_whatever_the_size_and_whether_the_key_is_new(
+    client: FlaskClient, statements: list[str], path: str
+) -> None:
+    client.get(path)
     assert statements == ["INSERT"]
 
 
-def test_any_other_write_is_one_statement_too(client: FlaskClient, statements: list[str]) -> None:
-    client.get("/write/" + "long" * 200)
-    assert statements == ["INSERT"]
+def test_a_large_value_is_one_transaction(client: FlaskClient, statements: list[str]) -> None:
+    client.get("/large")
+    assert statements.count("BEGIN") == statements.count("COMMIT") == 1
+    assert statements[-1] == "COMMIT"
 
 
 def test_reads_touch_at_most_once_per_twentieth_of_the_ttl(
@@ -137,15 +148,16 @@ def test_the_cache_of_verified_cookies_is_bounded(monkeypatch: pytest.MonkeyPatc
     verified: list[str] = []
     unsign = Signer.unsign
 
-    def note(signer: Signer, value: str, **options: Any) -> Any:
+    def note(signer: Signer, value: str) -> Any:
         verified.append(value)
-        return unsign(signer, value, **options)
+        return unsign(signer, value)
 
     monkeypatch.setattr(Signer, "unsign", note)
     monkeypatch.setattr(cookie, "VERIFIED_COOKIES", 8)
     attributes = CookieAttributes("user_store", "/", None, "Lax", secure=None, partitioned=False)
     sessions = SessionCookie(attributes, [b"k" * 32], DAY, clock)
-    first, *others = (sessions.dump(new_session_id(), clock.now, "http").partition(";")[0] for _ in range(9))
+    dumped = [sessions.dump(new_session_id(), clock(), "http") for _ in range(9)]
+    first, *others = (value.partition(";")[0] for value in dumped)
     for header in (first, *others, *others, first):
         assert sessions.read(header) is not None
     assert [f"user_store={value}" for value in verified] == [first, *others, first]

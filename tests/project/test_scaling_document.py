@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers_redis import RedisServer, open_redis
+from servers_redis import RedisServer
 
+from flask_dash_store.storage import StorageOptions, open_storage
 from flask_dash_store.storage.postgresql.connection import Target
 from flask_dash_store.storage.redis.url import DEFAULT_PREFIX, parse
 
@@ -20,7 +21,7 @@ URLS = re.findall(r"^\| `([a-z+]+://[^`]+)` \|", TEXT, re.MULTILINE)
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_each_url_names_a_server_and_its_name_tells_no_password(url: str) -> None:
+def test_each_url_names_a_server_and_its_name_shows_no_password(url: str) -> None:
     name = Target.of(url).name if url.startswith("postgresql") else parse(url, DEFAULT_PREFIX, 1).name
     assert name
     assert "secret" not in name
@@ -47,5 +48,5 @@ def test_a_redis_server_takes_the_settings_and_the_package_has_nothing_to_warn_o
     with RedisServer(folder, *options) as server, server.client() as client, caplog.at_level(logging.WARNING):
         assert client.config_get("maxmemory")["maxmemory"] != "0"
         assert client.config_get("appendonly") == {"appendonly": "yes"}
-        open_redis(server.url, keep_ended=1).close()
+        open_storage(server.url, StorageOptions(folder, keep_ended=1)).close()
     assert caplog.text == ""

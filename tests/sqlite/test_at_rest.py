@@ -1,4 +1,4 @@
-"""Who can write to the files gets no code to run and no value to another user; who can read them opens no session.
+"""To write to the files runs no code and gives no value to another user; to read them opens no session.
 
 Promises: docs/security.md, "At rest". Unpickling what others can write runs their code (CWE-502).
 """
@@ -69,8 +69,8 @@ def buffer_file(site: Site, key: str) -> Path:
     return Path(f"{site.database.filename}.buffers", name)
 
 
-def flipped(original: bytes, places: Iterable[int]) -> Iterator[bytes]:
-    for at in places:
+def flipped(original: bytes, offsets: Iterable[int]) -> Iterator[bytes]:
+    for at in offsets:
         yield original[:at] + bytes([original[at] ^ 0xFF]) + original[at + 1 :]
 
 

@@ -28,7 +28,7 @@ sys.stdin.read()
 
 
 def _namespace() -> list[str]:
-    """What begins a command that may mount what nobody else sees: for root, or for anybody; empty if nobody may."""
+    """What begins a command that may mount what no one else sees: for root, or for any user; empty if neither may."""
     for command in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
         try:
             trial = [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
@@ -114,7 +114,7 @@ DISKS: list[type[Disk]] = [SmallDisk, SizeLimit] if SmallDisk.namespace else [Si
 
 @contextmanager
 def closed(*directories: Path) -> Iterator[None]:
-    """Let nobody make files in the directories."""
+    """Keep all from making files in the directories."""
     modes = {directory: directory.stat().st_mode & 0o777 for directory in directories}
     for directory in directories:
         directory.chmod(0o500)

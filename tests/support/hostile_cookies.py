@@ -42,7 +42,7 @@ def mutations(crumb: str) -> Iterator[str]:
 
 
 def random_mutations(crumb: str, seed: int) -> Iterator[str]:
-    """The same without end: several changes at once, at places that the seed decides."""
+    """The same without end: several changes at once, where the seed says."""
     chance = random.Random(seed)
     while True:
         name, _, value = crumb.partition("=")

@@ -14,7 +14,7 @@ from typing import Any
 from servers import connection_to
 
 TIMEOUT = 30
-PATIENCE = 30
+TIMEOUT = 30
 THREADS = 8
 NOTHING = object()
 
@@ -61,7 +61,7 @@ class Visitor:
 def ask_both_workers(visitor: Visitor, method: str, path: str, value: Any = NOTHING) -> list[Answer]:
     """Send a request again and again, in parallel, until both workers have answered it."""
     answers: list[Answer] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     with ThreadPoolExecutor(THREADS) as threads:
         while time.monotonic() < deadline:
             answers += threads.map(lambda _: visitor.ask(method, path, value), range(THREADS))

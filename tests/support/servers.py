@@ -26,7 +26,7 @@ END_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") 
 
 
 class Port:
-    """A port that nobody else is given. Servers may come and go on it until it is closed."""
+    """A port that no one else is given. Servers may come and go on it until it is closed."""
 
     def __init__(self) -> None:
         # It is bound but never listens: the system lets a server that sets SO_REUSEADDR bind it too, and no one else.
@@ -126,11 +126,11 @@ def running(
 
 def gunicorn(target: str, port: int | Path, source: Path, *options: str) -> list[str]:
     """The command for ``target``, a module in the folder ``source`` and a name in it, with 2 workers x 4 threads."""
-    place = f"127.0.0.1:{port}" if isinstance(port, int) else f"unix:{port}"
+    address = f"127.0.0.1:{port}" if isinstance(port, int) else f"unix:{port}"
     return [
         *(sys.executable, "-m", "gunicorn", "--no-control-socket", "--config", str(WARM_WORKERS)),
         *("--chdir", str(source)),
-        *("--bind", place, "--workers", "2", "--threads", "4", "--keep-alive", "1"),
+        *("--bind", address, "--workers", "2", "--threads", "4", "--keep-alive", "1"),
         *options,
         target,
     ]

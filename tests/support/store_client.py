@@ -1,4 +1,4 @@
-"""A worker of an app, in a process of its own: it does with stores what it is told, and can be killed at any access."""
+"""A worker of an app, in a process of its own: it does with stores what a test says, and can be killed at any time."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ def stored(value: Any) -> Any:
     return value.value if isinstance(value, Large) else value
 
 
-def told(value: Any) -> Any:
+def shown(value: Any) -> Any:
     """A value as a test compares it."""
     if isinstance(value, bytes) and value:
         large = Large(value[0])
         return large if value == large.value else ("torn", value)
     if isinstance(value, dict):
-        return {key: told(each) for key, each in value.items()}
-    return tuple(map(told, value)) if type(value) is tuple else value
+        return {key: shown(each) for key, each in value.items()}
+    return tuple(map(shown, value)) if type(value) is tuple else value
 
 
 class Model(dict[str, Any]):
@@ -124,7 +124,7 @@ def attempt(store: Any, deed: Deed) -> Outcome:
         result = DEEDS[name](store, *(args if is_model else map(_all_stored, args)))
     except (KeyError, AttributeError, ZeroDivisionError, NotANumber, SessionEnded) as error:
         return "raised", type(error).__name__
-    return "returned", told(result)
+    return "returned", shown(result)
 
 
 def _all_stored(argument: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Views as a caching proxy sees them: some use the store, some may be kept by anybody, one is careless."""
+"""Views as a caching proxy sees them: some use the store, some may be kept by any cache, one is careless."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from flask_dash_store import UserStore
 
 __all__ = ["server"]
 
-PATIENCE = 30
+TIMEOUT = 30
 
 logging.basicConfig(level=logging.DEBUG)
 
 
 def wait() -> None:
     """Tell the test that the view has come so far, and wait for its answer."""
-    with socket.create_connection(("127.0.0.1", request.get_json()), timeout=PATIENCE) as test:
+    with socket.create_connection(("127.0.0.1", request.get_json()), timeout=TIMEOUT) as test:
         test.recv(1)
 
 
