@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask
 
+from .errors import OutsideCookiePath, ResponseStarted
 from .proxy import is_available, user_store
 
 
@@ -36,8 +38,9 @@ class LoginSignals:
 
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
         """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
-        if is_available() and self._is_wanted() and user_store.can_regenerate:
-            user_store.regenerate(_id_of(app, user))
+        if is_available() and self._is_wanted():
+            with suppress(ResponseStarted, OutsideCookiePath):
+                user_store.regenerate(_id_of(app, user))
 
 
 def _id_of(app: Flask, user: Any) -> str | int:
