@@ -30,11 +30,11 @@ from typing import Any
 import apsw
 import pytest
 from flask import Flask
+from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
 
 from flask_dash_store import UserStore, UserStoreMiddleware
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"

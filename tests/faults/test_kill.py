@@ -21,11 +21,11 @@ import pytest
 import soak
 import sqlite_file
 from flask import Flask
+from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from http_visitor import Visitor
 from servers import Port, gunicorn, running
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"

@@ -167,9 +167,7 @@ def test_no_fallbacks_is_no_error(fallbacks: Any) -> None:
 # What is no cookie of ours
 
 
-def test_a_changed_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(
-    url: str, tmp_path: Path
-) -> None:
+def test_a_changed_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(url: str, tmp_path: Path) -> None:
     app = installed(url)
     crumb, _ = issue(app)
     headers = set(mutations(crumb)) - {crumb}

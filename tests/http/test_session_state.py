@@ -65,9 +65,7 @@ def test_the_response_brings_what_the_table_says(
 
 
 @pytest.mark.parametrize(("is_eager", "expected"), [(True, PRESENT), (False, NOTHING)])
-def test_a_new_visitor_who_has_used_nothing_gets_one_where_cookies_are_eager(
-    is_eager: bool, expected: str
-) -> None:
+def test_a_new_visitor_who_has_used_nothing_gets_one_where_cookies_are_eager(is_eager: bool, expected: str) -> None:
     assert sent(Cookie.MISSING, Fate.NEW, Use.NONE, is_eager) == expected
 
 

@@ -25,10 +25,12 @@ from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, UserStore, UserStoreMiddleware
 from flask_dash_store.expiry import ExpiryPolicy
+from flask_dash_store.owner import user_owner
 from flask_dash_store.storage import Storage
 
 PROCESSES, THREADS, TIMES = 4, 8, 200
-MOMENT = ExpiryPolicy(1000.0, HandClock()).access()
+ANN = user_owner("ann")
+NOW = ExpiryPolicy(1000.0, HandClock()).access()
 
 Work = Callable[[UserStore, str], object]
 
@@ -196,28 +198,28 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     storage.close()
 
 
-def test_a_thread_that_a_nested_block_waits_for_is_told_so_instead_of_waiting_for_the_block(storage) -> None:
-    with ThreadPoolExecutor(1) as pool, storage.transaction("ann"):
-        storage.set("ann", "outer", small(b""), MOMENT)
-        for use in (lambda: storage.get("ann", "outer", MOMENT), lambda: storage.transaction("ann").__enter__()):
-            with storage.transaction("ann"):
+def test_a_thread_that_a_nested_block_waits_for_gets_an_error_instead_of_waiting_for_the_block(storage) -> None:
+    with ThreadPoolExecutor(1) as pool, storage.transaction(ANN):
+        storage.set(ANN, "outer", small(b""), NOW)
+        for use in (lambda: storage.get(ANN, "outer", NOW), lambda: storage.transaction(ANN).__enter__()):
+            with storage.transaction(ANN):
                 error = pool.submit(copy_context().run, use).exception(60)
             assert isinstance(error, StorageBusy)
-            assert "inside a nested block" in str(error)
-    assert storage.keys("ann", MOMENT) == ["outer"]
+            assert "inside a nested transaction" in str(error)
+    assert storage.keys(ANN, NOW) == ["outer"]
 
 
 def test_a_fork_that_leaves_nested_blocks_leaves_them_by_its_own_exception_and_to_its_parent(storage) -> None:
     with ExitStack() as blocks:
         for key in ("outer", "inner"):
-            blocks.enter_context(storage.transaction("ann"))
-            storage.set("ann", key, small(b""), MOMENT)
+            blocks.enter_context(storage.transaction(ANN))
+            storage.set(ANN, key, small(b""), NOW)
         assert Child("fork", blocks.__exit__, SystemExit, SystemExit(), None).outcome() is False
-    assert storage.keys("ann", MOMENT) == ["outer", "inner"]
+    assert storage.keys(ANN, NOW) == ["outer", "inner"]
 
 
 def begin_and_leave(storage: Storage, block: AbstractContextManager[None]) -> bool | None:
-    with pytest.raises(StorageError, match="forked"), storage.transaction("ann"):
+    with pytest.raises(StorageError, match="forked"), storage.transaction(ANN):
         pass
     return block.__exit__(SystemExit, SystemExit(), None)
 
@@ -226,11 +228,11 @@ def test_a_fork_waits_for_no_thread_that_was_in_its_transaction(storage) -> None
     is_inside, is_over = ThreadEvent(), ThreadEvent()
 
     def stay_inside() -> None:
-        with storage.transaction("ann"):
+        with storage.transaction(ANN):
             is_inside.set()
             assert is_over.wait(60)
 
-    block = storage.transaction("ann")
+    block = storage.transaction(ANN)
     with ThreadPoolExecutor(1) as pool, block:
         thread = pool.submit(copy_context().run, stay_inside)
         try:

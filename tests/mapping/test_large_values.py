@@ -20,6 +20,7 @@ import pytest
 import sqlite_file
 from clocks import HandClock
 from flask import Flask
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 from flask_dash_store import (
     QuotaExceeded,
@@ -31,7 +32,6 @@ from flask_dash_store import (
     ValueTooLarge,
 )
 from flask_dash_store.codec import BUFFER_THRESHOLD
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 
 LARGE = 4 * BUFFER_THRESHOLD
 

@@ -229,7 +229,9 @@ def test_an_option_wins_over_the_config_and_the_config_over_the_default() -> Non
         ({"PERMANENT_SESSION_LIFETIME": 60, "USER_STORE_LIFETIME": timedelta(seconds=30)}, 30),
     ],
 )
-def test_the_lifetime_is_absolute_and_takes_nothing_from_flasks_which_slides(settings: dict[str, Any], seconds: int) -> None:
+def test_the_lifetime_is_absolute_and_takes_nothing_from_flasks_which_slides(
+    settings: dict[str, Any], seconds: int
+) -> None:
     app = make_app(**settings)
     UserStoreMiddleware(app)
     assert f"Max-Age={seconds};" in app.test_client().get("/count").headers["Set-Cookie"]

@@ -12,10 +12,10 @@ import pytest
 import sqlite_file
 from faults import fork_and_exit
 from flask import Flask
+from flask_dash_store.storage.sqlite.format import APPLICATION_ID, FORMAT
 from sqlite_file import execute
 
 from flask_dash_store import DashDatabase, TooManyKeys, UnknownFormat, UserStore, UserStoreMiddleware
-from flask_dash_store.storage.sqlite.format import APPLICATION_ID, FORMAT
 
 SECRET = "k" * 32
 LARGE = "x" * 200_000

@@ -17,13 +17,13 @@ from typing import Any
 import apsw
 import pytest
 from backends import Child, items, small
+from flask_dash_store.storage.sqlite.purging import PAGES_TOGETHER, PURGED_TOGETHER
 from sqlite_file import execute
 
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError
 from flask_dash_store.expiry import Access
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
-from flask_dash_store.storage.sqlite.purging import PAGES_TOGETHER, PURGED_TOGETHER
 
 NOW = Access(1000, 2000, 0)
 LATER = Access(2000, 3000, 0)
