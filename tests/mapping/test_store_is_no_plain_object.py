@@ -1,4 +1,4 @@
-"""What a store does not share with a plain object: attributes to set, copies of itself, a form in which it is pickled."""
+"""What a store is not: an object with attributes to set, one of several copies, something to pickle."""
 
 from __future__ import annotations
 
