@@ -1,230 +1,118 @@
-"""What is compared as an app: the same views everywhere, over what each app finds to be the visitor's values."""
+"""What is compared as an app: the same views everywhere, over what each app finds to be the visitor's values.
 
-from __future__ import annotations
+A function sets a store up on a Flask app, and returns a function that gives the values of the request's visitor.
+"""
 
+import os
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import Flask, Response, g, make_response, request, session
 
 from flask_dash_store import UserStoreMiddleware
 
-from .bench import Compared, Place
-from .peers import SECRET_KEY, Diskcache, Peer, RawApsw, Redis, Serverside, StockSqlitedict, Values
+from .peers import PEERS, SECRET_KEY, sqlite_url
+from .servers import redis_socket
 
 CALLBACK_SECONDS = 0.02
+COOKIE_BYTES = 88  # as long as the cookie of flask_dash_store, so that what parses the header has as much to parse
 
-# As long as the cookie of flask_dash_store, so that what parses the header has as much to parse.
-COOKIE_BYTES = 88
-
-
-class App(Compared):
-    """A Flask app; by itself a bare one, with views that find nothing of the visitor's."""
-
-    secret_key: ClassVar[str | None] = SECRET_KEY
-
-    def __init__(self, place: Place) -> None:
-        self.flask = Flask("benchmark")
-        self.flask.secret_key = self.secret_key
-        self.install(place)
-        _add_views(self)
-
-    def install(self, place: Place) -> None:
-        """Set up the store on the Flask app."""
-
-    def values(self) -> Values | MutableMapping[str, Any]:
-        """The present visitor's."""
-        raise NotImplementedError
-
-    def start(self, response: Response) -> None:
-        """Greet a new visitor."""
-        self.values()["n"] = 0
+Visitors = Callable[[], Any]
+SetUp = Callable[[Flask, Path], Visitors]
 
 
-def _add_views(app: App) -> None:
-    flask, values = app.flask, app.values
+def _flask_dash_store(flask: Flask, url: str, clock: Callable[[], float] = time.time) -> Visitors:
+    UserStoreMiddleware(flask, url=url, clock=clock)
+    return lambda: g.user_store
 
-    @flask.get("/start")
+
+def _by_a_clock(flask: Flask, folder: Path) -> Visitors:
+    return _flask_dash_store(flask, sqlite_url(folder), lambda: (folder / "clock").stat().st_mtime)
+
+
+def _flask_session(flask: Flask, folder: Path) -> Visitors:
+    import flask_session
+    from cachelib import FileSystemCache
+
+    flask.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=FileSystemCache(str(folder / "sessions")))
+    flask_session.Session(flask)
+    return lambda: session
+
+
+def _flask_session_on_redis(flask: Flask, folder: Path) -> Visitors:
+    import flask_session
+    import redis
+
+    flask.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis(unix_socket_path=redis_socket()))
+    flask_session.Session(flask)
+    return lambda: session
+
+
+def _by_hand(peer: str) -> SetUp:
+    """A store that knows no requests, with an unsigned cookie and a line of one's own."""
+    return lambda flask, folder: _visitors(PEERS[peer](folder))
+
+
+def _visitors(values: Callable[[str], Any]) -> Visitors:
+    return lambda: values(request.cookies["visitor"])
+
+
+OURS, RAW, BARE, BY_A_CLOCK = "flask_dash_store", "raw SQLite, by hand", "bare Flask", "by the time of a file"
+OURS_ON_REDIS, FLASK_SESSION_ON_REDIS = "flask_dash_store (Redis)", "Flask-Session (Redis)"
+SESSIONS: dict[str, SetUp] = {
+    OURS: lambda flask, folder: _flask_dash_store(flask, sqlite_url(folder)),
+    OURS_ON_REDIS: lambda flask, folder: _flask_dash_store(flask, f"unix://{redis_socket()}"),
+    "Flask cookie session": lambda flask, folder: lambda: session,
+    FLASK_SESSION_ON_REDIS: _flask_session_on_redis,
+    "Flask-Session (files)": _flask_session,
+}
+APPS: dict[str, SetUp] = {
+    BARE: lambda flask, folder: lambda: {"n": 0},
+    RAW: _by_hand("raw SQLite"),
+    **SESSIONS,
+    "diskcache, by hand": _by_hand("diskcache"),
+    "Redis, by hand": _by_hand("Redis"),
+}
+WITHOUT_COOKIE = set(APPS) - set(SESSIONS)
+
+
+def create(name: str, folder: str | Path) -> Flask:
+    """The Flask app; gunicorn calls this too. A visitor gets ``/start``, which brings the cookie, then ``/begin``."""
+    flask = Flask("benchmark")
+    flask.secret_key = SECRET_KEY
+    values = (_by_a_clock if name == BY_A_CLOCK else APPS[name])(flask, Path(folder))
+
     def start() -> Response:
-        response = make_response("started")
-        app.start(response)
+        response = make_response(str(os.getpid()))
+        if name in WITHOUT_COOKIE:
+            response.set_cookie("visitor", secrets.token_urlsafe(COOKIE_BYTES))
         return response
 
-    @flask.get("/untouched")
-    def untouched() -> str:
-        return "0"
+    def begin() -> str:
+        values()["n"] = 0
+        return "begun"
 
-    @flask.get("/read")
     def read() -> str:
         return str(values()["n"])
 
-    @flask.get("/write")
     def write() -> str:
         mine = values()
         mine["n"] = n = mine["n"] + 1
         return str(n)
 
-    @flask.get("/callback/<key>")
     def callback(key: str) -> str:
         mine = values()
         time.sleep(CALLBACK_SECONDS)
         mine[key] = "result"
         return "stored"
 
-    @flask.get("/keys")
-    def keys() -> list[str]:
-        return sorted(values())
-
-
-class BareFlask(App):
-    """The same app without any store: a constant in the place of the visitor's value."""
-
-    name = "bare Flask"
-
-    def values(self) -> MutableMapping[str, Any]:
-        return {"n": 0}
-
-    def start(self, response: Response) -> None:
-        response.set_cookie("visitor", secrets.token_urlsafe(COOKIE_BYTES))
-
-
-class BareFlaskWithoutSecret(BareFlask):
-    """Without SECRET_KEY Flask does not look for its own session cookie, so it is a little faster still."""
-
-    name = "bare Flask, no SECRET_KEY"
-    secret_key = None
-
-
-class FlaskDashStoreApp(App):
-    name = "flask_dash_store"
-
-    def install(self, place: Place) -> None:
-        UserStoreMiddleware(self.flask, url=f"sqlite:///{place.folder}/user_store.sqlite")
-
-    def values(self) -> MutableMapping[str, Any]:
-        return g.user_store
-
-
-class FlaskDashStoreOnRedis(FlaskDashStoreApp):
-    name = "flask_dash_store (Redis)"
-    modules = ("redis",)
-    uses_redis = True
-
-    def install(self, place: Place) -> None:
-        UserStoreMiddleware(self.flask, url=f"unix://{place.redis_socket}")
-
-
-class FlaskDashStoreOnPostgresql(FlaskDashStoreApp):
-    name = "flask_dash_store (PostgreSQL)"
-    modules = ("psycopg",)
-    uses_postgresql = True
-
-    def install(self, place: Place) -> None:
-        UserStoreMiddleware(self.flask, url=place.postgresql)
-
-
-class CookieSession(App):
-    name = "Flask cookie session"
-
-    def values(self) -> MutableMapping[str, Any]:
-        return session
-
-
-class FlaskSession(CookieSession):
-    """Flask-Session, which reads the whole session before each request, and writes it whole after a change."""
-
-    def install(self, place: Place) -> None:
-        from flask_session import Session
-
-        self.flask.config.update(self.settings(place))
-        Session(self.flask)
-
-    def settings(self, place: Place) -> dict[str, Any]:
-        raise NotImplementedError
-
-
-class FlaskSessionRedis(FlaskSession):
-    name = "Flask-Session (Redis)"
-    modules = ("flask_session", "redis")
-    uses_redis = True
-
-    def settings(self, place: Place) -> dict[str, Any]:
-        import redis
-
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": redis.Redis(unix_socket_path=place.redis_socket)}
-
-
-class FlaskSessionFiles(FlaskSession):
-    name = "Flask-Session (filesystem)"
-    modules = ("flask_session", "cachelib")
-
-    def settings(self, place: Place) -> dict[str, Any]:
-        from cachelib import FileSystemCache
-
-        return {"SESSION_TYPE": "cachelib", "SESSION_CACHELIB": FileSystemCache(str(place.folder / "sessions"))}
-
-
-class FlaskSessionSqlalchemy(FlaskSession):
-    name = "Flask-Session (SQLAlchemy, SQLite)"
-    modules = ("flask_session", "flask_sqlalchemy")
-
-    def settings(self, place: Place) -> dict[str, Any]:
-        from flask_sqlalchemy import SQLAlchemy
-
-        self.flask.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{place.folder}/sessions.sqlite"
-        return {"SESSION_TYPE": "sqlalchemy", "SESSION_SQLALCHEMY": SQLAlchemy(self.flask)}
-
-
-class ByHand(App):
-    """A store that knows no requests, by an unsigned cookie and a line of one's own."""
-
-    peer: ClassVar[type[Peer]]
-
-    def install(self, place: Place) -> None:
-        self._peer = self.peer(place)
-
-    def values(self) -> Values:
-        return self._peer.values(request.cookies["visitor"])
-
-    def start(self, response: Response) -> None:
-        visitor = secrets.token_urlsafe(COOKIE_BYTES)
-        response.set_cookie("visitor", visitor)
-        self._peer.values(visitor)["n"] = 0
-
-
-def _by_hand(kind: type[Peer]) -> type[ByHand]:
-    class PeerByHand(ByHand):
-        name = f"{kind.name}, by hand"
-        modules = kind.modules
-        uses_redis = kind.uses_redis
-        peer = kind
-
-    return PeerByHand
-
-
-ServersideByHand = _by_hand(Serverside)
-
-SESSIONS: tuple[type[FlaskSession], ...] = (FlaskSessionRedis, FlaskSessionFiles, FlaskSessionSqlalchemy)
-APPS: tuple[type[App], ...] = (
-    BareFlaskWithoutSecret,
-    BareFlask,
-    FlaskDashStoreApp,
-    FlaskDashStoreOnRedis,
-    FlaskDashStoreOnPostgresql,
-    CookieSession,
-    *SESSIONS,
-    _by_hand(RawApsw),
-    _by_hand(StockSqlitedict),
-    _by_hand(Diskcache),
-    ServersideByHand,
-    _by_hand(Redis),
-)
-
-
-def create(name: str, folder: str, redis_socket: str | None, postgresql: str | None) -> Flask:
-    """What gunicorn calls."""
-    app = next(each for each in APPS if each.name == name)
-    return app(Place(Path(folder), redis_socket, postgresql)).flask
+    flask.add_url_rule("/untouched", "untouched", lambda: "0")
+    flask.add_url_rule("/cookie", "cookie", lambda: request.headers["Cookie"])
+    flask.add_url_rule("/kept", "kept", lambda: str(sum(key.startswith("result-") for key in values())))
+    flask.add_url_rule("/callback/<key>", "callback", callback)
+    for view in (start, begin, read, write):
+        flask.add_url_rule(f"/{view.__name__}", view.__name__, view)
+    return flask

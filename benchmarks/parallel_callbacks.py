@@ -1,75 +1,50 @@
-"""Eight callbacks of one page in parallel, each storing a result of its own: how long, and how much is left of it."""
+"""Parallel callbacks
 
-from __future__ import annotations
+A page sends 8 callbacks at once, each computes for 20 ms and stores its result under a key of its own, through gunicorn
+with 2 workers of 4 threads. Of 8 keys, all should be there afterwards. A store that reads the whole session before the
+callback and writes it whole after it keeps those that came last.
+"""
 
-import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 
-from .apps import (
-    APPS,
-    CALLBACK_SECONDS,
-    App,
-    BareFlask,
-    BareFlaskWithoutSecret,
-    CookieSession,
-    FlaskDashStoreApp,
-    FlaskSessionRedis,
-    ServersideByHand,
-)
+from .apps import OURS, SESSIONS, create
 from .bench import Bench
-from .browser import Browser
-from .measure import Samples, interleaved
-from .results import Result, Table
-from .servers import THREADS, WORKERS, serve
+from .load import Visitor, new_visitors
+from .measure import Samples
+from .results import Findings, Table
+from .servers import serve
 
-NEEDS = ("gunicorn",)
-TITLE = "Parallel callbacks"
 CALLBACKS = 8
-ABOUT = f"""\
-A page sends {CALLBACKS} callbacks at once, each computes for {CALLBACK_SECONDS * 1000:.0f} ms and stores its result
-under a key of its own, through gunicorn with {WORKERS} workers of {THREADS} threads. Of {CALLBACKS} keys, all should be
-there afterwards. A store that reads the whole session before the callback and writes it whole after it keeps those
-that came last."""
-
-# These keep nothing, or cannot say what they keep.
-LEFT_OUT = (BareFlask, BareFlaskWithoutSecret, ServersideByHand)
-IN_QUICK: Sequence[type[App]] = (FlaskDashStoreApp, CookieSession, FlaskSessionRedis)
 
 
-def measure(bench: Bench) -> Result:
-    result = Result("parallel_callbacks", TITLE, ABOUT)
-    compared = bench.runnable(bench.choose(IN_QUICK, [app for app in APPS if app not in LEFT_OUT]))
-    if bench.is_quick:
-        bench.leave_out("the other apps", "left out by --quick")
-    names = [app.name for app in compared]
-    rounds = bench.choose(5, 100)
-    bench.expect(len(names) * rounds)
+def measure(bench: Bench) -> Findings:
+    names = bench.opened({name: partial(create, name) for name in SESSIONS})
     kept: dict[str, Samples] = {name: [] for name in names}
-    with serve(names, bench.place.inside("callbacks")) as ports, ThreadPoolExecutor(CALLBACKS) as threads:
-        for port in ports.values():
-            Browser(port).get("/start")
-        subjects = {name: _page(port, threads, kept[name]) for name, port in ports.items()}
-        outcomes = interleaved(subjects, rounds, bench.step)
+    with serve({name: bench.inside(f"{name}, served") for name in names}) as ports:
+        pages = {name: partial(page, new_visitors(port, CALLBACKS), kept[name]) for name, port in ports.items()}
+        outcomes = bench.interleaved(pages, bench.choose(5, 100))
     left = Table(f"Keys left of {CALLBACKS}", "keys", ["keys"])
     times = Table("Time of the page", "ms", ["time"])
-    for name in names:
-        left.add(name, kept[name] or outcomes[name])
-        times.add(name, outcomes[name], 1e3)
-    result.tables = [left, times]
-    return result
+    for name, outcome in outcomes.items():
+        left.add(name, outcome if isinstance(outcome, str) else kept[name])
+        times.add(name, outcome)
+    return [left, times], {"callbacks": left.rows[OURS][0]}
 
 
-def _page(port: int, threads: ThreadPoolExecutor, kept: Samples) -> Callable[[], float]:
-    def subject() -> float:
-        browser = Browser(port)
-        browser.get("/start")
-        paths = [f"/callback/result-{number}" for number in range(CALLBACKS)]
-        started = perf_counter()
-        list(threads.map(browser.get, paths))
-        taken = perf_counter() - started
-        kept.append(float(sum(key.startswith("result-") for key in json.loads(browser.get("/keys")))))
-        return taken
-
-    return subject
+def page(connections: Sequence[Visitor], kept: Samples) -> float:
+    """The seconds that a new visitor's callbacks take; how many results are kept is added to ``kept``."""
+    browser = connections[0]
+    browser.cookies = {}
+    browser.get("/start")
+    for connection in connections:
+        connection.cookies = browser.cookies  # Of two answers that set a cookie, the later one wins.
+    started = perf_counter()
+    for number, connection in enumerate(connections):
+        connection.send(f"/callback/result-{number}")
+    for connection in connections:
+        connection.receive()
+    taken = perf_counter() - started
+    kept.append(float(browser.get("/kept")))
+    return taken

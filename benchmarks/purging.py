@@ -1,145 +1,102 @@
-"""How long requests wait while very many sessions are purged."""
+"""Requests while sessions are purged
 
-from __future__ import annotations
+200 requests per second, each reading and writing a key, through gunicorn with 2 workers of 4 threads, while 100,000
+expired sessions (a tenth of them with `--quick`) lie in the store untouched; while `purge()` removes them in another
+process, as a job at night would; and while the app itself removes them after responses, for half a minute. Requests are
+due at fixed times, and a latency counts from when the request was due, so a server that stalls cannot hide it.
+"""
 
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import apsw
-from flask import Flask, g
-
-from flask_dash_store import UserStoreMiddleware
-
+from .apps import BY_A_CLOCK
 from .bench import Bench
-from .browser import new_visitors
 from .crew import Crew
-from .load_generator import Load
-from .measure import Samples, interleaved, ratios
-from .peers import SECRET_KEY, FlaskDashStore
-from .results import Result, Table
-from .servers import THREADS, WORKERS, gunicorn
+from .load import Visitor, latencies, new_visitors
+from .measure import Samples, ratio
+from .peers import install, session_id, sqlite_url
+from .results import Findings, Table
+from .servers import serve
 from .small_values import VALUE
 
-NEEDS = ("gunicorn",)
-TITLE = "Requests while sessions are purged"
 CONNECTIONS = 4
 RATE = 200
-ABOUT = f"""\
-{RATE} requests per second, each reading and writing a key, through gunicorn with {WORKERS} workers of {THREADS}
-threads, while {{count:,}} expired sessions lie in the store untouched; while `purge()` removes them in another process,
-as a job at night would; and while the app itself removes them, a batch after each response. Requests are due at fixed
-times, and a latency counts from when the request was due, so a server that stalls cannot hide it."""
-
-REQUIRED = 100_000
-ARMS = {"none": "nothing is purged", "beside": "another process purges", "after": "the app purges after responses"}
-
-# In DESIGN's words: the table "sessions" keeps owner -> expiry; those that were ended are negative.
-PAST = 'SELECT EXISTS (SELECT 1 FROM "sessions" WHERE value > 0 AND value <= ?)'
+DAY = 24 * 60 * 60
 
 
-def create(folder: str, clock_file: str) -> Flask:
-    """An app whose clock is the time of a file, so that it does not begin to purge before it is meant to."""
-    app = Flask("benchmark")
-    app.secret_key = SECRET_KEY
-    UserStoreMiddleware(app, clock=lambda: os.stat(clock_file).st_mtime, url=f"sqlite:///{folder}/user_store.sqlite")
+class Purger:
+    """Fills a store with sessions that have expired, and purges it."""
 
-    @app.get("/start")
-    def start() -> str:
-        g.user_store["n"] = 0
-        return "started"
+    def __init__(self, folder: Path) -> None:
+        self.purge = install(sqlite_url(folder)).purge
+        self._long_ago = install(sqlite_url(folder), lambda: time.time() - 2 * DAY)
 
-    @app.get("/write")
-    def write() -> str:
-        g.user_store["n"] = n = g.user_store["n"] + 1
-        return str(n)
-
-    return app
+    def fill(self, count: int) -> None:
+        for number in range(count):
+            self._long_ago.open(session_id(f"expired-{number}"))["key"] = VALUE
 
 
+@dataclass
 class Trial:
-    """The server, its clock, and what has expired in its store.
+    """A server's visitors, its clock, and a :class:`Purger` of its file in a process of its own."""
 
-    :param crew: one :class:`FlaskDashStore` on the same file, in a process of its own
-    """
+    visitors: list[Visitor]
+    clock: Path
+    crew: Crew
+    count: int
+    window: float
+    rates: dict[str, Samples] = field(default_factory=dict)
 
-    def __init__(self, port: int, folder: Path, clock_file: Path, crew: Crew, count: int, window: float) -> None:
-        self._port = port
-        self._clock_file = clock_file
-        self._crew = crew
-        self._count = count
-        self._window = window
-        self._cookies = new_visitors(port, CONNECTIONS)
-        self._connection = apsw.Connection(str(folder / "user_store.sqlite"), flags=apsw.SQLITE_OPEN_READONLY)
-        self._connection.set_busy_timeout(5000)
-        self._warm_up()
-        self.took: dict[str, Samples] = {arm: [] for arm in ARMS}
+    def arms(self) -> dict[str, Callable[[], int | None]]:
+        return {
+            "nothing is purged": lambda: time.sleep(self.window),
+            "another process purges": self.purge,
+            "the app purges after responses": self.advance,
+        }
 
-    def _warm_up(self) -> None:
-        load = Load(self._port, "/write", self._cookies, connections=CONNECTIONS)
-        time.sleep(1)
-        load.stop()
+    def p99(self, arm: str) -> float:
+        self.crew.call("fill", self.count)
+        over, started = threading.Event(), time.perf_counter()
+        with ThreadPoolExecutor(1) as thread:
+            load = thread.submit(latencies, self.visitors, "/write", RATE, over)
+            try:
+                removed = self.arms()[arm]()
+            finally:
+                over.set()
+            taken = time.perf_counter() - started
+        rest = self.purge()
+        self.rates.setdefault(arm, []).append((removed or self.count - rest) / taken)
+        return statistics.quantiles(load.result(), n=100)[98]
 
-    def none(self) -> None:
-        time.sleep(self._window)
+    def purge(self) -> int:
+        return sum(self.crew.call("purge"))
 
-    def beside(self) -> None:
-        self._crew.call("purge")
-        if self._is_anything_past():  # The app may have purged a few of them itself.
-            raise RuntimeError("not all that had expired was purged")
-
-    def after(self) -> None:
-        deadline = time.monotonic() + 400
-        while self._is_anything_past():
-            if time.monotonic() > deadline:
-                raise TimeoutError("the app did not purge what has expired")
+    def advance(self) -> None:
+        deadline = time.monotonic() + self.window
+        while time.monotonic() < deadline:
             # A minute, after which the app purges again even where it gave way to a writer.
-            set_clock(self._clock_file, self._clock_file.stat().st_mtime + 61)
+            now = self.clock.stat().st_mtime + 61
+            os.utime(self.clock, (now, now))
             time.sleep(0.03)
 
-    def _is_anything_past(self) -> bool:
-        return bool(self._connection.execute(PAST, (self._clock_file.stat().st_mtime,)).get)
 
-    def p99(self, arm: str) -> Callable[[], float]:
-        def subject() -> float:
-            if not self._is_anything_past():
-                self._crew.call("fill_expired", [f"expired-{number}" for number in range(self._count)], "key", VALUE)
-            load = Load(self._port, "/write", self._cookies, connections=CONNECTIONS, rate=RATE)
-            started = time.perf_counter()
-            try:
-                getattr(self, arm)()
-                self.took[arm].append(time.perf_counter() - started)
-            finally:
-                counted = load.stop()
-            return statistics.quantiles(counted["latencies"], n=100)[98]
-
-        return subject
-
-
-def set_clock(clock_file: Path, now: float) -> None:
-    os.utime(clock_file, (now, now))
-
-
-def measure(bench: Bench) -> Result:
-    count, rounds = bench.choose(10_000, REQUIRED), bench.choose(1, 2)
-    result = Result("purging", TITLE, ABOUT.format(count=count))
-    bench.expect(len(ARMS) * rounds)
-    place = bench.place.inside("purging")
-    folder, clock_file = place.folder, place.folder / "clock"
-    clock_file.touch()
-    target = f"benchmarks.purging:create({str(folder)!r}, {str(clock_file)!r})"
-    with gunicorn(target, folder) as port, Crew(1, FlaskDashStore, place) as crew:
-        trial = Trial(port, folder, clock_file, crew, count, bench.choose(1.5, 4.0))
-        outcomes = interleaved({arm: trial.p99(arm) for arm in ARMS}, rounds, bench.step)
-    table = Table("99th percentile of a request", "ms", ["p99"])
-    took = Table("How long the purge took", "s", ["time"], chart=None)
-    for arm, text in ARMS.items():
-        table.add(text, outcomes[arm], 1e3)
-        if arm != "none":
-            took.add(text, trial.took[arm] or "failed")
-            few = f"not measured: --quick purges {count:,} sessions"
-            result.ratios[f"purge_{arm}"] = ratios(outcomes[arm], outcomes["none"]) if count == REQUIRED else few
-    result.tables = [table, took]
-    return result
+def measure(bench: Bench) -> Findings:
+    clock, count, window = bench.folder / "clock", bench.choose(10_000, 100_000), bench.choose(3.0, 30.0)
+    clock.touch()  # The app's time stands still, so it does not begin to purge before it is meant to.
+    with serve({BY_A_CLOCK: bench.folder}) as ports, Crew(1, Purger, bench.folder) as crew:
+        trial = Trial(new_visitors(ports[BY_A_CLOCK], CONNECTIONS), clock, crew, count, window)
+        outcomes = bench.interleaved({arm: partial(trial.p99, arm) for arm in trial.arms()}, bench.choose(1, 3))
+    latency = Table("99th percentile of a request", "ms", ["p99"])
+    rate = Table("How fast they are purged", "sessions per second", ["rate"])
+    for arm, outcome in outcomes.items():
+        latency.add(arm, outcome)
+        rate.add(arm, trial.rates.get(arm, outcome))
+    none, beside, after = trial.arms()
+    return [latency, rate], {"purge_beside": ratio(outcomes, beside, none), "purge_after": ratio(outcomes, after, none)}

@@ -10,7 +10,7 @@ from flask import Flask, abort, g, redirect, render_template_string, request, ur
 from secret_key import kept_secret_key
 from werkzeug.wrappers import Response
 
-from flask_dash_store import SessionEnded, UserStoreMiddleware
+from flask_dash_store import UserStoreMiddleware
 
 app = Flask(__name__, static_folder="assets")
 server = app  # the name that gunicorn finds in all the examples
@@ -37,8 +37,9 @@ PAGE = """
 
   <section class="panel">
     {% if name %}
-    <form class="row" method="post" action="{{ url_for('log_out') }}">
-      <p class="grow">You are logged in as <strong id="name">{{ name }}</strong>.</p>
+    <p>You are logged in as <strong id="name">{{ name }}</strong>.</p>
+    {# Where no button was before: the second half of a double click on "Log in" must not log out. #}
+    <form class="below" method="post" action="{{ url_for('log_out') }}">
       <button>Log out</button>
     </form>
     <p class="hint">Logging out ends your session: the counter and the notes go with it.</p>
@@ -94,7 +95,7 @@ def index() -> str:
 
 
 # What changes anything is a POST: SameSite=Lax, the cookie's default, keeps the visitor's cookie out of what the forms
-# of other sites post. Here their posts are refused altogether, so that none can log the visitor in as somebody else.
+# of other sites post. Here their posts are refused altogether, so that none can log the visitor in under another name.
 @app.before_request
 def refuse_other_sites() -> None:
     if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
@@ -116,21 +117,15 @@ def add_note() -> Response:
 
 @app.post("/login")
 def log_in() -> Response:
-    # A real app checks a password here.
-    g.user_store.regenerate()  # Nobody who knew the session id before the login has the session after it.
-    g.user_store["name"] = request.form["name"][:50]
+    name = request.form["name"][:50]  # A real app checks a password here.
+    g.user_store.regenerate(user_id=name)  # An id that was known before the login opens nothing after it.
+    g.user_store["name"] = name
     return back()
 
 
 @app.post("/logout")
 def log_out() -> Response:
     g.user_store.destroy()
-    return back()
-
-
-@app.errorhandler(SessionEnded)
-def start_again(_ended: SessionEnded) -> Response:
-    """Another request, from a double click or a second tab, has just logged the visitor in or out."""
     return back()
 
 

@@ -126,7 +126,7 @@ class OpenedExtension:
         self.settings = settings
         self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url)
-        self.codec: Codec = CODECS[settings.codec](secrets)
+        self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         self._context = SessionContext(
             self.storage,
             self.codec,

@@ -48,6 +48,8 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
+    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
+        not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
     :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
@@ -81,6 +83,7 @@ class UserStoreMiddleware:
         max_key_length: int | Unset = UNSET,
         timeout: float | timedelta | Unset = UNSET,
         codec: Literal["pickle", "json"] | Unset = UNSET,
+        authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
         flask_login: bool | Unset = UNSET,
@@ -103,6 +106,7 @@ class UserStoreMiddleware:
             "max_key_length": max_key_length,
             "timeout": timeout,
             "codec": codec,
+            "authenticate_arrays": authenticate_arrays,
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
             "flask_login": flask_login,
@@ -128,7 +132,7 @@ class UserStoreMiddleware:
             setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
             request.
         """
-        self._install(app, stacklevel=3)
+        self._install(app, stacklevel=2)
 
     def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
         server = _server_of(app)

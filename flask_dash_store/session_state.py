@@ -59,6 +59,7 @@ class SessionState:
 
     :ivar owner: whose values these are
     :ivar session_id: the present id; None for the store of a user id
+    :ivar user: the name of the user's owner with whom this request has renewed the session; None for none
     :ivar issued_at: when that id was issued, in seconds since the epoch
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
     :ivar arrived_at: when the request came; None for a store that belongs to no request
@@ -68,6 +69,7 @@ class SessionState:
     """
 
     session_id: str | None = None
+    user: str | None = None
     issued_at = 0.0
     ends_at = math.inf
     arrived_at: float | None = None
@@ -90,13 +92,14 @@ class SessionState:
         """Go on with another session id."""
         self.fate, self.session_id, self.owner = fate, session_id, session_owner(session_id)
         self.issued_at, self.ends_at = issued_at, issued_at + lifetime
+        self.user = None
 
     def restorer(self) -> Callable[[], None]:
         """A call that brings the session back as it is now, for when a transaction is rolled back."""
-        now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at
+        now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user
 
         def restore() -> None:
-            self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at = now
+            self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user = now
 
         return restore
 

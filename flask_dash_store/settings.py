@@ -52,6 +52,7 @@ class Settings:
     max_key_length: int = DEFAULT_MAX_KEY_LENGTH
     timeout: float | timedelta = DEFAULT_TIMEOUT
     codec: str = "pickle"
+    authenticate_arrays: bool = False
     synchronous: Synchronous = "NORMAL"
     counts_as_use: Callable[[Any], bool] | None = None
     flask_login: bool = True
@@ -85,6 +86,7 @@ class Settings:
             self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
         self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
         self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
+        self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
         self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
         self._must("flask_login", self.flask_login in (True, False), "True or False")

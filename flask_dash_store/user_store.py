@@ -88,11 +88,13 @@ class UserStore(StoredMapping):
         after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
 
         Where another request has ended the session meanwhile, a fresh one begins, without values. A second login of
-        the same user from the same session, as with a double click, goes on with the first one's session instead, if
-        both pass the user id.
+        the same user from the same session within five seconds, as with a double click or a response that was lost on
+        its way, goes on with the first one's session instead, if both pass the user id.
 
         :param user_id: who has logged in: the session then counts as that user's, for
             :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves it as it is.
+            It opens the session that the same user's login has just begun, so pass the id of the account whose password
+            has been checked, never one that the request brings.
         :raises NotASession: on the store of a user id
         :raises ResponseStarted: when the response's headers have been sent, so that they cannot bring the new id
         :raises SessionEnded: on a store that ``open`` has made, when its session has ended
@@ -113,7 +115,8 @@ class UserStore(StoredMapping):
             self._begin_another(user)
         elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
             self._bind(session_id, user)
-        else:
+        elif state.fate is not Fate.RENEWED or (user is not None and user.name != state.user):
+            # An extension may have done it in this request already. Only one id can be derived from the one before.
             try:
                 self._renew(session_id, user)
             except SessionEnded as ended:
@@ -153,6 +156,7 @@ class UserStore(StoredMapping):
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
         self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.user = None if user is None else user.name
 
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
@@ -169,6 +173,7 @@ class UserStore(StoredMapping):
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
                 state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.user = user.name
                 return
         self._begin_another(user)
 

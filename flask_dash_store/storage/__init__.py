@@ -45,7 +45,7 @@ def check_scheme(url: str) -> None:
         name, colon, _ = url.partition(":")
         shown = f"{name}:…" if colon else url  # What follows may hold a password.
         raise ConfigurationError(
-            f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:///absolute/path, "
+            f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:////absolute/path, "
             "sqlite://:memory:, redis://host:port/db or postgresql://user@host/database."
         )
 

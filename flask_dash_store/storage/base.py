@@ -318,7 +318,9 @@ class SupportsBackup(ABC):
 
     @abstractmethod
     def restore(self, source: Path) -> None:
-        """Replace all that is stored by what a backup holds. A session that ended since then stays ended.
+        """Replace all that is stored by what a backup holds.
+
+        A session that ended since then stays ended, and one that got another id since then keeps it.
 
         :raises StorageError: when there is no backup, or it cannot be read; nothing has changed
         """

@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StorageBusy
@@ -20,10 +22,10 @@ from .transaction import Transaction, busy
 POLL = 0.001
 
 
-class WriteLock:
-    """A lock that one thread at a time holds, and one transaction of it, which keeps it while other code runs.
+class Lock:
+    """A lock that one thread at a time holds.
 
-    :param name: what error messages call the storage
+    :param name: what error messages call what it is for
     :param timeout: seconds that a call waits, as error messages say
     """
 
@@ -32,14 +34,13 @@ class WriteLock:
         self._timeout = timeout
         self._making = threading.Lock()
         self._lock: Any = None  # The type of an RLock has no name for what threading.Condition asks of it.
-        self._holder: weakref.ref[Transaction] | None = None
 
     def acquire(self, timeout: float) -> float:
         """Acquire the lock.
 
         :param timeout: seconds to wait for other threads
         :returns: how many of them are left
-        :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
+        :raises StorageBusy: when it has taken longer
         """
         # Made when it is first used, so that it is gevent's wherever gevent has replaced what threads are by then.
         lock = self._lock or self._make()
@@ -60,6 +61,43 @@ class WriteLock:
 
     def _take_over(self) -> None:
         """Release what an interrupted call of this thread has left acquired."""
+        self.release()
+
+    def release(self) -> None:
+        """Release the lock, however often it was acquired, if it is this thread's."""
+        if self.is_left:
+            self._lock._release_save()  # noqa: SLF001
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this thread has it."""
+        return self._lock is not None and bool(self._lock._is_owned())  # noqa: SLF001
+
+    @contextmanager
+    def held(self, timeout: float) -> Iterator[float]:
+        """A block in which this thread holds the lock. Gives the seconds that are left to wait for others.
+
+        :raises StorageBusy: when it takes longer than the timeout to acquire
+        """
+        try:
+            try:
+                yield self.acquire(timeout)
+            finally:
+                self.release()
+        finally:
+            self.release()
+
+
+class WriteLock(Lock):
+    """A lock that one transaction of a thread can keep while other code runs."""
+
+    _holder: weakref.ref[Transaction] | None = None
+
+    def hold(self, holder: Transaction) -> None:
+        """The lock, which this thread has acquired, is this transaction's."""
+        self._holder = weakref.ref(holder)
+
+    def _take_over(self) -> None:
         holder = self._holder() if self._holder is not None else None
         if holder is not None and holder.is_open:
             raise StorageBusy(
@@ -69,23 +107,11 @@ class WriteLock:
         self._holder = None
         self.release()
 
-    def hold(self, holder: Transaction) -> None:
-        """The lock, which this thread has acquired, is this transaction's."""
-        self._holder = weakref.ref(holder)
-
     def release(self, holder: Transaction | None = None) -> None:
         """Release the lock, if it is this thread's, and no other transaction's than this one's."""
-        lock = self._lock
-        if lock is None or not lock._is_owned():  # noqa: SLF001
-            return
         if self._holder is None or self._holder() is holder:
             self._holder = None
-            lock._release_save()  # noqa: SLF001  # However often it was acquired.
-
-    @property
-    def is_left(self) -> bool:
-        """Whether this thread still has it."""
-        return self._lock is not None and bool(self._lock._is_owned())  # noqa: SLF001
+            super().release()
 
 
 def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool:

@@ -11,11 +11,10 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
 
@@ -44,7 +43,8 @@ class Transaction(ABC):
         self._process = os.getpid()
         self._call_lock = threading.RLock()
         self._savepoints = itertools.count(1)
-        self._is_finished = False
+        self._open_savepoints: list[int] = []
+        self._is_doomed = self._is_committing = self._is_finished = False
         self._on_commit: list[Call] = []
         self._on_rollback: list[Call] = []
 
@@ -80,42 +80,45 @@ class Transaction(ABC):
     def _roll_back_to_savepoint(self, number: int) -> None:
         """Roll back to a savepoint, and release it. It raises nothing when the transaction is rolled back already."""
 
-    # The block
+    # The block. A signal's handler may raise before or after any instruction of it, as Celery's soft time limits do. So
+    # what ends it can be called twice, and does no harm; and it is a generator, which is closed, and so ends it, when
+    # the frame that was to leave it is gone (https://docs.python.org/3/reference/expressions.html#generator.close).
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def block(self) -> Iterator[Self]:
+        """The transaction, from its beginning to its end."""
+        error: BaseException | None = None
         try:
             self._begin()
             self.is_open = True
             begun.set((*_still_open(), weakref.ref(self)))
-        except BaseException as error:
-            self._finish(error)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._is_forked():  # The transaction, its locks and its connection are the parent's.
-            self.is_open = False
-            return
-        try:
-            with self._call_lock:  # A task that this context has started may be in a call.
-                self.is_open = False
-            begun.set(_still_open())
-            if error is None:
+            yield self
+            if not self._is_forked():
+                self._end_calls()
                 self._commit()
         except BaseException as failure:
-            if not self._was_committed(failure):
-                error = failure
+            error = None if self._is_committing and self._was_committed(failure) else failure
             raise
         finally:
-            self._finish(error)
+            try:
+                self._finish(error)
+            finally:
+                self._finish(error)
+                error = None  # It refers to this frame, by its traceback, and would keep what is lost alive.
+
+    def _end_calls(self) -> None:
+        with self._call_lock:  # A task that this context has started may be in a call.
+            self.is_open = False
+        if self._is_doomed or self._open_savepoints:
+            raise self.rolled_back()
+        self._is_committing = True
 
     def _finish(self, error: BaseException | None) -> None:
-        """Roll back if there was an error, and release what was acquired. The first call counts."""
-        if self._is_finished or self._is_forked():
-            return
+        """Roll back if there was an error, and release what was acquired."""
         self.is_open = False
+        if self._is_finished or self._is_forked():  # In a fork, its locks and its connection are the parent's.
+            return
+        begun.set(_still_open())
         try:
             if error is not None:
                 self._roll_back(error)
@@ -124,57 +127,62 @@ class Transaction(ABC):
             self._is_finished = True
         _run(self._on_commit if error is None else self._on_rollback)
 
-    def __del__(self) -> None:
-        # A signal's handler that raises can keep __exit__ from its first instruction, and then no one else finishes.
-        self._finish(InterruptedError())
+    @contextmanager
+    def savepoint(self, first: Call | None = None) -> Iterator[Self]:
+        """A block inside this transaction that can be rolled back by itself.
 
-    def savepoint(self) -> Savepoint[Self]:
-        """A block inside this transaction that can be rolled back by itself. It gives the transaction."""
-        return Savepoint(self)
-
-    def enter_savepoint(self) -> tuple[int, int, int]:
-        """Set a savepoint. Returns what :meth:`exit_savepoint` needs."""
-        self.acquire_call()  # Savepoints of different threads must not overlap.
+        :param first: called when it has begun
+        """
+        self.acquire_call()  # Those of different threads must not overlap.
+        number = next(self._savepoints)
+        committed, rolled_back = len(self._on_commit), len(self._on_rollback)
         try:
-            number = next(self._savepoints)
+            self._open_savepoints.append(number)
             self._set_savepoint(number)
+            if first is not None:
+                first()
+            yield self
+            if not self._is_forked():
+                self._release_innermost(number)
         except BaseException:
-            self.release_call()
-            raise
-        return number, len(self._on_commit), len(self._on_rollback)
-
-    def exit_savepoint(self, mark: tuple[int, int, int], error: BaseException | None) -> None:
-        """Release a savepoint, or on an error roll back to it."""
-        if self._is_forked():
-            return
-        try:
-            if error is None:
-                self._check_open()
-                self._release_savepoint(mark[0])
-        except BaseException as failure:
-            error = failure
+            if not self._is_forked():
+                self._roll_back_to(number)
+                del self._on_commit[committed:]
+                calls = self._on_rollback[rolled_back:]
+                del self._on_rollback[rolled_back:]
+                _run(calls)
             raise
         finally:
-            try:
-                if error is not None:
-                    self._roll_back_to(*mark)
-            finally:
-                self.release_call()
+            self.release_call()
 
-    def _roll_back_to(self, number: int, committed: int, rolled_back: int) -> None:
-        self._roll_back_to_savepoint(number)
-        del self._on_commit[committed:]
-        calls = self._on_rollback[rolled_back:]
-        del self._on_rollback[rolled_back:]
-        _run(calls)
+    def _release_innermost(self, number: int) -> None:
+        self._check_open()
+        if self._is_doomed or self._open_savepoints[-1] != number:
+            raise self.rolled_back()
+        self._release_savepoint(number)
+        self._open_savepoints.pop()
 
-    def call(self) -> AbstractContextManager[None]:
+    def _roll_back_to(self, number: int) -> None:
+        if not self.is_open:
+            return
+        try:
+            self._roll_back_to_savepoint(number)
+            del self._open_savepoints[self._open_savepoints.index(number) :]
+        except (StorageError, ValueError):  # It was interrupted, and whether it was set or released is not known.
+            self._is_doomed = True
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
         """A block for one call in this transaction: one thread at a time.
 
         :raises StorageBusy: when another thread's call takes longer than the timeout
         :raises StorageError: when the transaction has ended, or is the parent's of this process
         """
-        return _Call(self)
+        self.acquire_call()
+        try:
+            yield
+        finally:
+            self.release_call()
 
     def acquire_call(self) -> None:
         """Begin such a block, which :meth:`release_call` ends."""
@@ -195,7 +203,8 @@ class Transaction(ABC):
             self._check_open()
 
     def release_call(self) -> None:
-        self._call_lock.release()
+        with suppress(RuntimeError):  # An interrupted block may be closed by another thread, which does not have it.
+            self._call_lock.release()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -226,35 +235,6 @@ class Transaction(ABC):
 T = TypeVar("T", bound=Transaction)
 
 
-# Context managers are classes here: one made from a generator can be interrupted, by a signal's handler that raises,
-# after its block was entered and before the caller knows of it (https://docs.python.org/3/library/signal.html).
-class Savepoint(Generic[T]):
-    """A block inside a transaction that can be rolled back by itself."""
-
-    def __init__(self, transaction: T) -> None:
-        self._transaction = transaction
-
-    def __enter__(self) -> T:
-        self._mark = self._transaction.enter_savepoint()
-        return self._transaction
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._transaction.exit_savepoint(self._mark, error)
-
-
-class _Call:
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-
-    def __enter__(self) -> None:
-        self._transaction.acquire_call()
-
-    def __exit__(self, *_: object) -> None:
-        self._transaction.release_call()
-
-
 def current_transaction(storage: object, kind: type[T]) -> T | None:
     """The transaction on a storage that the present context is in; None when it is in none."""
     for reference in begun.get():
@@ -271,13 +251,13 @@ def on_rollback(storage: object, call: Call) -> None:
         transaction.on_rollback(call)
 
 
-def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> T | Savepoint[T]:
+def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractContextManager[T]:
     """A block that gives the present context's transaction on a storage, at a savepoint; or one that begins here.
 
     :param begin: makes a transaction that has not begun
     """
     outer = current_transaction(storage, kind)
-    return begin() if outer is None else outer.savepoint()
+    return begin().block() if outer is None else outer.savepoint()
 
 
 def busy(name: str, timeout: float) -> StorageBusy:

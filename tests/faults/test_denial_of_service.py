@@ -47,7 +47,7 @@ def test_100000_gets_without_a_cookie_leave_every_file_as_large_as_it_was(tmp_pa
 
     # Flask is not what is tried here, and would take most of the time.
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]
-    UserStoreMiddleware(app)
+    UserStoreMiddleware(app, cookie_eager=True).for_user("ann").get("key")  # Now the files are there.
     environ = create_environ()
     cookies = set()
 
@@ -63,6 +63,7 @@ def test_100000_gets_without_a_cookie_leave_every_file_as_large_as_it_was(tmp_pa
 
 def test_a_thousand_crawls_of_a_flask_view_that_reads_clears_and_pops_leave_no_row(clock: Any, tmp_path: Path) -> None:
     site = Site(clock, tmp_path)
+    site.middleware.for_user("ann").get("key")  # Now the files are there.
     before = sizes(tmp_path)
     for _ in range(1000):
         Browser(site).visit(lambda store: (read(store), store.pop("name", None), store.clear(), len(store)))

@@ -30,25 +30,25 @@ from typing import Any
 import apsw
 import pytest
 from flask import Flask
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
 
 from flask_dash_store import UserStore, UserStoreMiddleware
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 LARGE = bytes(1_000_000)
-PATIENCE = 60
+TIMEOUT = 60
 
 
-class Place:
+class Stored:
     """A database with a user who has a small and a large value."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "store.sqlite"
         self.middleware = open_middleware(self.file, clock=lambda: time.time() + 2 * ORPHAN_AGE)
-        self.store = self.middleware.for_user("someone")
+        self.store = self.middleware.for_user("ann")
         self.store.update(BEFORE)
 
     def check(self) -> None:
@@ -67,12 +67,12 @@ BEFORE = {"small": "before", "large": LARGE}
 def open_middleware(file: Path, **options: Any) -> UserStoreMiddleware:
     app = Flask("forks")
     app.secret_key = SECRET
-    return UserStoreMiddleware(app, url=f"sqlite:///{file}", timeout=PATIENCE, **options)
+    return UserStoreMiddleware(app, url=f"sqlite:///{file}", timeout=TIMEOUT, **options)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def stored(tmp_path: Path) -> Stored:
+    return Stored(tmp_path)
 
 
 def write_half(store: UserStore) -> None:
@@ -136,28 +136,28 @@ def be_abandoned(store: UserStore) -> None:
     "end", [raise_exception, end_thread, be_interrupted, run_out_of_time, be_forgotten, be_abandoned]
 )
 def test_a_thread_that_dies_in_a_transaction_leaves_nothing_half_written(
-    place: Place, end: Callable[[UserStore], None]
+    stored: Stored, end: Callable[[UserStore], None]
 ) -> None:
-    thread = threading.Thread(target=end, args=[place.store])
+    thread = threading.Thread(target=end, args=[stored.store])
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
-    place.check()
+    stored.check()
 
 
-def test_an_alarm_in_a_transaction_leaves_nothing_half_written(place: Place) -> None:
+def test_an_alarm_in_a_transaction_leaves_nothing_half_written(stored: Stored) -> None:
     def interrupt(*_: Any) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with pytest.raises(TimeoutError), place.store.transaction():
-            write_half(place.store)
+        with pytest.raises(TimeoutError), stored.store.transaction():
+            write_half(stored.store)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
-            threading.Event().wait(PATIENCE)
+            threading.Event().wait(TIMEOUT)
     finally:
         signal.signal(signal.SIGALRM, before)
-    place.check()
+    stored.check()
 
 
 # A process that ends inside a block
@@ -166,7 +166,7 @@ IN_A_BLOCK = """
 import os, signal, sys, threading
 from pathlib import Path
 from test_forks import open_middleware, write_half
-store = open_middleware(Path(sys.argv[1])).for_user("someone")
+store = open_middleware(Path(sys.argv[1])).for_user("ann")
 
 def stay_inside():
     with store.transaction():
@@ -185,18 +185,18 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("death", DEATHS)
-def test_a_process_that_ends_in_a_transaction_leaves_nothing_half_written(place: Place, death: str) -> None:
-    command = [sys.executable, "-c", IN_A_BLOCK + DEATHS[death], str(place.file)]
+def test_a_process_that_ends_in_a_transaction_leaves_nothing_half_written(stored: Stored, death: str) -> None:
+    command = [sys.executable, "-c", IN_A_BLOCK + DEATHS[death], str(stored.file)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT)
     assert ended.returncode in (1, -signal.SIGTERM), ended.stderr
-    place.middleware.purge()
-    place.check()
+    stored.middleware.purge()
+    stored.check()
 
 
 def stay_inside(store: UserStore | Path, says: Connection) -> None:
     if isinstance(store, Path):
-        store = open_middleware(store).for_user("someone")
+        store = open_middleware(store).for_user("ann")
     with store.transaction():
         write_half(store)
         says.send("inside")
@@ -205,32 +205,32 @@ def stay_inside(store: UserStore | Path, says: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_that_is_killed_in_a_transaction_lets_those_go_on_who_wait_for_it(place: Place, method: str) -> None:
+def test_a_process_that_is_killed_in_a_transaction_lets_waiting_ones_go_on(stored: Stored, method: str) -> None:
     context = get_context(method)
     hears, says = context.Pipe(duplex=False)
-    theirs = place.store if method == "fork" else place.file
+    theirs = stored.store if method == "fork" else stored.file
     process = context.Process(target=stay_inside, args=(theirs, says), daemon=True)
     process.start()
-    assert hears.poll(PATIENCE)
+    assert hears.poll(TIMEOUT)
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(place.store.set, "small", "before")
+        waiting = thread.submit(stored.store.set, "small", "before")
         process.kill()
-        waiting.result(PATIENCE)
+        waiting.result(TIMEOUT)
     process.join()
     process.close()
-    place.middleware.purge()
-    place.check()
+    stored.middleware.purge()
+    stored.check()
 
 
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["plain", "preload"])
 def test_a_worker_that_is_killed_in_a_transaction_lets_the_others_go_on(
-    place: Place, tmp_path: Path, options: tuple[str, ...]
+    stored: Stored, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     port = Port()
     settings = {
         "FLASK_SECRET_KEY": SECRET,
-        "FLASK_USER_STORE_URL": f"sqlite:///{place.file}",
-        "FLASK_USER_STORE_TIMEOUT": str(PATIENCE),
+        "FLASK_USER_STORE_URL": f"sqlite:///{stored.file}",
+        "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
     }
     with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings) as server:
         with ThreadPoolExecutor(2) as threads:
@@ -238,18 +238,18 @@ def test_a_worker_that_is_killed_in_a_transaction_lets_the_others_go_on(
             worker = worker_inside(server)
             waiting = threads.submit(Visitor(port.number).ask, "DELETE", "/no-such-key")
             os.kill(worker, signal.SIGKILL)
-            assert isinstance(stuck.exception(PATIENCE), (OSError, HTTPException))
+            assert isinstance(stuck.exception(TIMEOUT), (OSError, HTTPException))
             # The one that waits may have come to the same worker.
-            assert waiting.exception(PATIENCE) or waiting.result().status == 200
+            assert waiting.exception(TIMEOUT) or waiting.result().status == 200
         assert Visitor(port.number).ask("DELETE", "/no-such-key").status == 200
         server.stop(signal.SIGKILL)  # A worker that has just been started may miss a SIGTERM.
     port.close()
-    place.middleware.purge()
-    place.check()
+    stored.middleware.purge()
+    stored.check()
 
 
 def worker_inside(server: Server) -> int:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not (found := re.search(r"inside: (\d+)", server.log)):
         assert time.monotonic() < deadline, server.log
         time.sleep(0.01)

@@ -21,18 +21,18 @@ import pytest
 import soak
 import sqlite_file
 from flask import Flask
-from flask_dash_store.storage.sqlite.purging import ORPHAN_AGE
 from http_visitor import Visitor
 from servers import Port, gunicorn, running
 
 from flask_dash_store import UserStoreMiddleware
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 KILLS = soak.repeats(ci=25, soak=500)
 WRITERS = 8
 SMALL, LARGE = 2_000, 400_000
-PATIENCE = 60
+TIMEOUT = 60
 
 
 class Writer:
@@ -99,7 +99,7 @@ class Writers:
 
     def wait_for(self, writes: int) -> None:
         for _ in range(writes):
-            assert self._acknowledged.acquire(timeout=PATIENCE), "the writers are stuck"
+            assert self._acknowledged.acquire(timeout=TIMEOUT), "the writers are stuck"
 
 
 class Inspector:
@@ -109,13 +109,13 @@ class Inspector:
         self._app = Flask("inspector")
         self._app.secret_key = SECRET
         self._database = database
-        self._bodies = database.with_name(f"{database.name}.buffers")
+        self._buffers = database.with_name(f"{database.name}.buffers")
         self._middleware = UserStoreMiddleware(
             self._app, url=f"sqlite:///{database}", clock=lambda: time.time() + 2 * ORPHAN_AGE
         )
 
     def check(self, writers: Writers) -> None:
-        stored = {key: number_of(value) for key, value in self._middleware.for_user("someone").items()}
+        stored = {key: number_of(value) for key, value in self._middleware.for_user("ann").items()}
         for writer in writers.each:
             for key, possible in writer.possible.items():
                 assert stored.get(key) in possible
@@ -126,7 +126,7 @@ class Inspector:
 
     def check_that_purging_leaves_no_orphans(self) -> None:
         self._middleware.purge()
-        assert {file.name for file in self._bodies.iterdir()} == sqlite_file.named_files(self._database)
+        assert {file.name for file in self._buffers.iterdir()} == sqlite_file.named_files(self._database)
 
 
 def number_of(value: bytes) -> int:
@@ -143,7 +143,7 @@ def test_killing_workers_loses_no_acknowledged_write_and_tears_no_value(
     settings = {
         "FLASK_SECRET_KEY": SECRET,
         "FLASK_USER_STORE_URL": f"sqlite:///{database}",
-        "FLASK_USER_STORE_TIMEOUT": str(PATIENCE),
+        "FLASK_USER_STORE_TIMEOUT": str(TIMEOUT),
     }
     with running(gunicorn("crash_app:server", port.number, APPS, *options), port.number, tmp_path, settings) as server:
         writers, inspector = Writers(port.number), Inspector(database)

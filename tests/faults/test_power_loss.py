@@ -26,6 +26,8 @@ from power_load import State
 from power_loss import LEFT_OUT, Call, Chance, Disk, record
 
 from flask_dash_store.codec import BUFFER_THRESHOLD
+from flask_dash_store.expiry import ExpiryPolicy
+from flask_dash_store.owner import Owner
 from flask_dash_store.storage.base import ENDED
 from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
@@ -65,7 +67,9 @@ class Loss(NamedTuple):
 def losses(recording: Recording, folder: Path) -> Iterator[Loss]:
     """What power losses leave, and how many steps had been acknowledged before each."""
     chance, disk, acknowledged, taken = random.Random(SEED), Disk(recording.root), 0, 0
-    changes = [place for place, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")]
+    changes = [
+        position for position, call in enumerate(recording.calls) if call.name not in ("openat", "lseek", "close")
+    ]
     for number, cut in enumerate(sorted(chance.choices(changes, k=LOSSES))):
         for call in recording.calls[taken:cut]:
             disk.take(call)
@@ -82,18 +86,23 @@ class Survivor:
     def __init__(self, folder: Path, synchronous: str) -> None:
         self.clock = HandClock(time.time())
         self._database = folder / "store.sqlite"
-        self._bodies = folder / "store.sqlite.buffers"
-        self._middleware, self._extension = power_load.install(folder, synchronous=synchronous, clock=self.clock)
-        self._storage = self._extension.storage
+        self._buffers = folder / "store.sqlite.buffers"
+        self._middleware = power_load.install(folder, synchronous=synchronous, clock=self.clock)
+        self._storage = self._middleware.opened().storage
 
     def state(self) -> State:
-        ended, found = 0, {"s": {}, "u": {}}
+        found: dict[str, dict[str, bytes]] = {"s": {}, "u": {}}
+        ended, is_renewed = 0, False
+        access, codec = ExpiryPolicy(None, self.clock).access(), self._middleware.opened().codec
         for name in self._storage.all_owners():
             dump = self._storage.dump(name)
-            ended += dump.session == ENDED
-            decode = self._extension.codec.decode
-            found[name[0]] |= {key: decode(name, key, stored) for key, stored, _ in dump.values}
-        return found["s"], found["u"], ended
+            if dump.session == ENDED:
+                ended += 1
+                continue
+            is_renewed |= dump.renewed_at is not None
+            for key, stored in self._storage.items(Owner(name, dump.session), access):
+                found[name[0]][key] = codec.decode(name, key, stored)
+        return found["s"], found["u"], (ended, is_renewed)
 
     def check(self) -> None:
         """It has no damage, takes what is new, and leaves nothing of what was lost."""
@@ -103,7 +112,7 @@ class Survivor:
         assert store["key"] == LARGE
         self.clock.step(2 * ORPHAN_AGE)
         self._middleware.purge()
-        assert {file.name for file in self._bodies.iterdir()} == sqlite_file.named_files(self._database)
+        assert {file.name for file in self._buffers.iterdir()} == sqlite_file.named_files(self._database)
         self._storage.close()
 
 

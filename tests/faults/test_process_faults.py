@@ -160,7 +160,7 @@ def without_descriptors(database: Path) -> None:
         with pytest.raises(StorageError):
             store["small"] = 3
         with pytest.raises(StorageError):
-            open_stores(database)
+            open_stores(database).opened()
     assert store.copy() == {"small": 2, "large": LARGE}
     store["other"] = LARGE
     assert open_stores(database).for_user("ann").copy() == {"small": 2, "large": LARGE, "other": LARGE}

@@ -18,19 +18,18 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from backends import SHARED, Child, small
+from backends import SHARED, Child, owner, small
 from clocks import HandClock
 from faults import fork_and_exit
 from flask import Flask
 
 from flask_dash_store import StorageBusy, StorageError, UserStore, UserStoreMiddleware
 from flask_dash_store.expiry import ExpiryPolicy
-from flask_dash_store.owner import user_owner
 from flask_dash_store.storage import Storage
 
 PROCESSES, THREADS, TIMES = 4, 8, 200
-ANN = user_owner("ann")
 NOW = ExpiryPolicy(1000.0, HandClock()).access()
+ANN = owner("u.ann")
 
 Work = Callable[[UserStore, str], object]
 
@@ -205,7 +204,7 @@ def test_a_thread_that_a_nested_block_waits_for_gets_an_error_instead_of_waiting
             with storage.transaction(ANN):
                 error = pool.submit(copy_context().run, use).exception(60)
             assert isinstance(error, StorageBusy)
-            assert "inside a nested transaction" in str(error)
+            assert "inside a nested transaction()" in str(error)
     assert storage.keys(ANN, NOW) == ["outer"]
 
 

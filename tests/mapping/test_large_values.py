@@ -20,7 +20,6 @@ import pytest
 import sqlite_file
 from clocks import HandClock
 from flask import Flask
-from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 from flask_dash_store import (
     QuotaExceeded,
@@ -32,8 +31,10 @@ from flask_dash_store import (
     ValueTooLarge,
 )
 from flask_dash_store.codec import BUFFER_THRESHOLD
+from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 LARGE = 4 * BUFFER_THRESHOLD
+SESSION_ID = "a" * 64
 
 
 def install(database: Path, **options: Any) -> UserStoreMiddleware:
@@ -54,7 +55,7 @@ def middleware(database: Path, clock: HandClock) -> UserStoreMiddleware:
 
 @pytest.fixture
 def store(middleware: UserStoreMiddleware) -> UserStore:
-    return middleware.for_user("someone")
+    return middleware.for_user("ann")
 
 
 def files(database: Path) -> list[Path]:
@@ -173,7 +174,7 @@ def test_replacing_deleting_and_clearing_leave_no_file(store: UserStore, databas
     assert files(database) == []
 
 
-def test_a_transaction_that_is_undone_leaves_the_old_file_alone(store: UserStore, database: Path) -> None:
+def test_a_transaction_that_is_rolled_back_leaves_the_old_file_alone(store: UserStore, database: Path) -> None:
     store["a"] = numbers()
     kept = files(database)
     with pytest.raises(KeyError), store.transaction():
@@ -196,10 +197,10 @@ def test_an_inner_block_that_fails_takes_its_own_files_alone(store: UserStore, d
     np.testing.assert_array_equal(store["a"], numbers())
 
 
-def test_a_session_takes_its_large_values_along_and_leaves_none(
+def test_large_values_stay_when_the_session_gets_a_new_id_and_go_when_it_ends(
     middleware: UserStoreMiddleware, database: Path
 ) -> None:
-    session = middleware.open("a" * 64)
+    session = middleware.open(SESSION_ID)
     session["array"] = numbers()
     session.regenerate()
     np.testing.assert_array_equal(session["array"], numbers())
@@ -210,8 +211,8 @@ def test_a_session_takes_its_large_values_along_and_leaves_none(
 def test_purging_removes_the_files_of_what_has_expired(
     middleware: UserStoreMiddleware, database: Path, clock: HandClock
 ) -> None:
-    middleware.open("a" * 64)["array"] = numbers()
-    middleware.for_user("someone").set("array", numbers(), ttl=60)
+    middleware.open(SESSION_ID)["array"] = numbers()
+    middleware.for_user("ann").set("array", numbers(), ttl=60)
     clock.step(25 * 60 * 60)
     middleware.purge()
     assert files(database) == []
@@ -231,7 +232,7 @@ def test_purging_removes_orphans_once_they_are_old_enough(
 
 
 def test_quota_size_and_nbytes_count_them(database: Path) -> None:
-    store = install(database, max_bytes=3 * LARGE, max_value_bytes=2 * LARGE).for_user("someone")
+    store = install(database, max_bytes=3 * LARGE, max_value_bytes=2 * LARGE).for_user("ann")
     store["a"] = numbers()
     assert LARGE <= store.nbytes <= LARGE + 2048
     with pytest.raises(ValueTooLarge, match="USER_STORE_MAX_VALUE_BYTES"):
@@ -285,7 +286,7 @@ def test_a_damaged_file_costs_its_key_alone(store: UserStore, database: Path, da
 def test_after_a_power_loss_a_value_is_whole_or_absent(
     middleware: UserStoreMiddleware, database: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    middleware.for_user("someone")["array"] = numbers()
+    middleware.for_user("ann")["array"] = numbers()
     (file,) = files(database)
     if damage == "missing":
         file.unlink()
@@ -296,7 +297,7 @@ def test_after_a_power_loss_a_value_is_whole_or_absent(
             opened.seek(LARGE // 2)
             opened.write(bytes(4096))
     monkeypatch.setattr("flask_dash_store.storage.sqlite.storage.boot_id", lambda: "after the power loss")
-    store = install(database).for_user("someone")
+    store = install(database).for_user("ann")
     if damage == "none":
         np.testing.assert_array_equal(store["array"], numbers())
     else:
@@ -307,12 +308,12 @@ def test_after_a_power_loss_a_value_is_whole_or_absent(
 def test_the_space_of_what_was_large_is_given_back(
     middleware: UserStoreMiddleware, database: Path, clock: HandClock
 ) -> None:
-    store = middleware.open("a" * 64)
+    store = middleware.open(SESSION_ID)
     for n in range(400):
         store[f"key{n}"] = os.urandom(BUFFER_THRESHOLD // 2)
     clock.step(25 * 60 * 60)
     middleware.purge()
-    with middleware.for_user("someone").transaction():
+    with middleware.for_user("ann").transaction():
         pass
     [(pages,)] = sqlite_file.execute(database, "PRAGMA page_count")
     assert pages < 100
@@ -344,7 +345,7 @@ def test_readers_that_lose_a_race_read_again(store: UserStore) -> None:
 
 
 def total(database: Path) -> float:
-    return float(install(database).for_user("someone")["array"].sum())
+    return float(install(database).for_user("ann")["array"].sum())
 
 
 def test_another_process_reads_it(store: UserStore, database: Path) -> None:
@@ -356,16 +357,15 @@ def test_another_process_reads_it(store: UserStore, database: Path) -> None:
 def test_in_memory_they_are_copies_too() -> None:
     app = Flask("memory")
     app.secret_key = "k" * 32
-    store = UserStoreMiddleware(app, url="sqlite://:memory:").for_user("someone")
+    store = UserStoreMiddleware(app, url="sqlite://:memory:").for_user("ann")
     store["array"] = numbers()
     store["array"][:] = -1
     np.testing.assert_array_equal(store["array"], numbers())
 
 
 def test_a_refused_write_leaves_no_file(middleware: UserStoreMiddleware, database: Path) -> None:
-    session_id = "s" * 64
-    late = middleware.open(session_id)
-    middleware.open(session_id).destroy()
+    late = middleware.open(SESSION_ID)
+    middleware.open(SESSION_ID).destroy()
     for _ in range(2):
         with pytest.raises(SessionEnded):
             late["large"] = os.urandom(BUFFER_THRESHOLD)

@@ -18,16 +18,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from backends import small
+from backends import TTL, open_url, owner, small
 from clocks import HandClock
 from servers_postgresql import PostgresServer, running
 
 from flask_dash_store.errors import StorageBusy, StorageCorrupt, StorageError, StorageFull
 from flask_dash_store.expiry import ExpiryPolicy
+from flask_dash_store.owner import Owner
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.postgresql.connection import Connection as PostgresqlConnection
+from flask_dash_store.storage.transaction import on_rollback
 
-MOMENT = ExpiryPolicy(1000.0, HandClock()).access()
+ACCESS = ExpiryPolicy(TTL, HandClock()).access()
+ANN = owner("s.ann")
 DEADLINE = 30.0
 
 
@@ -47,8 +50,8 @@ def server(one_server: PostgresServer) -> PostgresServer:
 
 @pytest.fixture
 def storage(server: PostgresServer) -> Iterator[PostgresqlStorage]:
-    storage = PostgresqlStorage(server.url, timeout=10)
-    storage.set("ann", "k", small(b"old"), MOMENT)
+    storage = open_url(server.url, timeout=10)
+    storage.set(ANN, "k", small(b"old"), ACCESS)
     yield storage
     storage.close()
 
@@ -72,11 +75,11 @@ TRANSACTION = "a transaction"
 
 def use(storage: PostgresqlStorage, kind: str) -> None:
     if kind == READ:
-        assert storage.get("ann", "k", MOMENT) is not None
+        assert storage.get(ANN, "k", ACCESS) is not None
     elif kind == WRITE:
-        storage.set("ann", "k", small(b"new"), MOMENT)
+        storage.set(ANN, "k", small(b"new"), ACCESS)
     else:
-        with storage.transaction("ann"):
+        with storage.transaction(ANN):
             use(storage, READ)
             use(storage, WRITE)
 
@@ -87,7 +90,7 @@ def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(server, st
     end(server)
     server.start()
     use(storage, kind)
-    assert storage.get("ann", "k", MOMENT) == small(b"old" if kind == READ else b"new")
+    assert storage.get(ANN, "k", ACCESS) == small(b"old" if kind == READ else b"new")
 
 
 @pytest.mark.parametrize("kind", [READ, WRITE, TRANSACTION])
@@ -95,7 +98,7 @@ def test_without_a_server_each_call_fails_at_once_and_with_one_again_it_does_not
     server.stop()
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(use, storage, kind) for _ in range(40)]
-        errors = [future.exception(timeout=9) for future in futures]  # Whoever waits for others waits 10 seconds.
+        errors = [future.exception(timeout=9) for future in futures]  # To wait for others takes 10 seconds.
     assert all(isinstance(error, StorageError) and "No such file" in str(error) for error in errors)
     server.start()
     use(storage, kind)
@@ -103,22 +106,23 @@ def test_without_a_server_each_call_fails_at_once_and_with_one_again_it_does_not
 
 @pytest.mark.parametrize("kind", [READ, WRITE, TRANSACTION])
 def test_a_server_that_stops_answering_is_given_up_in_time(server, storage, kind) -> None:
-    impatient = PostgresqlStorage(server.url, timeout=0.1)
+    hasty = open_url(server.url, timeout=0.1)
+    use(hasty, READ)
     server.signal(signal.SIGSTOP)
     try:
-        error = within_deadline(lambda: use(impatient, kind))
+        error = within_deadline(lambda: use(hasty, kind))
         assert isinstance(error, StorageError)
         assert "silent" in str(error)
     finally:
         server.signal(signal.SIGCONT)
-    use(impatient, kind)
-    impatient.close()
+    use(hasty, kind)
+    hasty.close()
 
 
-def test_a_server_that_lets_in_nobody_is_given_up_in_time(server, storage) -> None:
+def test_a_server_that_accepts_no_connection_is_given_up_in_time(server, storage) -> None:
     server.signal(signal.SIGSTOP)
     try:
-        assert isinstance(within_deadline(lambda: PostgresqlStorage(server.url, timeout=0.1)), StorageError)
+        assert isinstance(within_deadline(lambda: open_url(server.url, timeout=0.1)), StorageError)
     finally:
         server.signal(signal.SIGCONT)
 
@@ -134,7 +138,7 @@ def test_a_server_killed_under_load_loses_nothing_that_was_acknowledged(server, 
             if is_over.is_set():
                 return
             try:
-                storage.set(f"u.{worker}", f"{n}", small(b""), MOMENT)
+                storage.set(owner(f"u.{worker}"), f"{n}", small(b""), ACCESS)
                 written[worker].append(f"{n}")
             except Exception as error:
                 errors.append(error)
@@ -160,17 +164,17 @@ def test_a_server_killed_under_load_loses_nothing_that_was_acknowledged(server, 
             is_over.set()
     assert all(isinstance(error, StorageError) for error in errors)
     for worker, keys in enumerate(written):
-        assert set(keys) <= set(storage.keys(f"u.{worker}", MOMENT))
+        assert set(keys) <= set(storage.keys(owner(f"u.{worker}"), ACCESS))
 
 
 def test_a_server_that_has_become_a_standby_is_left_for_its_successor(server, storage) -> None:
     with server.connect() as connection:
         connection.execute("ALTER ROLE tests SET default_transaction_read_only = on")
-    with_standby = PostgresqlStorage(server.url)
+    with_standby = open_url(server.url)
+    use(with_standby, READ)
     with server.connect() as connection:
         connection.execute("SET default_transaction_read_only = off")
         connection.execute("ALTER ROLE tests RESET default_transaction_read_only")
-    use(with_standby, READ)
     with pytest.raises(StorageError, match="read-only"):
         use(with_standby, WRITE)
     use(with_standby, WRITE)
@@ -204,7 +208,7 @@ def test_a_read_whose_connection_is_lost_is_done_again(server, storage, thread) 
 
 
 def test_a_transaction_whose_connection_is_lost_before_it_began_begins_again(server, storage, thread) -> None:
-    with storage.transaction("ann"):
+    with storage.transaction(ANN):
         future = thread.submit(use, storage, TRANSACTION)
         with server.connect() as connection:
             connection.execute("SELECT pg_terminate_backend(%s, 10000)", (waiting(server),))
@@ -212,41 +216,41 @@ def test_a_transaction_whose_connection_is_lost_before_it_began_begins_again(ser
 
 
 @pytest.mark.parametrize("kind", [WRITE, TRANSACTION])
-def test_a_write_whose_connection_is_lost_is_an_error_and_done_by_nobody_again(server, storage, thread, kind) -> None:
+def test_a_write_whose_connection_is_lost_is_an_error_and_not_done_again(server, storage, thread, kind) -> None:
     error = lose_connection(server, lambda: thread.submit(use, storage, kind)).exception(timeout=DEADLINE)
     assert isinstance(error, StorageError)
     assert ("not known" in str(error)) == (kind == WRITE)
-    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    assert storage.get(ANN, "k", ACCESS) == small(b"old")
 
 
-def test_a_transaction_whose_connection_is_lost_is_undone_even_if_the_block_goes_on(server, storage) -> None:
-    undone: list[str] = []
+def test_a_transaction_whose_connection_is_lost_is_rolled_back_even_if_the_block_goes_on(server, storage) -> None:
+    rolled_back: list[Owner] = []
 
     def go_on() -> None:
-        with storage.transaction("ann"):
-            storage.set("ann", "k", small(b"new"), MOMENT)
-            storage.on_rollback(lambda: undone.append("undone"))
+        with storage.transaction(ANN):
+            storage.set(ANN, "k", small(b"new"), ACCESS)
+            on_rollback(storage, lambda: rolled_back.append(ANN))
             server.kill()
             for _ in range(2):
                 with pytest.raises(StorageError):
-                    storage.set("ann", "k", small(b"newer"), MOMENT)
+                    storage.set(ANN, "k", small(b"newer"), ACCESS)
 
-    with pytest.raises(StorageError, match="undone"):
+    with pytest.raises(StorageError, match="rolled back"):
         go_on()
-    assert undone == ["undone"]
+    assert rolled_back == [ANN]
     server.start()
-    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    assert storage.get(ANN, "k", ACCESS) == small(b"old")
 
 
 class Interruption(BaseException):
     """What a signal handler or gevent.Timeout raises."""
 
 
-def test_an_interruption_leaves_nested_blocks_as_it_came_and_undoes_them(server, storage, thread) -> None:
+def test_an_interruption_leaves_nested_blocks_as_it_came_and_rolls_them_back(server, storage, thread) -> None:
     def interrupt(*_: object) -> None:
         raise Interruption
 
-    def interrupt_who_waits() -> None:
+    def interrupt_the_call() -> None:
         waiting(server)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
@@ -254,12 +258,12 @@ def test_an_interruption_leaves_nested_blocks_as_it_came_and_undoes_them(server,
     try:
         with server.connect() as connection, connection.transaction():
             connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
-            thread.submit(interrupt_who_waits)
-            with pytest.raises(Interruption), storage.transaction("ann"), storage.transaction("ann"):
+            thread.submit(interrupt_the_call)
+            with pytest.raises(Interruption), storage.transaction(ANN), storage.transaction(ANN):
                 use(storage, WRITE)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    assert storage.get(ANN, "k", ACCESS) == small(b"old")
     use(storage, TRANSACTION)
 
 
@@ -269,14 +273,14 @@ def test_threads_share_what_connections_the_server_has_left(server, storage) -> 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: [use(storage, TRANSACTION) for _ in range(20)], range(8)))
         with pytest.raises(StorageError, match="too many clients"):
-            PostgresqlStorage(server.url)
+            open_url(server.url)
     finally:
         for connection in held:
             connection.close()
     use(storage, WRITE)
 
 
-def test_a_connection_that_was_lost_in_another_thread_is_given_to_nobody(server, storage, thread, monkeypatch) -> None:
+def test_a_connection_that_was_lost_in_another_thread_is_not_used_again(server, storage, thread, monkeypatch) -> None:
     refused = threading.Event()
     open_connection = PostgresqlConnection.open
 
@@ -288,7 +292,7 @@ def test_a_connection_that_was_lost_in_another_thread_is_given_to_nobody(server,
             raise
 
     monkeypatch.setattr(PostgresqlConnection, "open", open_or_tell)
-    pool = storage._database._pool  # noqa: SLF001
+    pool = storage._pool  # noqa: SLF001
     ours = pool.acquire()
     others = [server.connect() for _ in range(6)]
     try:
@@ -315,20 +319,22 @@ def test_what_the_server_says_of_its_disk_is_an_error_of_its_own(server, storage
                 use(storage, WRITE)
         finally:
             connection.execute("DROP FUNCTION fail CASCADE")
-    assert storage.get("ann", "k", MOMENT) == small(b"old")
+    assert storage.get(ANN, "k", ACCESS) == small(b"old")
     use(storage, WRITE)
 
 
 def hold(url: str, ready: Connection, forks: bool) -> None:
-    storage = PostgresqlStorage(url)
-    with storage.transaction("ann"):
-        storage.set("ann", "k", small(b"new"), MOMENT)
+    storage = open_url(url)
+    with storage.transaction(ANN):
+        storage.set(ANN, "k", small(b"new"), ACCESS)
         ready.send(os.fork() if forks else 0)
         signal.pause()
 
 
 @pytest.mark.parametrize("forks", [False, True])
-def test_a_client_that_is_killed_amid_a_transaction_holds_no_lock_not_even_in_its_forks(server, storage, forks) -> None:
+def test_a_client_that_is_killed_inside_a_transaction_holds_no_lock_not_even_in_its_forks(
+    server, storage, forks
+) -> None:
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=hold, args=(server.url, sender, forks))
@@ -339,7 +345,7 @@ def test_a_client_that_is_killed_amid_a_transaction_holds_no_lock_not_even_in_it
             assert receiver.poll(DEADLINE)
             pids.append(receiver.recv())
         with pytest.raises(StorageBusy):
-            PostgresqlStorage(server.url, timeout=0.1).set("ann", "k", small(b"new"), MOMENT)
+            open_url(server.url, timeout=0.1).set(ANN, "k", small(b"new"), ACCESS)
         os.kill(pids[0], signal.SIGKILL)
         use(storage, TRANSACTION)
     finally:

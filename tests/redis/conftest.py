@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from backends import TTL, open_redis
+from backends import TTL
 from clocks import HandClock
-from servers_redis import RedisServer, short_folder
+from servers_redis import RedisServer, open_redis, short_folder
 
 from flask_dash_store.expiry import Access, ExpiryPolicy
 from flask_dash_store.storage.redis import RedisStorage
@@ -23,7 +23,7 @@ def shared() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def server(shared: RedisServer) -> RedisServer:
-    """A server that nobody else uses, and that keeps nothing from one test to the next."""
+    """A server of these tests alone, which keeps nothing from one test to the next."""
     with shared.client() as client:
         client.flushall()
     return shared

@@ -1,4 +1,4 @@
-"""A backup is of one point in time, whoever writes meanwhile; a restore puts all of it back, and no ended session.
+"""A backup is of one point in time, whatever is written meanwhile; a restore puts all of it back, and no ended session.
 
 Promises: docs/reliability.md, "Backup and restore".
 """
@@ -30,6 +30,7 @@ APPS = Path(__file__).parents[1] / "support" / "apps"
 SECRET = "only for these tests"
 LARGE = 200_000
 TIMEOUT = 60
+SESSION_ID = "a" * 64
 
 
 def large(n: int) -> str:
@@ -166,7 +167,7 @@ def test_a_restore_into_a_running_app_is_seen_by_all_at_once_and_no_ended_sessio
     assert "No damage" in site.command("check")
 
 
-def test_a_restore_into_an_empty_place_brings_back_every_session_and_user(site: Site, tmp_path: Path) -> None:
+def test_a_restore_where_there_is_no_file_brings_back_every_session_and_user(site: Site, tmp_path: Path) -> None:
     ann = site.visitor()
     ann.do("PUT", "/pair", large(1))
     ann.do("PUT", "/values/small", 1)
@@ -209,13 +210,13 @@ def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(stores: 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda body: os.truncate(body, LARGE // 2)], ids=["missing", "torn"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: os.truncate(file, LARGE // 2)], ids=["missing", "torn"])
 def test_a_backup_leaves_out_what_is_damaged_by_name_and_can_be_restored(
     stores: Stores, tmp_path: Path, database: Path, damage: Callable[[Path], None]
 ) -> None:
     stores.for_user("bob")["large"] = large(2)
-    (body, *_) = sorted(Path(f"{database}.buffers").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    damage(body)  # Ann's, which was written first.
+    (file, *_) = sorted(Path(f"{database}.buffers").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    damage(file)  # Ann's, which was written first.
     status, output = stores.run("backup", tmp_path / "copy")
     assert (status, "Left out 'large' of u.ann…" in output) == (1, True)
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
@@ -248,18 +249,18 @@ def noise(copy: Path) -> None:
             file.write(os.urandom(4096))
 
 
-def no_bodies(copy: Path) -> None:
-    for body in Path(f"{copy}.buffers").iterdir():
-        body.unlink()
+def no_buffers(copy: Path) -> None:
+    for file in Path(f"{copy}.buffers").iterdir():
+        file.unlink()
 
 
-def half_a_body(copy: Path) -> None:
-    for body in Path(f"{copy}.buffers").iterdir():
-        os.truncate(body, LARGE // 2)
+def half_a_buffer(copy: Path) -> None:
+    for file in Path(f"{copy}.buffers").iterdir():
+        os.truncate(file, LARGE // 2)
 
 
-@pytest.mark.parametrize("damage", [no_file, no_database, a_newer_format, no_tables, noise, no_bodies, half_a_body])
-def test_a_restore_of_what_is_no_whole_backup_is_an_error_and_changes_nothing(
+@pytest.mark.parametrize("damage", [no_file, no_database, a_newer_format, no_tables, noise, no_buffers, half_a_buffer])
+def test_a_restore_of_what_is_not_a_whole_backup_is_an_error_and_changes_nothing(
     stores: Stores, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     copy = tmp_path / "copy"
@@ -291,12 +292,33 @@ def test_a_restore_waits_for_other_writers_no_longer_than_its_deadline(tmp_path:
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
 
 
-def test_a_session_that_was_regenerated_since_the_backup_stays_ended(stores: Stores, tmp_path: Path) -> None:
-    session = stores.open("a" * 64)
+def test_a_session_that_got_another_id_since_the_backup_keeps_it_and_the_former_one_stays_dead(
+    stores: Stores, tmp_path: Path
+) -> None:
+    session = stores.open(SESSION_ID)
     session["secret"] = 1
     assert stores.run("backup", tmp_path / "copy")[0] == 0
+    session.regenerate(user_id="ann")
+    session["secret"] = 2
+    assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
+    assert stores.open(SESSION_ID).copy() == {}
+    with pytest.raises(SessionEnded):
+        stores.open(SESSION_ID)["secret"] = 3
+    assert session.copy() == {"secret": 1}
+    assert stores.end_sessions("ann") == 1
+
+
+def test_an_id_that_was_replaced_since_the_backup_stays_dead_if_the_backup_has_nothing_of_it(
+    stores: Stores, tmp_path: Path
+) -> None:
+    assert stores.run("backup", tmp_path / "copy")[0] == 0
+    session = stores.open(SESSION_ID)
+    session["secret"] = 1
     session.regenerate()
     assert stores.run("restore", tmp_path / "copy", "--yes")[0] == 0
-    assert stores.open("a" * 64).copy() == {}
     with pytest.raises(SessionEnded):
-        stores.open("a" * 64)["secret"] = 2
+        stores.open(SESSION_ID)["planted"] = 1
+    assert session.copy() == {}
+    session["goes on"] = 1
+    assert session.copy() == {"goes on": 1}
+    assert sqlite_file.problems(Path(stores.opened().storage.filename)) == []

@@ -6,6 +6,7 @@ does not give: https://www.sqlite.org/wal.html.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -58,20 +59,68 @@ def test_the_mount_that_a_path_lies_on_is_found(path: str, mounts: list[str], ki
     assert filesystem_of(path, "\n".join(mounts)) == kind
 
 
+@pytest.fixture
+def mount_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has the system say that the test's folder is a mount of this type."""
+
+    def mount_at(kind: str) -> None:
+        mounts = tmp_path / "mountinfo"
+        mounts.write_text("\n".join([ROOT, mount(str(tmp_path), kind)]))
+        monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
+
+    return mount_at
+
+
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
 def test_a_store_on_a_network_file_system_is_refused_with_what_to_use_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, mount_at: Callable[[str], None], kind: str
 ) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text("\n".join([ROOT, mount(str(tmp_path), kind)]))
-    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
+    mount_at(kind)
     with pytest.raises(UnsuitableFilesystem, match=rf"{kind}.*local disk.*USER_STORE_URL.*Redis or PostgreSQL"):
         DashDatabase(tmp_path / "store.sqlite")
     assert (tmp_path / "store.sqlite").read_bytes() == b""
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "apfs", "virtiofs"])
-def test_local_file_systems_are_not_suspected(kind: str) -> None:
+SHARED_FOLDERS = [
+    "virtiofs",
+    "fuse.virtiofs",
+    "9p",
+    "fuse.grpcfuse",
+    "grpcfuse",
+    "fuse.osxfs",
+    "osxfs",
+    "fakeowner",
+    "fuse.fakeowner",
+    "vboxsf",
+    "vmhgfs",
+    "fuse.vmhgfs-fuse",
+    "prl_fs",
+    "prl_fs_lite",
+    "drvfs",
+]
+OBJECT_STORES = ["fuse.s3fs", "fuse.mountpoint-s3", "fuse.gcsfuse", "fuse.blobfuse2", "fuse.rclone", "fuse.goofys"]
+
+
+@pytest.mark.parametrize("kind", SHARED_FOLDERS)
+def test_a_folder_shared_with_the_host_is_refused_with_what_to_do_in_docker_desktop(
+    tmp_path: Path, mount_at: Callable[[str], None], kind: str
+) -> None:
+    """SQLite's databases there are malformed within minutes, and nothing fails before: public reports are many."""
+    mount_at(kind)
+    with pytest.raises(UnsuitableFilesystem, match=rf"it is {kind}, .*host.*Docker Desktop.*named volume"):
+        DashDatabase(tmp_path / "store.sqlite")
+    assert (tmp_path / "store.sqlite").read_bytes() == b""
+
+
+@pytest.mark.parametrize("kind", OBJECT_STORES)
+def test_a_mounted_object_store_is_refused(tmp_path: Path, mount_at: Callable[[str], None], kind: str) -> None:
+    mount_at(kind)
+    with pytest.raises(UnsuitableFilesystem, match=kind):
+        DashDatabase(tmp_path / "store.sqlite")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "apfs", "bcachefs", "f2fs"])
+def test_local_file_systems_are_accepted(kind: str) -> None:
     assert kind not in UNSUITABLE
 
 

@@ -107,7 +107,7 @@ def test_keys_that_a_store_refuses_are_named_and_left_out(app: App, old: Path) -
     assert result.output.splitlines()[-1] == "Error: 5 were left out."
 
 
-def test_a_file_that_is_none_of_dash_databases_is_a_message(tmp_path: Path) -> None:
+def test_a_file_that_dash_database_did_not_write_is_an_error_that_names_it(tmp_path: Path) -> None:
     app = App(f"sqlite:///{tmp_path}/store.sqlite")
     with SqliteDict(str(tmp_path / "other.sqlite"), tablename="other", autocommit=True) as other:
         other["1_a"] = 1

@@ -50,9 +50,6 @@ def open_url(url: str, *, timeout: float = 5.0, keep_ended: float = KEEP_ENDED, 
     return open_storage(url, StorageOptions(Path("/"), limits=Limits(**limits), timeout=timeout, keep_ended=keep_ended))
 
 
-open_redis = open_url
-
-
 @backend(shared=False)
 def memory(folder: Path, **options: Any) -> Storage:
     return open_url("memory://", **options)

@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,21 @@ import sqlite_file
 from flask import Flask
 
 from flask_dash_store import UserStoreMiddleware
-from flask_dash_store.extension import OpenedExtension
 
 STEPS = 90
 SMALL, LARGE = 15_000, 150_000
 KEYS = "abcd"
 
 Step = tuple[str, str, dict[str, Any]]
-State = tuple[dict[str, bytes], dict[str, bytes], int]
+State = tuple[dict[str, bytes], dict[str, bytes], tuple[int, bool]]
+"""What the visitor's store holds, and the user's; how many sessions have ended, and whether the present one's id was
+replaced."""
 
 
-def install(folder: Path, **options: Any) -> tuple[UserStoreMiddleware, OpenedExtension]:
+def install(folder: Path, **options: Any) -> UserStoreMiddleware:
     app = Flask("load", instance_path=str(folder))
     app.secret_key = "k" * 32
-    middleware = UserStoreMiddleware(app, url="sqlite:///store.sqlite", **options)
-    return middleware, middleware.opened()
+    return UserStoreMiddleware(app, url="sqlite:///store.sqlite", **options)
 
 
 def steps(seed: int) -> list[Step]:
@@ -56,18 +55,18 @@ class Real:
     def __init__(self, folder: Path, synchronous: str) -> None:
         self._database = folder / "store.sqlite"
         self._options = {"folder": folder, "synchronous": synchronous}
-        self._sessions = (f"{number:020}".ljust(64, "0") for number in range(STEPS))
+        self._sessions = (f"{number:020}".ljust(64, "s") for number in range(STEPS))
         self._session = next(self._sessions)
         self._open()
 
     def _open(self) -> None:
-        self._middleware, self._extension = install(**self._options)
-        self.user = self._middleware.for_user("someone")
+        self._middleware = install(**self._options)
+        self.user = self._middleware.for_user("ann")
         self.visitor = self._middleware.open(self._session)
 
     def reopen(self) -> None:
         self._session = self.visitor.session_id
-        self._extension.storage.close()
+        self._middleware.opened().storage.close()
         self._open()
 
     def regenerate(self) -> None:
@@ -95,15 +94,23 @@ class Model:
         self.user: dict[str, bytes] = {}
         self.visitor: dict[str, bytes] = {}
         self.ended = 0
+        self.is_renewed = False
+
+    def regenerate(self) -> None:
+        self.is_renewed = True
 
     def destroy(self) -> None:
         self.ended += 1
+        self.is_renewed = False
         self.visitor = {}
+
+    def state(self) -> State:
+        return dict(self.visitor), dict(self.user), (self.ended, self.is_renewed)
 
     def reopen(self) -> None:
         pass
 
-    purge = checkpoint = regenerate = reopen
+    purge = checkpoint = reopen
 
     def block(self, store: Any) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -131,12 +138,12 @@ def take(step: Step, stores: Real | Model) -> None:
 
 
 def states(seed: int) -> Iterator[State]:
-    """What is stored at first, and after each step: the visitor's, the user's, and how many sessions have ended."""
+    """What is stored at first, and after each step."""
     model = Model()
-    yield deepcopy((model.visitor, model.user, model.ended))
+    yield model.state()
     for step in steps(seed):
         take(step, model)
-        yield dict(model.visitor), dict(model.user), model.ended
+        yield model.state()
 
 
 def main(folder: str, synchronous: str, seed: str) -> None:

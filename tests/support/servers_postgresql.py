@@ -77,14 +77,16 @@ class PostgresServer:
         options = [f"--{name}={value}" for name, value in self._settings.items()]
         # setpriv changes nothing but the signal: Popen has changed the user before.
         command = [*END_WITH_PARENT, str(binaries() / "postgres"), "-D", str(self._data), "-k", str(self.folder)]
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *options], cwd=self.folder, stdout=log, stderr=log, start_new_session=True, **AS_NOBODY
-            )
         deadline = time.monotonic() + TIMEOUT
         while not self._answers():
-            assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
+            # It refuses to start while a process of one that was killed has not gone yet.
+            if self._process is None or self._process.poll() is not None:
+                with (self.folder / "log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        [*command, *options], cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+                        **AS_NOBODY,
+                    )  # fmt: skip
             time.sleep(0.02)
 
     def _answers(self) -> bool:

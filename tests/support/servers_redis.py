@@ -13,9 +13,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
+from backends import KEEP_ENDED
 from servers import END_WITH_PARENT, START_TIMEOUT, STOP_TIMEOUT, Port
+
+from flask_dash_store.storage.base import Limits
+
+if TYPE_CHECKING:
+    from flask_dash_store.storage.redis import RedisStorage
+
+
+def open_redis(
+    url: str,
+    *,
+    timeout: float = 5.0,
+    keep_ended: float = KEEP_ENDED,
+    lease: float | None = None,
+    **limits: int,
+) -> RedisStorage:
+    """The storage that a URL names.
+
+    :param limits: the fields of :class:`Limits`
+    """
+    from flask_dash_store.storage.redis import RedisStorage
+
+    return RedisStorage(url, limits=Limits(**limits), timeout=timeout, keep_ended=keep_ended, lease=lease)
 
 
 def redis_server() -> str:
@@ -137,8 +161,8 @@ class RedisCluster:
             own = folder / str(port.number)
             own.mkdir()
             self.nodes.append(RedisServer(own, "--cluster-enabled", "yes", port=port.number))
-        places = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        self.url = f"redis+cluster://{places}"
+        addresses = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        self.url = f"redis+cluster://{addresses}"
         self._join()
 
     def _join(self) -> None:
@@ -168,7 +192,7 @@ def _knows_all_slots(client: redis.Redis) -> bool:
 
 
 class ClusterPort:
-    """A free port, and with it the one for the talk between nodes, which is 10000 higher."""
+    """A free port, and with it the one for the messages between nodes, which is 10000 higher."""
 
     def __init__(self) -> None:
         while True:

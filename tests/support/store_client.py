@@ -14,7 +14,7 @@ from visits import Browser, Site
 
 USER = "a user"
 LIFETIME = 10**9
-PATIENCE = 60
+TIMEOUT = 60
 
 # Processes are forked from one that has done nothing but import what takes long, so that they start in milliseconds.
 context = get_context("forkserver")
@@ -43,7 +43,7 @@ class Client:
 
         :raises EOFError: when the process has died before it could say so
         """
-        assert self._connection.poll(PATIENCE), "a client hangs"
+        assert self._connection.poll(TIMEOUT), "a client hangs"
         answer = self._connection.recv()
         if isinstance(answer, Exception):
             raise answer
@@ -69,7 +69,7 @@ class Client:
 
 
 def _serve(connection: Connection, folder: Path, clock: Any) -> None:
-    site = Site(lambda: clock.value, folder, ttl=TTL, lifetime=LIFETIME, timeout=PATIENCE)
+    site = Site(lambda: clock.value, folder, ttl=TTL, lifetime=LIFETIME, timeout=TIMEOUT)
     with suppress(EOFError, OSError):  # the tests have ended
         while True:
             connection.send(_answer(site, *connection.recv()))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
-import select
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from ...errors import ConfigurationError, StorageBusy, StorageCorrupt, StorageError, StorageFull
-from ..base import Synchronous
 
 try:
     import psycopg
-    from psycopg import errors
+    from psycopg import errors, waiting
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Format, TransactionStatus
@@ -29,16 +28,12 @@ except ImportError as missing:
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Bindings = dict[str, Any]
-
-# What psycopg waits for, and is told to have come, in the words of poll().
-_POLLED = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
-_READY = {select.POLLIN: Ready.R, select.POLLOUT: Ready.W}
+Bindings = Sequence[Any]
 
 DEFAULT_SCHEMA = "flask_dash_store"
 
-# A value is one message in the protocol, and one field in a table: each less than 1 GiB. The rest is for the key.
-MAX_VALUE_BYTES = 2**30 - 2**16
+# A server has 100 for all, unless it is set otherwise.
+DEFAULT_MAX_CONNECTIONS = 16
 
 _SCHEMES = ("postgresql://", "postgres://")
 # libpq quotes what it does not understand, in the quotation marks of any language, and that may hold a password.
@@ -47,41 +42,43 @@ _UNQUOTED = re.compile(r"[\w /-]*")
 # How much of a large value, in bytes a second, a server takes or gives at least.
 SLOWEST = 10 * 2**20
 
+# Waiting ends so often, in seconds, to look for signals and at the clock.
+_LOOK_UP = 0.1
+
 
 class Target(NamedTuple):
-    """What a URL names: a database, as libpq wants to be told of it, and a schema in it."""
+    """What a URL names: a database, as libpq wants to be told of it, a schema in it, and how to connect to it."""
 
     parameters: dict[str, Any]
     schema: str
+    max_connections: int
 
     def __repr__(self) -> str:
         return f"<{self.name}>"  # The parameters may hold a password.
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """:raises ConfigurationError: when it is no URL of a PostgreSQL database"""
+        """:raises ConfigurationError: when it is not the URL of a PostgreSQL database"""
         if not url.startswith(_SCHEMES):
             raise ConfigurationError(
                 "USER_STORE_URL (url=) names PostgreSQL, so it has to begin with postgresql:// or postgres://, without "
                 "the name of a driver."
             )
         address, _, query = url.partition("?")
-        ours = [part for part in query.split("&") if part.startswith("schema=")]
-        theirs = "&".join(part for part in query.split("&") if part and part not in ours)
-        schema = unquote(ours[-1].removeprefix("schema=")) if ours else DEFAULT_SCHEMA
+        ours = {"schema": DEFAULT_SCHEMA, "max_connections": str(DEFAULT_MAX_CONNECTIONS)}
+        theirs = []
+        for parameter in query.split("&"):
+            name, _, text = parameter.partition("=")
+            if name in ours:
+                ours[name] = unquote(text)
+            elif parameter:
+                theirs.append(parameter)
+        schema, connections = ours["schema"], ours["max_connections"]
         if not 0 < len(schema.encode()) < 64 or "\0" in schema:
             raise ConfigurationError("The schema= of USER_STORE_URL (url=) has to be a name of 1 to 63 bytes.")
-        if "@" in address.partition("://")[2].partition("/")[2]:
-            raise _unreadable("an @ behind a /")
-        if url.partition("://")[2].partition("/")[0].count("@") > 1:
-            raise _unreadable("a second @")
-        try:
-            parameters = dict(conninfo_to_dict(f"{address}?{theirs}" if theirs else address))
-        except psycopg.Error as error:
-            raise _unreadable(_UNQUOTED.match(str(error))[0].strip()) from None  # type: ignore[index]
-        if str(parameters.get("port", "")).strip("0123456789,"):  # It is what follows a colon, if no @ comes.
-            raise _unreadable("a port that is no number")
-        return cls(parameters, schema)
+        if not connections.isdecimal() or int(connections) < 1:
+            raise ConfigurationError("The max_connections= of USER_STORE_URL (url=) has to be a number from 1.")
+        return cls(_libpq_parameters(address, theirs), schema, int(connections))
 
     @property
     def quoted_schema(self) -> str:
@@ -91,14 +88,29 @@ class Target(NamedTuple):
     @property
     def name(self) -> str:
         """What error messages call it. It tells no password."""
-        place = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default server"
-        return f"PostgreSQL schema {self.schema} in {self.parameters.get('dbname', 'the default database')} on {place}"
+        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default server"
+        return f"PostgreSQL schema {self.schema} in {self.parameters.get('dbname', 'the default database')} on {host}"
+
+
+def _libpq_parameters(address: str, parameters: list[str]) -> dict[str, Any]:
+    """What libpq reads in a URL, which it takes for something else when a password is not percent-encoded."""
+    host, _, path = address.partition("://")[2].partition("/")
+    if "@" in path:
+        raise _unreadable("an @ behind a /")
+    if host.count("@") > 1:
+        raise _unreadable("a second @")
+    try:
+        read = dict(conninfo_to_dict("?".join([address, *(["&".join(parameters)] if parameters else [])])))
+    except psycopg.Error as error:
+        raise _unreadable(_UNQUOTED.match(str(error))[0].strip()) from None  # type: ignore[index]
+    if str(read.get("port", "")).strip("0123456789,"):  # It is what follows a colon, if no @ comes.
+        raise _unreadable("a port that is not a number")
+    return read
 
 
 def _unreadable(reason: str) -> ConfigurationError:
     return ConfigurationError(
-        f"USER_STORE_URL (url=) is no URL that PostgreSQL knows: {reason}. Special characters in a password are "
-        "percent-encoded."
+        f"PostgreSQL cannot read USER_STORE_URL (url=): {reason}. Special characters in a password are percent-encoded."
     )
 
 
@@ -113,6 +125,12 @@ class _WritableBytes(Loader):
         return bytearray(data)
 
 
+def _readable() -> Generator[Any, Any, int]:
+    """For psycopg's ways to wait: what a socket is ready for, of reading alone."""
+    ready: int = yield Wait.R
+    return ready
+
+
 class Connection(psycopg.Connection[Row]):
     """A connection on which no call waits for a server that has stopped answering.
 
@@ -123,15 +141,15 @@ class Connection(psycopg.Connection[Row]):
     _is_standby = False
 
     @classmethod
-    def open(cls, target: Target, timeout: float, synchronous: Synchronous) -> Connection:
+    def open(cls, target: Target, timeout: float) -> Connection:
         """:raises psycopg.Error: when there is no server, or it does not let us in"""
         connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
-        connection.timeout = _timeout(timeout)
+        connection.timeout = silence_timeout(timeout)
         try:
-            settings = _settings(target, timeout)
-            connection.run(_SET, {"names": list(settings), "texts": list(settings.values())})
-            if synchronous == "FULL":
-                connection.run(_SYNCHRONOUS)
+            # A pooler answers for many processes of the server, so the one that it names at login is not the one at
+            # work, and the next transaction may be on one that knows nothing of this one's prepared statements.
+            if connection.run("SELECT pg_backend_pid()") != [(connection.info.backend_pid,)]:
+                connection.prepare_threshold = None
         except BaseException:
             connection.close()
             raise
@@ -140,28 +158,28 @@ class Connection(psycopg.Connection[Row]):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.adapters.register_loader("bytea", _WritableBytes)
-        self._socket = select.poll()
 
     def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
-        # psycopg waits in turns of a tenth of a second, and for ever.
+        return waiting.wait(self._unless_silent(gen), self.pgconn.socket, _LOOK_UP)
+
+    def _unless_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """A generator of psycopg, which waits for as long as it takes, with an end to that."""
         try:
             wanted = next(gen)
+            deadline = time.monotonic() + self.timeout
             while True:
-                events = self._events(_POLLED[wanted])
-                if not events:
+                ready = yield wanted
+                if ready != Ready.NONE:
+                    wanted = gen.send(ready)
+                    deadline = time.monotonic() + self.timeout
+                elif time.monotonic() > deadline:
                     raise Silent(f"the server has been silent for {self.timeout:g} seconds")
-                wanted = gen.send(_READY.get(events, Ready.RW))  # What is broken is ready to say so.
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def _events(self, wanted: int, timeout: float | None = None) -> int:
-        self._socket.register(self.fileno(), wanted)
-        found = self._socket.poll((self.timeout if timeout is None else timeout) * 1000)
-        return found[0][1] if found else 0
-
     def is_quiet(self) -> bool:
         """Whether the server has said nothing unasked. It does when it closes the connection."""
-        return not self._events(select.POLLIN, timeout=0)
+        return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
 
     def is_in_transaction(self) -> bool:
         """Whether it is in a transaction that can go on."""
@@ -172,21 +190,21 @@ class Connection(psycopg.Connection[Row]):
         return self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
     def clean_up(self) -> bool:
-        """Undo what has been left unfinished. Returns whether the connection can be used again."""
+        """Roll back what has been left unfinished. Returns whether the connection can be used again."""
         if self.can_roll_back():
             with suppress(psycopg.Error):
                 self.run("ROLLBACK")
         return self.pgconn.transaction_status == TransactionStatus.IDLE and not self._is_standby
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
-        """Run a statement, or several without arguments, and return the rows of the first.
+        """Run a statement, or several without arguments, and return the rows of the last that has any.
 
         :param nbytes: how large the values in it are, for it may take the longer
         """
         if nbytes:
             self.timeout += nbytes / SLOWEST
         try:
-            # What has arguments comes back in binary, in which a body is half as long.
+            # What has arguments comes back in binary, in which a large value is half as long.
             cursor = self.execute(sql, args, binary=args is not None)
             return cursor.fetchall() if cursor.description else []
         except Silent:
@@ -210,7 +228,7 @@ class Connection(psycopg.Connection[Row]):
         """Those of a pool may live as long as the process, of which psycopg would warn."""
 
 
-def _timeout(timeout: float) -> float:
+def silence_timeout(timeout: float) -> float:
     """How long a server may be silent: for others that it waits for, and then for its own work."""
     return 2 * timeout + 1
 
@@ -224,47 +242,19 @@ def _parameters(timeout: float) -> dict[str, Any]:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
-        "tcp_user_timeout": math.ceil(_timeout(timeout) * 1000),
+        "tcp_user_timeout": math.ceil(silence_timeout(timeout) * 1000),
     }
 
 
-def _settings(target: Target, timeout: float) -> dict[str, str]:
-    """What the server is told."""
-    return {
-        "search_path": target.quoted_schema,
-        "default_transaction_isolation": "read committed",
-        "lock_timeout": f"{max(1, math.ceil(timeout * 1000))}ms",
-        # A client that does not wait any more cannot say so to a server that is too busy to hear it.
-        "statement_timeout": f"{math.ceil(_timeout(timeout) + MAX_VALUE_BYTES / SLOWEST)}s",
-        # A host that has vanished must not keep its locks.
-        "tcp_keepalives_idle": "30",
-        "tcp_keepalives_interval": "10",
-        "tcp_keepalives_count": "3",
-        # Every query finds what it wants by an index, whatever the tables were like when it was planned; and only a
-        # plain index scan marks the entries of rows that have gone, so that the next one passes over them.
-        "enable_seqscan": "off",
-        "enable_bitmapscan": "off",
-        "jit": "off",
-        "standard_conforming_strings": "on",
-    }
-
-
-_SET = "SELECT set_config(name, text, false) FROM unnest(%(names)s::text[], %(texts)s::text[]) AS s (name, text)"
-# A server may be set to more than "on", such as to wait for its standby.
-_SYNCHRONOUS = """
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
-
-
-def fault(name: str, timeout: float, error: psycopg.Error, is_in_doubt: bool = False) -> StorageError:
+def fault(name: str, error: psycopg.Error, busy: StorageBusy, is_in_doubt: bool = False) -> StorageError:
     """The package's own exception for what psycopg raised.
 
+    :param name: of the storage
+    :param busy: the one for a lock that others held for too long
     :param is_in_doubt: whether a write was under way
     """
     if isinstance(error, _BUSY):
-        return StorageBusy(
-            f"The {name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT "
-            f"(timeout=) lets a call wait ({type(error).__name__}). Keep transaction() blocks short, or raise it."
-        )
+        return busy
     kind = next((kind for cause, kind in _FAULTS.items() if isinstance(error, cause)), StorageError)
     # The details of an error may hold values; its first line does not.
     text = error.diag.message_primary or str(error).strip()

@@ -3,8 +3,8 @@
 A connection serves one thread at a time. A child process forgets those of its parent: it says nothing on them, and
 keeps none of their sockets open, so that the parent's locks are free as soon as the parent has gone.
 
-psycopg's own pool opens connections in threads, which no fork takes along; and who needs one that cannot be opened
-learns after the whole timeout that there is none, where here it learns the reason, at once.
+psycopg's own pool opens connections in threads, which no fork takes along; and where a connection cannot be opened, it
+says so only after the whole timeout and without the reason, which is raised here at once.
 """
 
 from __future__ import annotations
@@ -19,113 +19,46 @@ from contextlib import suppress
 import psycopg
 
 from ...errors import StorageBusy, StorageClosed, StorageError
-from ..base import Synchronous
+from ..transaction import busy
 from .connection import Bindings, Connection, Row, Silent, Target, fault
 
-# A server has 100 for all, unless it is set otherwise.
-MAX_CONNECTIONS = 16
-
-pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_noticing_fork = threading.Lock()
 
 
 class Pool:
     """The connections of one storage in this process.
 
-    :param timeout: seconds that a caller waits for others: for a connection, and for a lock
+    :param timeout: seconds that a call waits for others: for a connection, and for a lock
     """
 
-    def __init__(self, target: Target, timeout: float, synchronous: Synchronous) -> None:
+    def __init__(self, target: Target, timeout: float) -> None:
         self.name = target.name
         self.timeout = timeout
         self._target = target
-        self._synchronous: Synchronous = synchronous
         self._is_closed = False
         self._begin()
-        pools.add(self)
+        _pools.add(self)
 
     def _begin(self) -> None:
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._count = 0  # of those that are open, and those that are being opened
 
-    def acquire(self) -> Connection:
-        """A connection for the caller alone, who gives it back to :meth:`release`.
-
-        :raises StorageBusy: when all are in use for longer than the timeout
-        """
-        deadline = time.monotonic() + self.timeout
-        while True:
-            connection = self._idle_one(deadline)
-            if connection is None:
-                try:
-                    return self._new()
-                except psycopg.Error as error:
-                    connection = self._others_idle_one(deadline)
-                    if connection is None:
-                        raise self.fault(error) from error
-            if connection.is_quiet():
-                return connection
-            self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
-
-    def _idle_one(self, deadline: float) -> Connection | None:
-        """An idle connection; None when the caller may open one more."""
-        with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._idle or self._count < MAX_CONNECTIONS, deadline - time.monotonic()
-            ):
-                raise StorageBusy(
-                    f"All {self._count} connections of this process to the {self.name} were in use for longer than the "
-                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Have fewer threads "
-                    "in more processes, keep transaction() blocks short, or raise it."
-                )
-            self.check_open()
-            if self._idle:
-                return self._idle.pop()
-            self._count += 1
-            return None
-
-    def _new(self) -> Connection:
-        try:
-            connection = Connection.open(self._target, self.timeout, self._synchronous)
-        except BaseException:
-            self._forget_one()
-            raise
-        self._open.add(connection)
-        return connection
-
-    def _others_idle_one(self, deadline: float) -> Connection | None:
-        """One that another thread gives back, for the server may have no more for us than those that we have."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._idle or not self._open, deadline - time.monotonic())
-            return self._idle.pop() if self._idle else None
-
-    def _forget_one(self) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def release(self, connection: Connection) -> None:
-        """Take a connection back. What it has not committed is rolled back."""
-        if connection.clean_up():
-            with self._changed:
-                self._idle.append(connection)
-                self._changed.notify_all()
-        else:
-            self._discard(connection)
-        if self._is_closed:
-            self._close_idle()
-
-    def _discard(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        connection.close()
-        self._forget_one()
+    def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False) -> list[Row]:
+        """Run a statement and return its rows. The rest is as with :meth:`start`."""
+        connection, rows = self.start(sql, args, nbytes, may_repeat)
+        self.release(connection)
+        return rows
 
     def start(
         self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False
     ) -> tuple[Connection, list[Row]]:
         """Run a statement on any connection, which the caller gives back to :meth:`release`.
 
+        :param nbytes: how large the values in it are
         :param may_repeat: whether to run it again when its connection is lost, as when the server is restarted
         :raises StorageError: when it fails
         """
@@ -143,19 +76,99 @@ class Pool:
                 raise
         raise AssertionError("the last attempt returns or raises")
 
-    def check_open(self) -> None:
+    def acquire(self) -> Connection:
+        """A connection for the caller alone, who gives it back to :meth:`release`.
+
+        :raises StorageBusy: when all are in use for longer than the timeout
+        :raises StorageClosed: when the pool has been closed
+        """
+        self._notice_fork()
+        deadline = time.monotonic() + self.timeout
+        while True:
+            connection = self._idle_one(deadline)
+            if connection is None:
+                try:
+                    return self._new()
+                except psycopg.Error as error:
+                    connection = self._released_one(deadline)
+                    if connection is None:
+                        raise self.fault(error) from error
+            if connection.is_quiet():
+                return connection
+            self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
+
+    def _idle_one(self, deadline: float) -> Connection | None:
+        """An idle connection; None when the caller may open one more."""
+        most = self._target.max_connections
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._idle or self._count < most, deadline - time.monotonic()):
+                raise StorageBusy(
+                    f"All {most} connections of this process to the {self.name} were in use for longer than the "
+                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Set "
+                    "max_connections= in USER_STORE_URL (url=), have fewer threads in more processes, or keep "
+                    "transaction() blocks short.",
+                    limit=self.timeout,
+                )
+            if self._is_closed:
+                raise StorageClosed(f"The {self.name} has been closed.")
+            if self._idle:
+                return self._idle.pop()
+            self._count += 1
+            return None
+
+    def _new(self) -> Connection:
+        try:
+            connection = Connection.open(self._target, self.timeout)
+        except BaseException:
+            self._uncount()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _released_one(self, deadline: float) -> Connection | None:
+        """One that another thread releases, for the server may have no more for us than those that we have."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or not self._open, deadline - time.monotonic())
+            return self._idle.pop() if self._idle else None
+
+    def _uncount(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back. What it has not committed is rolled back."""
+        if connection.clean_up():
+            with self._changed:
+                self._idle.append(connection)
+                self._changed.notify_all()
+        else:
+            self._discard(connection)
         if self._is_closed:
-            raise StorageClosed(f"The {self.name} has been closed.")
+            self.close_idle()
+
+    def _discard(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+        self._uncount()
 
     def close(self) -> None:
-        """Close all connections that nobody uses; the others are closed when they are released."""
+        """Close all idle connections; the others are closed when they are released."""
         self._is_closed = True
-        self._close_idle()
+        self.close_idle()
 
-    def _close_idle(self) -> None:
+    def close_idle(self) -> None:
+        """Close all connections that are not in use. Others are opened when they are needed."""
         with suppress(IndexError):
             while True:
                 self._discard(self._idle.pop())
+
+    def _notice_fork(self) -> None:
+        """Servers that fork in C, such as uWSGI, run no hooks of Python's."""
+        if self._process != os.getpid():
+            with _noticing_fork:
+                if self._process != os.getpid():
+                    self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
         for connection in self._open:
@@ -164,11 +177,11 @@ class Pool:
 
     def fault(self, error: psycopg.Error, is_in_doubt: bool = False) -> StorageError:
         """The package's own exception for what psycopg raised."""
-        return fault(self.name, self.timeout, error, is_in_doubt)
+        return fault(self.name, error, busy(f"The {self.name}", self.timeout), is_in_doubt)
 
 
 def _forget_all() -> None:
-    for pool in list(pools):
+    for pool in list(_pools):
         pool.after_fork_in_child()
 
 

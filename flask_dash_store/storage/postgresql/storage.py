@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ...buffers import Buffers, Stored
-from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
+from ...buffers import Stored
+from ...errors import SessionEnded, StorageError
 from ...expiry import Access
-from ..base import Dump, KeyExpiry, ReSign, Storage, Synchronous
-from ..limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits
-from . import statements
-from .connection import MAX_VALUE_BYTES, Bindings, Row, Target
-from .opening import make_tables
+from ...owner import Owner
+from ..base import (
+    DEFAULT_LIMITS,
+    DEFAULT_TIMEOUT,
+    ENDED,
+    Dump,
+    ExpiryLimit,
+    KeyExpiry,
+    Limits,
+    Removed,
+    SessionInfo,
+    Stat,
+    Storage,
+    SupportsExport,
+    Synchronous,
+    Value,
+)
+from .connection import Row, Target
 from .pool import Pool
+from .rows import NewRow, sent_together, stored
+from .schema import make_tables, statements
 from .transaction import Database
 
 logger = logging.getLogger("flask_dash_store")
 
-# So many are purged in one transaction, whose locks are kept until it ends.
-PURGED_TOGETHER = 20
+# So many owners are purged in one transaction, whose locks are kept until it ends.
+PURGED_TOGETHER = 100
+
+# When several values are written, a row takes the server as long as so many bytes of it.
+BYTES_PER_ROW = 2**10
+
+_NO_LIMITS = Limits(2**62, 2**62)
+_NO_EXPIRY_LIMIT = ExpiryLimit("", math.inf)
 
 
-class PostgresqlStorage(Storage):
+class PostgresqlStorage(Storage, SupportsExport):
     """Values in a schema of a PostgreSQL database, version 14 or later, which is made if it is not there.
 
     What was acknowledged is stored as safely as the server stores what it commits: with its own settings
     (``fsync``, ``synchronous_commit``) that outlives a crash of the server and a power loss. Whether a write was stored
-    whose connection was lost before the answer came, nobody knows, and the error says so.
+    whose connection was lost before the answer came is not known, and the error says so.
 
     :param url: ``postgresql://`` or ``postgres://``, with any parameter of libpq
-        (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), and ``schema=`` for another
-        name than ``flask_dash_store``. A PgBouncer in between has to pool sessions, not transactions.
-    :param max_bytes: how many bytes the keys and values of one owner may take
-    :param max_keys: how many keys one owner may have
+        (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), ``schema=`` for another
+        name than ``flask_dash_store``, and ``max_connections=`` for how many a process opens at most, 16 if it is not
+        there. A PgBouncer in between may pool sessions or transactions.
+    :param limits: how many bytes and keys one owner may have
     :param timeout: seconds that a call waits for a connection, and for others who write to the same owner. A server
         that is silent for a little more than twice as long has failed.
     :param synchronous: ``"FULL"`` overrules a server whose ``synchronous_commit`` is off; ``"NORMAL"`` leaves it so
-    :raises ConfigurationError: when the URL cannot be used
+    :raises ConfigurationError: when the URL cannot be used, or transactions are not READ COMMITTED by default
     :raises StorageError: when the database cannot be reached, or lets us make no tables
     :raises UnknownFormat: when the tables are of a newer version of this package
     """
@@ -48,208 +70,204 @@ class PostgresqlStorage(Storage):
         self,
         url: str,
         *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        max_keys: int = DEFAULT_MAX_KEYS,
+        limits: Limits = DEFAULT_LIMITS,
         timeout: float = DEFAULT_TIMEOUT,
         synchronous: Synchronous = "NORMAL",
     ) -> None:
         target = Target.of(url)
-        self._limits = Limits(max_bytes, max_keys)
-        self._database = Database(Pool(target, timeout, synchronous))
+        self.schema = target.schema
+        self._limits = limits
+        self._timeout_ms = max(1, math.ceil(timeout * 1000))
+        self._is_durable = synchronous == "FULL"
+        self._sql = statements(target, self._timeout_ms, self._is_durable)
+        self._pool = Pool(target, timeout)
+        self._database = Database(self, self._pool)
+        self._begin_transaction = f"SELECT {target.quoted_schema}.begin_transaction"
         try:
             make_tables(self._database, target)
         except BaseException:
             self.close()
             raise
+        self._pool.close_idle()  # A server that forks now, in whatever way, shares none with its workers.
 
     # Reading
 
-    def get(self, owner: str, key: str, access: Access) -> Stored | None:
-        for payload, *body in self._read(statements.GET, owner, access, key):
-            return None if payload is None else _stored(payload, *body)
+    def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
+        for payload, name, buffers in self._read("get_value", owner, access, key.encode()):
+            return None if payload is None else stored(payload, name, buffers)
         return None
 
-    def has(self, owner: str, key: str, access: Access) -> bool:
-        return (True,) in self._read(statements.HAS, owner, access, key)
+    def has(self, owner: Owner, key: str, access: Access) -> bool:
+        return (True,) in self._read("has_value", owner, access, key.encode())
 
-    def keys(self, owner: str, access: Access) -> list[str]:
-        return [key.decode() for (key,) in self._read(statements.KEYS, owner, access) if key is not None]
+    def keys(self, owner: Owner, access: Access) -> list[str]:
+        return [key.decode() for (key,) in self._read("list_keys", owner, access) if key is not None]
 
-    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
-        rows = self._read(statements.ITEMS, owner, access)
-        return [(key.decode(), _stored(*value)) for key, *value in rows if key is not None]
+    def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
+        rows = self._read("list_values", owner, access)
+        return [(key.decode(), stored(*value)) for key, *value in rows if key is not None]
 
-    def count(self, owner: str, access: Access) -> int:
-        return sum(count for (count,) in self._read(statements.COUNT, owner, access))
+    def stat(self, owner: Owner, access: Access) -> Stat:
+        for expires, nbytes, keys in self._ask("stat_session", owner, access):
+            return Stat(expires, nbytes, keys) if keys else Stat()
+        return Stat()
 
-    def _read(self, sql: str, owner: str, access: Access, key: str = "") -> list[Row]:
-        """What a query says of an owner who is live, which is a use of it."""
-        rows = self._ask(sql, owner, access, key)
-        if not rows:
-            return []
-        expiry = rows[0][0]
-        if access.is_touch_due(expiry):
+    def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
+        """What a function says of an owner that has not expired, which is a use of it."""
+        rows = self._ask(function, owner, access, *args)
+        if rows and access.is_touch_due(rows[0][0]):
             self._touch(owner, access)
-        return [row[2:] for row in rows]
+        return [row[1:] for row in rows]
 
-    def _ask(self, sql: str, owner: str, access: Access, key: str = "") -> list[Row]:
-        """What a query says of an owner; nothing when the owner's time is over."""
-        rows = self._database.select(sql, {"owner": owner, "key": key.encode(), "now": access.now})
+    def _ask(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
+        """What a function says of an owner, after when it expires; nothing when it has expired."""
+        rows = self._database.select(self._sql[function], (*owner, *access, *args))
         if not rows:
             return []
-        expiry, ended_at = rows[0][:2]
+        expires, ended_at = rows[0][:2]
         if ended_at is not None:
             raise SessionEnded(ended_at)
-        return rows if expiry > access.now else []
+        return [(expires, *row[2:]) for row in rows] if access.is_future(expires) else []
 
-    def _touch(self, owner: str, access: Access) -> None:
-        """Move the expiry, if nobody else writes at this access. It stays due, so a later read may do it."""
+    def _touch(self, owner: Owner, access: Access) -> None:
+        """Move the expiry, unless others write to the owner just now. It stays due, so a later read may do it."""
         try:
-            self._database.call(statements.TOUCH, {"owner": owner, "now": access.now, "expires": access.expires})
+            self._database.call(self._sql["touch_session"], (*owner, *access))
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
-    def expiry(self, owner: str, access: Access) -> float | None:
-        for expiry, _, has_values in self._ask(statements.EXPIRY, owner, access):
-            return expiry if has_values else None
-        return None
-
-    def nbytes(self, owner: str, access: Access) -> int:
-        return sum(row[2] for row in self._ask(statements.NBYTES, owner, access))
-
-    def owners(self, prefix: str, access: Access) -> list[str]:
-        rows = self._database.select(statements.OWNERS, {"prefix": prefix, "now": access.now})
-        return [owner for (owner,) in rows]
-
     # Writing
 
-    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        fields, nbytes = _fields(key, value)
+    def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         keeps = key_expires == "keep"
-        fields |= {"key_expires": None if keeps else key_expires, "keeps": keeps, **self._limits._asdict()}
-        _, more_bytes, more_keys, taken_bytes, taken_keys = self._write(statements.SET, owner, access, fields, nbytes)
-        if more_bytes is not None:
-            raise self._limits.refusal(key, more_bytes, more_keys, taken_bytes, taken_keys)
+        expires = None if keeps else key_expires
+        row = NewRow.of(key, value)
+        refused = self._write("put_value", owner, access, *row, expires, keeps, *self._limits, nbytes=row.nbytes)
+        if refused[0] is not None:
+            raise _refusal(self._limits, key, *refused)
 
-    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
-        args = {"key": key.encode(), "key_expires": key_expires}
-        _, is_there = self._write(statements.EXPIRE, owner, access, args)
+    def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
+        groups = list(sent_together((key, value, None) for key, value in dict(values).items()))
+        with self.transaction(owner) if len(groups) > 1 else nullcontext():
+            for group in groups:
+                if len(group) == 1:
+                    self.set(owner, *group[0][:2], access)
+                else:
+                    self._put_all(owner, group, access, self._limits)
+
+    def _put_all(self, owner: Owner, values: list[Value], access: Access, limits: Limits) -> None:
+        """Store several values in one round trip."""
+        rows = [NewRow.of(key, value) for key, value, _ in values]
+        nbytes = sum(row.nbytes + BYTES_PER_ROW for row in rows)
+        keys, payloads, names, buffers = zip(*rows, strict=True)
+        columns = [list(keys), list(payloads), list(names), [each if each is None else bytes(each) for each in buffers]]
+        columns.append([key_expires for _, _, key_expires in values])
+        number, *refused = self._write("put_values", owner, access, *columns, *limits, nbytes=nbytes)
+        if number is not None:
+            raise _refusal(limits, values[number - 1][0], *refused)
+
+    def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
+        (is_there,) = self._write("expire_value", owner, access, key.encode(), key_expires)
         return bool(is_there)
 
-    def delete(self, owner: str, key: str, access: Access) -> bool:
-        _, was_there = self._write(statements.DELETE, owner, access, {"key": key.encode()})
+    def delete(self, owner: Owner, key: str, access: Access) -> bool:
+        (was_there,) = self._write("delete_value", owner, access, key.encode())
         return bool(was_there)
 
-    def clear(self, owner: str, access: Access) -> None:
-        self._write(statements.CLEAR, owner, access, {})
+    def clear(self, owner: Owner, access: Access) -> None:
+        self._write("clear_session", owner, access)
 
-    def _write(self, sql: str, owner: str, access: Access, args: Bindings, nbytes: int = 0) -> Row:
-        """What a function says that writes, after when the owner ended, which it has not."""
-        row = self._database.call(sql, {"owner": owner, **access._asdict(), **args}, nbytes)
-        if row[0] is not None:
-            raise SessionEnded(row[0])
-        return row
+    def _write(self, function: str, owner: Owner, access: Access, *args: Any, nbytes: int = 0) -> Row:
+        """What a function says that writes, after when the session ended, which it has not."""
+        ended_at, *row = self._database.call(self._sql[function], (*owner, *access, *args), nbytes)
+        if ended_at is not None:
+            raise SessionEnded(ended_at)
+        return tuple(row)
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
-        with self._database.transaction(owner, new_owner):
-            rows = [row for row in self._ask(statements.PAYLOADS, owner, access) if row[2] is not None]
-            keys = [bytes(key) for _, _, key, _ in rows]
-            payloads = [re_sign(key.decode(), bytes(payload)) for _, _, key, payload in rows]
-            moved = {"owner": owner, "new_owner": new_owner, "keys": keys, "payloads": payloads}
-            self._database.call(statements.MOVE, moved | {"now": access.now, "expires": access.expires})
+    def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
+        self._write("renew_session", owner, access, session, user)
 
-    def end(self, owner: str, access: Access) -> float:
-        (ended_at,) = self._database.call(statements.END, {"owner": owner, "now": access.now})
+    def end(self, owner: Owner, access: Access) -> float:
+        (ended_at,) = self._database.call(self._sql["end_session"], (*owner, *access))
         return float(ended_at)
+
+    def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
+        rows = self._database.select(self._sql["list_sessions"], (user, access.now))
+        return [SessionInfo(Owner(name, bytes(session)), *row) for name, session, *row in rows]
+
+    def owners(self, prefix: str, access: Access) -> list[str]:
+        return [owner for (owner,) in self._database.select(self._sql["list_owners"], (prefix, access.now))]
+
+    # Looking after it
+
+    def maintain(
+        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+    ) -> Removed:
+        args = (now, ended_before, *(expiry_limit or _NO_EXPIRY_LIMIT))
+        removed = Removed(*self._database.call(self._sql["maintain"], (*args, PURGED_TOGETHER, 0)))
+        if wait and removed == Removed():
+            # What is left is locked by others. To wait for one at a time, holding no other lock, cannot be a deadlock.
+            removed = Removed(*self._database.call(self._sql["maintain"], (*args, 1, self._timeout_ms)))
+        return removed
 
     # Copying
 
-    def everyone(self) -> Iterator[str]:
-        last = 0
-        while rows := self._database.select(statements.EVERYONE, {"last": last}):
-            for last, owner in rows:  # noqa: B007
-                yield owner
+    def all_owners(self) -> Iterator[str]:
+        last = ""
+        while rows := self._database.select(self._sql["list_all_owners"], (last,)):
+            for (last,) in rows:
+                yield last
 
-    def dump(self, owner: str) -> Dump | None:
-        rows = self._database.select(statements.DUMP, {"owner": owner})
+    def dump(self, name: str) -> Dump | None:
+        rows = self._database.select(self._sql["dump_session"], (name,))
         if not rows:
             return None
-        expires, ended_at = rows[0][:2]
-        if ended_at is not None:
-            return Dump(ended_at, ended_at, [])
+        expires, session, renewed_at, user, created_at = rows[0][:5]
         values = [
-            (key.decode(), _stored(*value), key_expires) for _, _, key, *value, key_expires in rows if key is not None
+            (key.decode(), stored(*value), key_expires)
+            for key, *value, key_expires in (row[5:] for row in rows)
+            if key is not None
         ]
-        return Dump(expires, None, values)
+        return Dump(
+            expires=renewed_at if expires is None else expires,
+            session=None if session is None else bytes(session),
+            renewed_at=renewed_at,
+            values=values,
+            user=None if user is None else bytes(user),
+            created_at=created_at,
+        )
 
-    def load(self, owner: str, dump: Dump) -> None:
-        with self._database.transaction(owner):
-            expires = None if dump.ended_at is not None else dump.expires
-            (session,) = self._database.call(
-                statements.REPLACE, {"owner": owner, "expires": expires, "ended_at": dump.ended_at}
-            )
-            for key, value, key_expires in dump.values:
-                fields, nbytes = _fields(key, value)
-                self._database.call(statements.LOAD, fields | {"session": session, "key_expires": key_expires}, nbytes)
-            self._database.call(statements.RECOUNT, {"session": session})
+    def load(self, name: str, dump: Dump) -> None:
+        expires = None if dump.session == ENDED else dump.expires
+        # Nothing has expired at the beginning of time, and what is loaded is not a use.
+        access = Access(-math.inf, dump.expires, math.inf)
+        with self._transaction(name):
+            args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
+            self._database.call(self._sql["replace_session"], args)
+            for group in sent_together(dump.values):
+                self._put_all(Owner(name, dump.session), group, access, _NO_LIMITS)
 
-    # Purging
-
-    def limit_expiry(self, prefix: str, latest: float) -> None:
-        self._database.call(statements.LIMIT_EXPIRY, {"prefix": prefix, "latest": latest})
-
-    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        args = {"now": now, "ended_before": ended_before, "waits": wait}
-        return self._purge(statements.PURGE_SESSIONS, args, limit)
-
-    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        return self._purge(statements.PURGE_VALUES, {"now": now, "waits": wait}, limit)
-
-    def _purge(self, sql: str, args: Bindings, limit: int) -> int:
-        """Purge in short transactions. Without waiting, those whom others write to are left for another time."""
-        total = 0
-        while few := min(PURGED_TOGETHER, limit - total):
-            (removed,) = self._database.call(sql, args | {"limit": few})
-            if removed is None and not total:
-                raise StorageBusy("Others are writing to all that was to be purged, and it was not to wait for them.")
-            total += removed or 0
-            if removed != few:
-                break
-        return total
+    def problems(self) -> Iterator[str]:
+        for (problem,) in self._database.select(self._sql["find_problems"]):
+            yield problem
 
     # Transactions, and the end
 
-    @contextmanager
-    def transaction(self, owner: str) -> Iterator[None]:
-        with self._database.transaction(owner):
-            yield
+    def transaction(self, owner: Owner) -> AbstractContextManager[Any]:
+        return self._transaction(owner.name)
 
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        self._database.on_rollback(call)
+    def _transaction(self, name: str) -> AbstractContextManager[Any]:
+        quoted = name.replace("\\", "\\\\").replace("'", "''")  # Several statements together take no arguments.
+        arguments = f"E'{quoted}', {self._timeout_ms}, {self._is_durable}"
+        return self._database.transaction_after(f"{self._begin_transaction}({arguments})")
 
     def close(self) -> None:
-        self._database.close()
+        self._pool.close()
 
 
-def _stored(payload: bytearray, body_name: str | None, body: bytearray | None) -> Stored:
-    if body_name is None or body is None:
-        return bytes(payload), None
-    return bytes(payload), Buffers(body_name, [memoryview(body)])
-
-
-def _fields(key: str, value: Stored) -> tuple[dict[str, Any], int]:
-    """What is written of a value, and how many bytes it takes.
-
-    :raises ValueTooLarge: when PostgreSQL takes no value of this size
-    """
-    payload, body = value
-    nbytes = len(payload) + (body.nbytes if body else 0)
-    if nbytes > MAX_VALUE_BYTES:
-        raise ValueTooLarge(
-            f"The value for {key!r} takes {nbytes} bytes, and PostgreSQL takes {MAX_VALUE_BYTES} in one field. Store "
-            "it in parts."
-        )
-    name = body.name if body else None
-    return {"key": key.encode(), "payload": payload, "body_name": name, "body": body and body.joined()}, nbytes
+def _refusal(limits: Limits, key: str, more_bytes: int, more_keys: int, used_bytes: int, used_keys: int) -> Exception:
+    if more_keys and used_keys + more_keys > limits.max_keys:
+        return limits.too_many_keys(key, used_keys)
+    return limits.quota_exceeded(key, more_bytes, used_bytes)

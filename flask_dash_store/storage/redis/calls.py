@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from ...errors import SessionEnded
+from ...buffers import Buffers
+from ...errors import SessionEnded, StorageError
 from ...expiry import Access
+from ...owner import Owner
 from . import scripts
+from .fields import ANY_SESSION, parse_time, session_argument
 from .lua import Script
-from .server import Server
+from .server import Server, is_in_doubt
 from .transaction import Leases, Transaction
+
+# Buffers that no header names, as a writer that died leaves them, are kept by the server for this long.
+PENDING_MS = 3_600_000
+
+_KNOWN = (b"expires", b"session", b"renewed")
 
 
 class Calls:
@@ -19,67 +29,148 @@ class Calls:
         self._server = server
         self._leases = leases
 
-    def _transaction(self, owner: str) -> Transaction | None:
+    def _transaction(self, name: str) -> Transaction | None:
         """The transaction that the caller is in, if it is the owner's too."""
         transaction = self._leases.current()
-        return transaction if transaction is not None and transaction.has(owner) else None
+        return transaction if transaction is not None and transaction.has(name) else None
 
-    def _run(self, script: Script, owner: str, now: float, *args: Any, writes: bool) -> list[Any]:
-        transaction = self._transaction(owner)
-        if transaction is None:
-            keys = self._leases.keys(owner)
-            return self._server.run(script, keys, [*self._leases.arguments("", now), *args], repeatable=not writes)
-        with transaction.call(owner, now, writes) as (token, keys):
-            answer = self._server.run(script, keys, [*self._leases.arguments(token, now), *args], repeatable=not writes)
-            return transaction.check(answer)
+    # Reading
 
-    def read(self, script: Script, owner: str, now: float, *args: Any) -> list[Any]:
-        """What a script answers that changes nothing."""
-        return self._run(script, owner, now, *args, writes=False)[1:]
+    def _read(self, script: Script, owner: Owner, now: float, *args: Any) -> list[Any]:
+        transaction = self._transaction(owner.name)
+        session = session_argument(owner)
+        if transaction is not None:
+            return transaction.read(script, owner.name, now, session, args)[1:]
+        arguments = [*self._leases.arguments(now, session), *args]
+        return self._server.run(script, [self._leases.record(owner.name)], arguments, repeatable=True)[1:]
+
+    def fields(self, owner: Owner, now: float, *names: bytes) -> list[Any]:
+        """The owner's expiry, and what its record has in these fields.
+
+        :raises SessionEnded: when the owner's session has another id, or has ended
+        """
+        if self._transaction(owner.name) is not None:
+            answer = self._read(scripts.FIELDS, owner, now, *_KNOWN, *names)
+        else:
+            answer = self._server.execute("HMGET", self._leases.record(owner.name), *_KNOWN, *names, repeatable=True)
+        return self._checked(owner, answer)
+
+    def headers(self, owner: Owner, now: float) -> list[Any]:
+        """The owner's expiry, and all keys, each with its header."""
+        return self._checked(owner, self._read(scripts.HEADERS, owner, now))
+
+    def stat(self, owner: Owner, now: float) -> list[Any]:
+        """The owner's expiry, its bytes, and its keys, without those that have expired."""
+        return self._checked(owner, self._read(scripts.STAT, owner, now))
+
+    def all_fields(self, owner: Owner, now: float) -> dict[bytes, bytes]:
+        """All that the owner's record has, at one point in time."""
+        if self._transaction(owner.name) is not None:
+            flat = self._read(scripts.ALL, owner, now)
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        else:
+            fields = self._server.execute("HGETALL", self._leases.record(owner.name), repeatable=True)
+        self._checked(owner, [fields.get(name) for name in _KNOWN])
+        return fields
+
+    def _checked(self, owner: Owner, answer: list[Any]) -> list[Any]:
+        expires, session, renewed, *rest = answer
+        if owner.session != ANY_SESSION:
+            if session is None:  # It has no values, and may have ended; this is one more round trip for few.
+                session, renewed = self.remembered(owner.name)[:2]
+            if session is not None and session != session_argument(owner):
+                raise SessionEnded(parse_time(renewed) or 0.0)
+        return [expires, *rest]
+
+    def remembered(self, name: str) -> list[bytes | None]:
+        """The session, the time of its last renewal or its end, and the user, which outlive an owner's record."""
+        key = self._leases.record(name) + ":session"
+        return self._server.execute("HMGET", key, "session", "renewed", "user", repeatable=True)  # type: ignore[no-any-return]
+
+    def buffers(self, name: str, names: Sequence[str]) -> list[bytes | None]:
+        """An owner's buffers of these names; None for those that are missing."""
+        keys = [self._buffer(name, each) for each in names]
+        return self._server.execute("MGET", *keys, repeatable=True) if keys else []
+
+    def _buffer(self, name: str, buffers: str) -> str:
+        return f"{self._leases.record(name)}:b:{buffers}"
+
+    # Writing
 
     def write(
-        self, script: Script, owner: str, now: float, *args: Any, wait: bool = True, joins: bool = True
+        self,
+        script: Script,
+        owner: Owner,
+        now: float,
+        *args: Any,
+        wait: bool = True,
+        joins: bool = True,
+        before: Sequence[tuple[Any, ...]] = (),
     ) -> list[Any]:
         """What a script answers, with how it went.
 
         :param wait: whether to wait for other writers, for the timeout at most
-        :param joins: whether it is undone with the transaction that the caller is in, if that is another owner's
+        :param joins: whether it is rolled back with the transaction that the caller is in, if that is another owner's
+        :param before: commands that are sent ahead of it
         :raises StorageBusy: when there is another writer all the same
-        :raises SessionEnded: when the owner has ended, and the script minds
+        :raises SessionEnded: when the owner's session has another id, or has ended, and the script minds
         """
         transaction = self._leases.current()
         if transaction is not None and joins:
-            transaction.join(owner)
-        with self._leases.timeout(owner, wait) as timeout:
-            while (answer := self._run(script, owner, now, *args, writes=True))[0] == b"BUSY":
-                timeout.wait()
+            transaction.join(owner.name)
+        backoff = self._leases.backoff(wait)
+        while (answer := self._write(script, owner, now, args, before))[0] == b"BUSY":
+            before = ()
+            backoff.wait()
         if answer[0] == b"ENDED":
-            raise SessionEnded(-float(answer[1]))
+            raise SessionEnded(float(answer[1]))
         return answer
 
-    def use(self, script: Script, owner: str, access: Access, *args: Any) -> list[Any]:
-        """The same of a script that moves the owner's expiry when that is due."""
-        return self.write(script, owner, access.now, repr(access.expires), repr(access.touch_threshold), *args)
+    def _write(
+        self, script: Script, owner: Owner, now: float, args: Sequence[Any], before: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        transaction = self._transaction(owner.name)
+        session = session_argument(owner)
+        if transaction is not None:
+            return transaction.write(script, owner.name, now, session, args, before)
+        arguments = [*self._leases.arguments(now, session), *args]
+        return self._server.run(script, [self._leases.record(owner.name)], arguments, before=before)
 
-    def touch(self, owner: str, access: Access) -> None:
-        """Move the owner's expiry, unless another one writes at this access.
+    def use(
+        self, script: Script, owner: Owner, access: Access, *args: Any, before: Sequence[tuple[Any, ...]] = ()
+    ) -> list[Any]:
+        """The same of a script that moves the owner's expiry when that is due."""
+        expires, threshold = repr(access.expires), repr(access.touch_threshold)
+        return self.write(script, owner, access.now, expires, threshold, *args, before=before)
+
+    def touch(self, owner: Owner, access: Access) -> None:
+        """Move the owner's expiry, unless another one writes to it now.
 
         :raises StorageBusy: when there is one
         """
         args = repr(access.expires), repr(access.touch_threshold)
         self.write(scripts.TOUCH, owner, access.now, *args, wait=False, joins=False)
 
-    def fields(self, owner: str, now: float, *names: bytes) -> list[Any]:
-        """What the owner's hash has in these fields."""
-        if self._transaction(owner) is not None:
-            return self.read(scripts.FIELDS, owner, now, *names)
-        main, _ = self._leases.keys(owner)
-        return self._server.execute("HMGET", main, *names, repeatable=True)  # type: ignore[no-any-return]
+    def with_buffers(self, script: Script, owner: Owner, access: Access, bodies: Sequence[Buffers], *args: Any) -> Any:
+        """The same as :meth:`use` of a script that puts the names of buffers into headers.
 
-    def all_fields(self, owner: str, now: float) -> dict[bytes, bytes]:
-        """All that the owner's hash has, at one point in time."""
-        if self._transaction(owner) is not None:
-            flat = self.read(scripts.ALL, owner, now)
-            return dict(zip(flat[::2], flat[1::2], strict=True))
-        main, _ = self._leases.keys(owner)
-        return self._server.execute("HGETALL", main, repeatable=True)  # type: ignore[no-any-return]
+        The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
+        """
+        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS) for each in bodies]
+        try:
+            answer = self.use(script, owner, access, *args, before=before)
+        except StorageError as error:
+            if not is_in_doubt(error):
+                self._unlink(before)
+            raise
+        except SessionEnded:
+            self._unlink(before)
+            raise
+        if answer[0] != b"OK":
+            self._unlink(before)
+        return answer
+
+    def _unlink(self, sent: Sequence[tuple[Any, ...]]) -> None:
+        if sent:
+            with suppress(StorageError):
+                self._server.execute("UNLINK", *(command[1] for command in sent), repeatable=True)

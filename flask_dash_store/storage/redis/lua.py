@@ -1,21 +1,38 @@
 """What the Redis storage keeps of an owner on the server, and how its scripts there read and write it.
 
-All that is kept of an owner lies in one hash, whose fields are
+These keys, which share a hash tag and so lie in one slot of a cluster, are an owner's:
 
-- ``expires``: the owner's expiry, in seconds since the epoch; the time of its end, negated, once it has ended
-- ``bytes``, ``keys``: what its values take, at most (what the server has removed by itself is still in it)
-- ``next``: the place in the order of insertion that the next new key gets
-- ``i:<key>``: what is known of a value: its place, its bytes, when it is gone or ``-``, and its body's name or ``-``
-- ``v:<key>``: its payload
-- ``b:<key>``: its body, if it has one
+- ``<prefix>{<owner>}``: a hash, its *record*, with the fields
 
-A transaction writes into *layers*, hashes of its own which nobody else reads, whose fields are the same after a ``+``,
-or after a ``-`` where they are deleted. What a script reads it looks for in the layers, from the topmost down, and
-then in the owner's hash; what it writes goes into the topmost.
+  - ``expires``: the owner's expiry, in seconds since the epoch
+  - ``session``: the SHA-256 of the session id that opens the values; ``-`` for those of a user id
+  - ``renewed``: when the session was renewed last, if it was; ``user``: a hash of the user who logged in, if one did
+  - ``created``: when the first value was stored
+  - ``bytes``, ``keys``: how much there is, with what has expired by itself and was not removed yet
+  - ``next``: the position in the order of insertion that the next new key gets
+  - ``i:<key>``: a value's header: its position, its bytes, its expiry or ``-``, and its buffers' name or ``-``
+  - ``v:<key>``: its payload
 
-Every script gets the keys hash, lease, and layers from the bottom up; and the token of the caller's lease or nothing,
-for how many milliseconds a lease holds, for how many it must be known that an owner has ended, and what the time is.
-It answers with a list whose first element says how it went.
+- ``…:session``: a hash with ``session`` (empty once it has ended), ``renewed`` and ``user``, which is written when a
+  session is renewed or ended and outlives the record, so that ids that have been replaced are known to be dead
+- ``…:buffers``: the set of the names of the buffers that the record's headers name
+- ``…:b:<name>``: buffers. They are written before the header that names them, and expire by themselves until then
+- ``…:expiring``: a sorted set of the keys that have an expiry of their own. None has a higher score than its expiry;
+  what else the set says is checked against the header
+- ``…:lease``: the token of the transaction that alone may write
+
+A transaction writes into *layers*, hashes of its own that nothing else reads: one for itself and one for each
+savepoint. Their fields are the record's, with ``+`` and the new value, or ``-`` where the field is deleted; ``*`` when
+nothing below is to be seen; and ``#``, how many scripts have written there. A layer that does not have as many as the
+transaction knows of was evicted, or lost in a failover, and nothing of the transaction is committed. A script looks
+for a field in the layers, from the topmost down, and then in the record; what it writes goes into the topmost.
+
+The values' own expiry is decided by the caller's clock. The server removes what has expired a little later.
+
+Every script gets the record and the layers from the bottom up as its keys. Its first arguments are the token of the
+caller's lease or nothing, the expected ``#`` of each layer, the milliseconds of a lease, the milliseconds for which a
+session is remembered or nothing, the time, and the SHA-256 of the caller's session id, ``-`` or ``*`` for any. It
+answers with a list whose first element says how it went.
 """
 
 from __future__ import annotations
@@ -23,8 +40,7 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-# An expired value stays on the server for this much longer: what is live is decided by the caller's clock, and the
-# server's must not be ahead of it.
+# The server's clock may be ahead of the caller's, which decides what has expired.
 MARGIN_MS = 60_000
 
 
@@ -41,176 +57,210 @@ def script(*parts: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-LIBRARY = f"""
+LIBRARY = """
 local call = redis.call
-local main, lock, layers = KEYS[1], KEYS[2], #KEYS
-local top = layers > 2 and KEYS[layers]
-local token, lease, keep_ended, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local token, counts, lease, keep_ended, now_text, session = unpack(ARGV, 1, 6)
+local now = tonumber(now_text)
+local layers = #KEYS
+local top = layers > 1 and KEYS[layers]
+local main, lock, remembered, buffers, expiring
+
+local function open(key)
+    main, lock, remembered = key, key .. ':lease', key .. ':session'
+    buffers, expiring = key .. ':buffers', key .. ':expiring'
+end
+open(KEYS[1])
+
+local function buffer(name) return main .. ':b:' .. name end
 
 local function number(text)
-    if text == 'inf' then return math.huge end
+    if text == 'inf' then return math.huge elseif text == '-inf' then return -math.huge end
     return tonumber(text or '')
-end
-
-local function get(field)
-    for i = layers, 3, -1 do
-        local value = call('HGET', KEYS[i], '+' .. field)
-        if value then return value end
-        if call('HEXISTS', KEYS[i], '-' .. field) == 1 then return false end
-    end
-    return call('HGET', main, field)
-end
-
-local function get_all(...)
-    if not top then return unpack(call('HMGET', main, ...)) end
-    local values = {{}}
-    for i, field in ipairs({{...}}) do values[i] = get(field) end
-    return unpack(values)
-end
-
-local function put(...)
-    if not top then return call('HSET', main, ...) end
-    local pairs_ = {{...}}
-    for i = 1, #pairs_, 2 do
-        call('HSET', top, '+' .. pairs_[i], pairs_[i + 1])
-        call('HDEL', top, '-' .. pairs_[i])
-    end
-    call('PEXPIRE', top, 2 * lease)
-end
-
-local function erase(...)
-    if not top then return call('HDEL', main, ...) end
-    for _, field in ipairs({{...}}) do
-        call('HDEL', top, '+' .. field)
-        call('HSET', top, '-' .. field, '')
-    end
-    call('PEXPIRE', top, 2 * lease)
-end
-
-local function names()
-    local found = call('HKEYS', main)
-    if not top then return found end
-    local is_there = {{}}
-    for _, field in ipairs(found) do is_there[field] = true end
-    for i = 3, layers do
-        for _, name in ipairs(call('HKEYS', KEYS[i])) do
-            is_there[string.sub(name, 2)] = string.sub(name, 1, 1) == '+' or nil
-        end
-    end
-    found = {{}}
-    for field in pairs(is_there) do found[#found + 1] = field end
-    return found
-end
-
-local function erase_all()
-    if not top then return call('DEL', main) end
-    for _, field in ipairs(names()) do erase(field) end
-end
-
-local function milliseconds(expiry)
-    return string.format('%.0f', math.max(expiry - now, 0) * 1000 + {MARGIN_MS})
-end
-
-local function settle(expires)
-    local expiry = number(expires)
-    if top or not expiry then return end
-    if expiry < 0 then
-        call('PEXPIRE', main, keep_ended)
-    elseif expiry - now > 1e10 then
-        call('PERSIST', main)
-    else
-        call('PEXPIRE', main, milliseconds(expiry))
-    end
-end
-
--- Servers before Redis 7.4 and Valkey 9 know no expiry of fields. There an expired value stays until its owner's
--- next value needs the room.
-local function settle_key(key, expires, before)
-    if top then return end
-    local expiry = number(expires)
-    if expiry then
-        redis.pcall('HPEXPIRE', main, milliseconds(expiry), 'FIELDS', 3, 'i:' .. key, 'v:' .. key, 'b:' .. key)
-    elseif before and before ~= '-' then
-        redis.pcall('HPERSIST', main, 'FIELDS', 3, 'i:' .. key, 'v:' .. key, 'b:' .. key)
-    end
-end
-
-local function parse(header)
-    local place, size, expires, body = string.match(header or '', '^(%d+) (%d+) (%S+) (%S+)$')
-    return place, tonumber(size), expires, body
 end
 
 local function is_live(expires)
     return expires == '-' or (number(expires) or 0) > now
 end
 
-local function each_header(visit)
-    local fields = {{}}
-    for _, field in ipairs(names()) do
-        if string.sub(field, 1, 2) == 'i:' then fields[#fields + 1] = field end
+local function parse(header)
+    local position, size, expires, name = string.match(header or '', '^(%d+) (%d+) (%S+) (%S+)$')
+    return position, tonumber(size), expires, name
+end
+
+local function in_layer(value)  -- The value of a layer's field; false when it is deleted there.
+    return string.byte(value) == 43 and string.sub(value, 2)
+end
+
+local function get(field)
+    for i = layers, 2, -1 do
+        local value, hides = unpack(call('HMGET', KEYS[i], field, '*'))
+        if value then return in_layer(value) end
+        if hides then return false end
     end
-    for first = 1, #fields, 1000 do
-        local last = math.min(first + 999, #fields)
-        local headers = top and {{}} or call('HMGET', main, unpack(fields, first, last))
-        for i = first, last do
-            local header = top and get(fields[i]) or headers[i - first + 1]
-            if header then visit(string.sub(fields[i], 3), header) end
+    return call('HGET', main, field)
+end
+
+local function get_all(...)
+    if not top then return unpack(call('HMGET', main, ...)) end
+    local values = {}
+    for i, field in ipairs({...}) do values[i] = get(field) end
+    return unpack(values)
+end
+
+local function each_field(pattern, visit)
+    local seen = {}
+    for i = layers, 1, -1 do
+        -- One call goes through all of a hash, so nothing is given twice.
+        local fields = call('HSCAN', KEYS[i], 0, 'MATCH', pattern, 'COUNT', 1e9)[2]
+        for n = 1, #fields, 2 do
+            local field, value = fields[n], fields[n + 1]
+            if not seen[field] then
+                if i > 1 then value = in_layer(value) end
+                if value then visit(field, value) end
+                if top then seen[field] = true end
+            end
         end
+        if i > 1 and call('HEXISTS', KEYS[i], '*') == 1 then return end
     end
+end
+
+local function expired(except)  -- Bytes and keys of what has expired by itself, and is in the counts.
+    local bytes, keys = 0, 0
+    for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text)) do
+        local position, size, expires = parse(not except[key] and get('i:' .. key))
+        if position and not is_live(expires) then bytes, keys = bytes + size, keys + 1 end
+    end
+    return bytes, keys
 end
 """
 
-# Nobody else may write while a lease is held, and its holder may do nothing more once it has lapsed.
+# No one else may write while a lease is held, and its holder may do nothing more once it has lapsed.
 _HOLDER = """
 local holder = call('GET', lock)
 if token ~= '' then
     if holder ~= token then return {'LOST'} end
-    call('PEXPIRE', lock, lease)
-    for i = 3, layers do call('PEXPIRE', KEYS[i], 2 * lease) end
+    local i = 1
+    for count in string.gmatch(counts, '%d+') do
+        i = i + 1
+        if (call('HGET', KEYS[i], '#') or '0') ~= count then return {'LOST'} end
+    end
 end
 """
-READS = LIBRARY + "if token ~= '' then\n" + _HOLDER + "end\n"
-WRITES = LIBRARY + _HOLDER + "if token == '' and holder then return {'BUSY'} end\n"
+_RENEW_LEASE = """
+if token ~= '' then
+    call('PEXPIRE', lock, lease)
+    for i = 2, layers do call('PEXPIRE', KEYS[i], 2 * lease) end
+end
+"""
+READS = LIBRARY + _HOLDER + _RENEW_LEASE
 
-# A use of the owner: what its values take and when it expires, before and after. It gets the access's expiry and touch_threshold.
-ACCOUNT = """
-local touch_threshold = number(ARGV[6])
-local stored, bytes, keys, next_place = get_all('expires', 'bytes', 'keys', 'next')
-local expiry = number(stored)
-if expiry and expiry < 0 then return {'ENDED', stored} end
-local was_live = expiry ~= nil and expiry > now
-bytes, keys, next_place = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_place or '')
+# A server whose memory is full refuses a script's first write only. So what needs memory comes first in a script that
+# it shall refuse then, and what frees some in one that must work.
+WRITING = f"""
+{LIBRARY}
+local function put(...)
+    if not top then return call('HSET', main, ...) end
+    local fields = {{...}}
+    for i = 2, #fields, 2 do fields[i] = '+' .. fields[i] end
+    call('HSET', top, unpack(fields))
+end
 
-local function measure()
-    local stale = {}
-    bytes, keys = 0, 0
-    each_header(function(key, header)
-        local place, size, key_expires = parse(header)
-        if place and is_live(key_expires) then
-            bytes, keys, next_place = bytes + size, keys + 1, math.max(next_place, tonumber(place) + 1)
+local function keep(expires, ...)  -- Lets the server keep these keys until a little later.
+    local seconds = (number(expires) or now) - now
+    for _, key in ipairs({{...}}) do
+        if seconds > 1e10 then
+            call('PERSIST', key)
         else
-            stale[#stale + 1] = key
+            call('PEXPIRE', key, string.format('%.0f', math.max(seconds, 0) * 1000 + {MARGIN_MS}))
         end
-    end)
-    return stale
+    end
 end
 
-if not was_live then
-    bytes, keys, next_place = 0, 0, 1
-    erase_all()
-elseif not (bytes and keys and next_place) then
-    next_place = next_place or 1
-    measure()
+local function keep_all(expires)
+    keep(expires, main, buffers, expiring)
+    for _, name in ipairs(call('SMEMBERS', buffers)) do keep(expires, buffer(name)) end
 end
 
-local function forget(key)
-    erase('i:' .. key, 'v:' .. key, 'b:' .. key)
+local function discard()  -- All of the record, at once.
+    for _, name in ipairs(call('SMEMBERS', buffers)) do call('UNLINK', buffer(name)) end
+    call('UNLINK', main, buffers, expiring)
 end
 
--- Writes down what is taken now, and when the owner expires after this use, with other fields of the caller's.
-local function record(...)
-    local is_due = not was_live or math.abs(expiry - number(ARGV[5])) > touch_threshold
-    put('expires', is_due and ARGV[5] or stored, 'bytes', bytes, 'keys', keys, 'next', next_place, ...)
-    if is_due then settle(ARGV[5]) end
+local function hide_below(layer)
+    local count = call('HGET', layer, '#')
+    call('DEL', layer)
+    call('HSET', layer, '#', count, '*', '')
+    call('PEXPIRE', layer, 2 * lease)
 end
+
+local function erase_all()
+    if top then hide_below(top) else discard() end
+end
+
+-- Deletes the buffers of a value that a layer had, unless the record or a layer below has them too.
+local function unlink_in_layer(level, key)
+    local _, _, _, name = parse(in_layer(call('HGET', KEYS[level], 'i:' .. key) or '-'))
+    if not name or name == '-' or call('SISMEMBER', buffers, name) == 1 then return end
+    for i = 2, level - 1 do
+        local _, _, _, other = parse(in_layer(call('HGET', KEYS[i], 'i:' .. key) or '-'))
+        if other == name then return end
+    end
+    call('UNLINK', buffer(name))
+end
+
+local function unlink(name)
+    if not name or name == '-' then return end
+    call('SREM', buffers, name)
+    call('UNLINK', buffer(name))
+end
+
+local function link(name, expires)
+    call('SADD', buffers, name)
+    keep(expires, buffers, buffer(name))
+end
+
+local function note_expiry(key, key_expires, before, expires)
+    if key_expires ~= '-' then
+        -- A savepoint can be rolled back, to an expiry that is earlier.
+        if top then call('ZADD', expiring, 'LT', key_expires, key) else call('ZADD', expiring, key_expires, key) end
+        keep(expires, expiring)
+    elseif not top and before and before ~= '-' then
+        call('ZREM', expiring, key)
+    end
+end
+
+local function forget(key, name)  -- A value. The caller counts.
+    if top then
+        unlink_in_layer(layers, key)
+        call('HSET', top, 'i:' .. key, '-', 'v:' .. key, '-')
+    else
+        call('HDEL', main, 'i:' .. key, 'v:' .. key)
+        call('ZREM', expiring, key)
+        unlink(name)
+    end
+end
+
+-- Whose session it is, when it was renewed, and its user: from the record, or else from what outlives it.
+local function known()
+    local stored, renewed, user = get_all('session', 'renewed', 'user')
+    if stored then return stored, renewed, user end
+    return unpack(call('HMGET', remembered, 'session', 'renewed', 'user'))
+end
+
+local function is_opened_by(stored)
+    return not stored or session == '*' or stored == session
+end
+
+local function remember(stored, renewed, user)
+    call('HSET', remembered, 'session', stored, 'renewed', renewed)
+    if user then call('HSET', remembered, 'user', user) end
+    if keep_ended == '' then call('PERSIST', remembered) else call('PEXPIRE', remembered, keep_ended) end
+end
+"""
+WRITES = f"""
+{WRITING}
+{_HOLDER}
+if token == '' and holder then return {{'BUSY'}} end
+if top then call('HINCRBY', top, '#', 1) end
+{_RENEW_LEASE}
 """

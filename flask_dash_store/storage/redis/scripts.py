@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from .lua import ACCOUNT, LIBRARY, READS, WRITES, script
+from .lua import READS, WRITES, script
+
+# Reading
 
 FIELDS = script(
     READS,
     """
 local answer = {'OK'}
-for i = 5, #ARGV do answer[#answer + 1] = get(ARGV[i]) end
+for i = 7, #ARGV do answer[#answer + 1] = get(ARGV[i]) end
 return answer
 """,
 )
 
-INDEX = script(
+HEADERS = script(
     READS,
     """
-local answer = {'OK', get('expires')}
-each_header(function(key, header)
-    answer[#answer + 1] = key
+local answer = {'OK', get_all('expires', 'session', 'renewed')}
+each_field('i:*', function(field, header)
+    answer[#answer + 1] = string.sub(field, 3)
     answer[#answer + 1] = header
 end)
 return answer
@@ -29,118 +31,216 @@ ALL = script(
     READS,
     """
 local answer = {'OK'}
-for _, field in ipairs(names()) do
+each_field('*', function(field, value)
     answer[#answer + 1] = field
-    answer[#answer + 1] = get(field)
-end
+    answer[#answer + 1] = value
+end)
 return answer
 """,
 )
 
-# What is removed or renewed comes first in scripts that must work when the server's memory is full: it refuses a
-# script's first write only.
+STAT = script(
+    READS,
+    """
+local expires, stored_session, renewed, bytes, keys = get_all('expires', 'session', 'renewed', 'bytes', 'keys')
+local expired_bytes, expired_keys = expired({})
+bytes, keys = (tonumber(bytes or '') or 0) - expired_bytes, (tonumber(keys or '') or 0) - expired_keys
+return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), keys}
+""",
+)
+
+# Writing
+
+# A use of the owner: whether its session is the caller's, how much there is, and when it expires, before and after.
+# It gets the access's expiry and touch threshold.
+USES = (
+    WRITES
+    + """
+local access_expires, touch_threshold = ARGV[7], number(ARGV[8])
+local stored_session, renewed, user = known()
+if not is_opened_by(stored_session) then return {'ENDED', renewed or '0'} end
+local stored, bytes, keys, next_position = get_all('expires', 'bytes', 'keys', 'next')
+local expiry = number(stored)
+local was_live = expiry ~= nil and expiry > now
+local is_due = not was_live or math.abs(expiry - number(access_expires)) > touch_threshold
+local expires = is_due and access_expires or stored
+bytes, keys, next_position = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_position or '')
+if not was_live then
+    bytes, keys, next_position = 0, 0, 1
+elseif not (bytes and keys and next_position) then  -- They are damaged.
+    bytes, keys, next_position = 0, 0, 1
+    each_field('i:*', function(_, header)
+        local position, size = parse(header)
+        if position then
+            bytes, keys, next_position = bytes + size, keys + 1, math.max(next_position, tonumber(position) + 1)
+        end
+    end)
+end
+
+-- Removes some of what has expired by itself. A transaction's layers are left as they are: its counts allow for it.
+local function sweep(limit)
+    local swept = 0
+    for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text, 'LIMIT', 0, limit)) do
+        local position, size, key_expires, name = parse(get('i:' .. key))
+        if position and not is_live(key_expires) then
+            forget(key, name)
+            bytes, keys, swept = bytes - size, keys - 1, swept + 1
+        elseif position and key_expires ~= '-' then
+            call('ZADD', expiring, key_expires, key)
+        else
+            call('ZREM', expiring, key)
+        end
+    end
+    if swept > 0 then put('bytes', bytes, 'keys', keys) end
+    return swept
+end
+
+-- Writes down what there is now, and when the owner expires after this use.
+local function record()
+    if is_due then put('expires', expires) end
+    put('bytes', bytes, 'keys', keys, 'next', next_position)
+    if not was_live then
+        put('session', session, 'created', now_text)
+        if renewed then put('renewed', renewed) end
+        if user then put('user', user) end
+    end
+    if not top then
+        if is_due then keep_all(expires) end
+        sweep(100)
+    end
+end
+"""
+)
 
 TOUCH = script(
     WRITES,
     """
-local expiry = number(get('expires'))
-if expiry and expiry > now and math.abs(expiry - number(ARGV[5])) > number(ARGV[6]) then
-    settle(ARGV[5])
-    put('expires', ARGV[5])
+local stored = get('expires')
+local expiry = number(stored)
+local is_same = is_opened_by((known()))
+if is_same and expiry and expiry > now and math.abs(expiry - number(ARGV[7])) > number(ARGV[8]) then
+    if not top then keep_all(ARGV[7]) end
+    put('expires', ARGV[7])
 end
 return {'OK'}
 """,
 )
 
+# Gets the limits, and four arguments for each value: key, expiry, payload, and the name of its buffers.
 SET = script(
-    WRITES,
-    ACCOUNT,
+    USES,
     """
-local max_bytes, max_keys, key, wanted = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], ARGV[10]
-local payload, body_name, body = ARGV[11], ARGV[12], ARGV[13]
-local place, size, key_expires, old_body = parse(get('i:' .. key))
-local is_there = place and is_live(key_expires)
-local more_bytes, more_keys = #key + #payload + #body, 1
-if is_there then
-    more_bytes, more_keys = more_bytes - size, 0
-elseif place then
-    bytes, keys = bytes - size, keys - 1
-end
-
-local function fits()
-    return (more_bytes <= 0 or bytes + more_bytes <= max_bytes) and (more_keys == 0 or keys < max_keys)
-end
-
-local stale = {}
-if not fits() then
-    stale = measure()
-    if not fits() then
-        if more_keys == 1 and keys >= max_keys then return {'KEYS'} end
-        return {'BYTES', more_bytes, bytes}
+local max_bytes, max_keys = tonumber(ARGV[9]), tonumber(ARGV[10])
+local seen, values, replaced = {}, {}, {}
+for i = 11, #ARGV, 4 do
+    local key, wanted, payload, name = unpack(ARGV, i, i + 3)
+    local position, size, key_expires, old_name = parse(seen[key] or was_live and get('i:' .. key))
+    local is_there = position and is_live(key_expires)
+    local new_size = #key + #payload
+    if name ~= '-' then
+        local buffer_size = call('STRLEN', buffer(name))
+        if buffer_size == 0 then return {'GONE'} end
+        new_size = new_size + buffer_size
     end
+    if position and not is_there then bytes, keys = bytes - size, keys - 1 end
+    local more_bytes, more_keys = new_size - (is_there and size or 0), is_there and 0 or 1
+    seen[key] = seen[key] or '-'
+    bytes, keys = bytes + more_bytes, keys + more_keys
+    if more_bytes > 0 and bytes > max_bytes or more_keys > 0 and keys > max_keys then
+        local expired_bytes, expired_keys = expired(seen)
+        if more_keys > 0 and keys - expired_keys > max_keys then return {'KEYS', key} end
+        if more_bytes > 0 and bytes - expired_bytes > max_bytes then
+            return {'BYTES', key, more_bytes, bytes - expired_bytes - more_bytes}
+        end
+    end
+    if not is_there then
+        position = string.format('%.0f', next_position)
+        next_position = next_position + 1
+    end
+    if wanted == 'keep' then wanted = is_there and key_expires or '-' end
+    if old_name and old_name ~= name then replaced[#replaced + 1] = old_name end
+    seen[key] = string.format('%s %.0f %s %s', position, new_size, wanted, name)
+    values[#values + 1] = {key, payload, wanted, name, key_expires}
 end
-if wanted == 'keep' then wanted = is_there and key_expires or '-' end
-local new_size = #key + #payload + #body
-bytes, keys = bytes + more_bytes, keys + more_keys
-if not is_there then
-    place = next_place
-    next_place = next_place + 1
+if not was_live then
+    if not top then call('HSET', main, 'expires', expires) end
+    erase_all()
 end
-local header = string.format('%.0f %.0f %s %s', place, new_size, wanted, body_name)
-if body_name == '-' then
-    record('i:' .. key, header, 'v:' .. key, payload)
-    if old_body and old_body ~= '-' then erase('b:' .. key) end
-else
-    record('i:' .. key, header, 'v:' .. key, payload, 'b:' .. key, body)
+for _, value in ipairs(values) do
+    local key, payload, wanted, name, before = unpack(value, 1, 5)
+    if top then unlink_in_layer(layers, key) end
+    put('i:' .. key, seen[key], 'v:' .. key, payload)
+    note_expiry(key, wanted, before, expires)
+    if not top and name ~= '-' then link(name, expires) end
 end
-settle_key(key, wanted)
-for _, other in ipairs(stale) do
-    if other ~= key then forget(other) end
+if not top then
+    for _, name in ipairs(replaced) do unlink(name) end
 end
+record()
 return {'OK'}
 """,
 )
 
 EXPIRE = script(
-    WRITES,
-    ACCOUNT,
+    USES,
     """
-local key, wanted = ARGV[7], ARGV[8]
-local place, size, key_expires, body = parse(get('i:' .. key))
-local is_there = was_live and place and is_live(key_expires)
+local key, wanted = ARGV[9], ARGV[10]
+local position, size, key_expires, name = parse(was_live and get('i:' .. key))
+local is_there = position and is_live(key_expires)
 if is_there then
-    record('i:' .. key, string.format('%s %.0f %s %s', place, size, wanted, body))
-    settle_key(key, wanted, key_expires)
-elseif was_live then
-    record()
+    put('i:' .. key, string.format('%s %.0f %s %s', position, size, wanted, name))
+    note_expiry(key, wanted, key_expires, expires)
 end
+if was_live then record() end
 return {'OK', is_there and 1 or 0}
 """,
 )
 
 DELETE = script(
-    WRITES,
-    ACCOUNT,
+    USES,
     """
-local key = ARGV[7]
-local place, size, key_expires = parse(get('i:' .. key))
-forget(key)
-if place then bytes, keys = bytes - size, keys - 1 end
-if was_live then record() end
-return {'OK', place and is_live(key_expires) and 1 or 0}
+local key = ARGV[9]
+local position, size, key_expires, name = parse(was_live and get('i:' .. key))
+if was_live then
+    forget(key, name)
+    if position then bytes, keys = bytes - size, keys - 1 end
+    record()
+end
+return {'OK', position and is_live(key_expires) and 1 or 0}
 """,
 )
 
 CLEAR = script(
-    WRITES,
-    ACCOUNT,
+    USES,
     """
 if was_live then
+    local created = get('created')
     erase_all()
-    bytes, keys, next_place = 0, 0, 1
+    bytes, keys, next_position, was_live, is_due = 0, 0, 1, false, true
+    session = stored_session or session
     record()
-    settle(get('expires'))
+    if created then put('created', created) end
 end
+return {'OK'}
+""",
+)
+
+# Sessions
+
+RENEW = script(
+    USES,
+    """
+session, renewed, expires, is_due = ARGV[9], now_text, access_expires, true
+if ARGV[10] ~= '' then user = ARGV[10] end
+if was_live then
+    if not top then keep_all(expires) end
+    put('expires', expires, 'session', session, 'renewed', renewed)
+    if user then put('user', user) end
+else
+    erase_all()
+    record()
+end
+if not top then remember(session, renewed, user) end
 return {'OK'}
 """,
 )
@@ -148,138 +248,74 @@ return {'OK'}
 END = script(
     WRITES,
     """
-local stored = get('expires')
-local expiry = number(stored)
-if expiry and expiry < 0 then return {'OK', stored} end
+local stored, renewed = known()
+if not is_opened_by(stored) then return {'OK', renewed or now_text} end
 erase_all()
-stored = '-' .. ARGV[4]
-put('expires', stored)
-settle(stored)
-return {'OK', stored}
+if top then put('session', '', 'renewed', now_text) else remember('', now_text) end
+return {'OK', now_text}
 """,
 )
 
-# Puts values in as they are, at the end of the order: ARGV has five elements for each.
-FILL = script(
-    WRITES,
-    """
-local bytes, keys, next_place
-if ARGV[5] == 'anew' then
-    erase_all()
-    bytes, keys, next_place = 0, 0, 1
-else
-    bytes, keys, next_place = tonumber(get('bytes')), tonumber(get('keys')), tonumber(get('next'))
-end
-for i = 7, #ARGV, 5 do
-    local key, key_expires, payload, body_name, body = unpack(ARGV, i, i + 4)
-    local size = #key + #payload + #body
-    put('i:' .. key, string.format('%.0f %.0f %s %s', next_place, size, key_expires, body_name), 'v:' .. key, payload)
-    if body_name ~= '-' then put('b:' .. key, body) end
-    bytes, keys, next_place = bytes + size, keys + 1, next_place + 1
-end
-put('expires', ARGV[6], 'bytes', bytes, 'keys', keys, 'next', next_place)
+# The index of a user's sessions: the names of their owners, by when they were written there.
+
+# Gets the time, the owner, and the milliseconds for which it may be live. PERSIST comes first for a full server's sake.
+INDEX_SESSION = script("""
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return {'OK'}
-""",
-)
+""")
+
+# Takes out those that are there with the score that was seen.
+FORGET_SESSIONS = script("""
+for i = 1, #ARGV, 2 do
+    if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return {'OK'}
+""")
+
+# Maintenance and copying
 
 LIMIT_EXPIRY = script(
     WRITES,
     """
 local expiry = number(get('expires'))
-if expiry and expiry < math.huge and expiry > number(ARGV[5]) then put('expires', ARGV[5]) end
+if expiry and expiry < math.huge and expiry > number(ARGV[7]) then put('expires', ARGV[7]) end
 return {'OK'}
 """,
 )
 
+# Gets an expiry that counts for nothing, and before when it was that those ended who can be forgotten.
 PURGE = script(
-    WRITES,
+    USES,
     """
-local stored = get('expires')
-local expiry = number(stored)
-local is_past = expiry and expiry > -number(ARGV[5]) and expiry <= now
-if not expiry then is_past = #names() > 0 end
-if is_past then erase_all() end
-return {'OK', is_past and 1 or 0}
-""",
-)
-
-PURGE_KEYS = script(
-    WRITES,
-    """
-local bytes, keys, removed = 0, 0, 0
-local limit = tonumber(ARGV[5])
-if (number(get('expires')) or -1) < 0 then return {'OK', 0} end
-each_header(function(key, header)
-    local place, size, expires = parse(header)
-    if removed < limit and not (place and is_live(expires)) then
-        erase('i:' .. key, 'v:' .. key, 'b:' .. key)
-        removed = removed + 1
-    else
-        bytes, keys = bytes + (size or 0), keys + 1
+local owners, swept, has_more = 0, 0, 0
+if was_live then
+    swept = sweep(1000)
+    if swept == 1000 then has_more = 1 end
+else
+    if call('EXISTS', main) == 1 then owners = 1 end
+    discard()
+    local ended = number(call('HGET', remembered, 'renewed'))
+    if ended and ended < number(ARGV[9]) then
+        call('UNLINK', remembered)
+        owners = 1
     end
-end)
-if removed > 0 then put('bytes', bytes, 'keys', keys) end
-return {'OK', removed}
+end
+return {'OK', owners, swept, has_more}
 """,
 )
 
-# Transactions. These get, for each owner, the keys hash, lease and layer.
-
-MERGE = script(
+# Gets an expiry and what is known of the session. In a transaction; the values are set afterwards.
+LOAD = script(
     WRITES,
     """
-local below = KEYS[layers - 1]
-for _, name in ipairs(call('HKEYS', top)) do
-    local sign, field = string.sub(name, 1, 1), string.sub(name, 2)
-    call('HDEL', below, (sign == '+' and '-' or '+') .. field)
-    call('HSET', below, name, call('HGET', top, name))
-end
-call('DEL', top)
-call('PEXPIRE', below, 2 * lease)
+erase_all()
+local expires, stored, renewed_at, user, created = unpack(ARGV, 7, 11)
+put('session', stored)
+if renewed_at ~= '' then put('renewed', renewed_at) end
+if user ~= '' then put('user', user) end
+if stored ~= '' then put('expires', expires, 'created', created, 'bytes', 0, 'keys', 0, 'next', 1) end
 return {'OK'}
 """,
 )
-
-COMMIT = script(
-    LIBRARY,
-    """
-for i = 2, layers, 3 do
-    if call('GET', KEYS[i]) ~= token then return {'LOST'} end
-end
-top = false
-for i = 1, layers, 3 do
-    main = KEYS[i]
-    local layer = KEYS[i + 2]
-    local written, before = {}, {}
-    for _, name in ipairs(call('HKEYS', layer)) do
-        local field = string.sub(name, 2)
-        if string.sub(name, 1, 1) == '-' then
-            call('HDEL', main, field)
-        else
-            written[#written + 1] = field
-        end
-    end
-    for _, field in ipairs(written) do
-        if string.sub(field, 1, 2) == 'i:' then
-            local _, _, expires = parse(call('HGET', main, field))
-            before[string.sub(field, 3)] = expires or '-'
-        end
-    end
-    for _, field in ipairs(written) do call('HSET', main, field, call('HGET', layer, '+' .. field)) end
-    for key, expires in pairs(before) do
-        local _, _, wanted = parse(call('HGET', main, 'i:' .. key))
-        settle_key(key, wanted, expires)
-    end
-    settle(call('HGET', layer, '+expires'))
-    call('DEL', layer, KEYS[i + 1])
-end
-return {'OK'}
-""",
-)
-
-# Ends a transaction that failed: the lease, if it is still the caller's, and the layers.
-RELEASE = script("""
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
-return {'OK'}
-""")

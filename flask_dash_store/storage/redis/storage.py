@@ -1,42 +1,66 @@
 """The storage on a Redis or Valkey server, for an app on several machines.
 
-Each operation on a key is one round trip: a read is one HMGET, a write is one script (``scripts.py``), and
-what a block does is committed by one script (``transaction.py``).
+Each operation on a key is one round trip: a read is one HMGET, a write is one script (``scripts.py``), and what a
+block does is committed by one script (``transaction.py``). Two round trips are the read of a large value, whose
+buffers are fetched by their name because a script would copy them twice, and the read of an owner without values.
 
-Who is live is decided by the time that the caller says, as in every storage. The server's own expiry then removes
-from its memory what nobody can see any more. It is given durations, not times, so the server's clock is not asked.
+What has expired is decided by the time that the caller says, as in every storage. The server's own expiry then removes
+it from memory. It is given durations, not times, so the server's clock is not asked.
 
 What the server promises is what is kept: with ``appendonly yes`` a write that was acknowledged survives the server's
 process, and a power loss except for the last second or two (``appendfsync always``: all of it); without, it is lost
 with the process unless a snapshot has it. A replica lags behind its master, so a failover may lose the last writes.
 Set ``maxmemory-policy noeviction``, or a full server deletes what users have stored.
+
+A user of the server with these rights is enough; ``+info`` and ``+config|get`` are for warnings and clear errors only,
+and in a cluster come ``+cluster|slots`` and ``+command``::
+
+    ACL SETUSER app on >password ~user_store:* resetchannels -@all +ping +select +client|setinfo +eval +evalsha +scan
+        +get +mget +set +strlen +exists +del +unlink +pexpire +persist
+        +hget +hset +hdel +hmget +hgetall +hkeys +hscan +hexists +hincrby
+        +sadd +srem +smembers +sismember +zadd +zrem +zrange +zrangebyscore +zscore
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import ClassVar
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 from ...buffers import Stored
 from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
 from ...expiry import Access
-from ..base import Dump, KeyExpiry, ReSign, Storage, Value
-from ..expiry import is_ended, is_in_future, is_live_key
-from ..limits import Limits
+from ...owner import Owner
+from ..base import (
+    DEFAULT_LIMITS,
+    DEFAULT_TIMEOUT,
+    Dump,
+    ExpiryLimit,
+    KeyExpiry,
+    Limits,
+    Removed,
+    SessionInfo,
+    Stat,
+    Storage,
+    SupportsExport,
+    Value,
+)
 from . import scripts
 from .calls import Calls
-from .record import (
+from .fields import (
+    ANY_SESSION,
+    Entry,
     Header,
     all_headers,
     batches,
     expiry_argument,
     headers_in_order,
-    parse_expiry,
     parse_header,
+    parse_time,
     problems,
+    session_argument,
     stored_value,
     value_arguments,
 )
@@ -44,272 +68,319 @@ from .server import Server, logger
 from .transaction import SHORTEST_LEASE, Leases, Transaction
 from .url import DEFAULT_PREFIX, parse
 
-# A server is given a second at least, however little a call waits for other writers.
-SHORTEST_PATIENCE = 1.0
-_BATCH, _BATCH_BYTES = 200, 32 * 2**20
+# A server is given a second at least to answer, however little a call waits for other writers.
+SHORTEST_TIMEOUT = 1.0
+_BATCH, _BATCH_BYTES = 1000, 32 * 2**20
+# An entry of a user's index is written before the session that it names, so a new one is not taken for a stale one.
+_INDEX_GRACE = 3600.0
+_SESSION_SUFFIX = ":session"
 
 
-class RedisStorage(Storage):
+class RedisStorage(Storage, SupportsExport):
     """Values in a hash for each owner, on a server, or on the servers of a cluster.
 
     :param url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``, or the same
-        with ``valkey`` for ``redis``; ``?prefix=`` in it overrides ``prefix``
-    :param max_bytes: how many bytes the keys and values of one owner may take
-    :param max_keys: how many keys one owner may have
+        with ``valkey`` for ``redis``; ``?prefix=`` in it overrides ``prefix``, and ``?max_connections=`` is how many
+        connections a process may have, 64 if it is not given
+    :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers; the server has as long to answer, and a second at least
     :param keep_ended: seconds for which it must be known that an owner was ended
     :param prefix: what all keys on the server begin with, so that several apps can share it
-    :param lease: seconds for which a transaction keeps others out that is not heard of: since its last call. None for
-        10, or twice the timeout if that is longer
+    :param lease: seconds for which a transaction that makes no call keeps others out. None for 10, or twice the
+        timeout if that is longer
     :raises ConfigurationError: when the URL is none of these, or redis-py is not installed
-    :raises StorageError: when the server lets nobody in with these credentials. One that cannot be reached is no
-        error here, but in each call until it can be.
+    :raises StorageError: when the server refuses these credentials. One that cannot be reached is no error here, but in
+        each call until it can be.
     """
-
-    purges_itself: ClassVar[bool] = True
 
     def __init__(
         self,
         url: str,
         *,
-        max_bytes: int,
-        max_keys: int,
-        timeout: float,
-        keep_ended: float,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: float = DEFAULT_TIMEOUT,
+        keep_ended: float = float("inf"),
         prefix: str = DEFAULT_PREFIX,
         lease: float | None = None,
     ) -> None:
-        target = parse(url, prefix, max(timeout, SHORTEST_PATIENCE))
+        target = parse(url, prefix, max(timeout, SHORTEST_TIMEOUT))
         lease = max(SHORTEST_LEASE, 2 * timeout) if lease is None else lease
-        self._limits = Limits(max_bytes, max_keys)
+        self._limits = limits
         self._server = Server(target, timeout)
-        self._leases = Leases(self._server, target.prefix, timeout, lease, keep_ended)
+        self._leases = Leases(self, self._server, target.prefix, timeout, lease, keep_ended)
         self._calls = Calls(self._server, self._leases)
         self._server.check()
 
     # Reading
 
-    def get(self, owner: str, key: str, access: Access) -> Stored | None:
-        name = key.encode()
-        expires, header, payload, body = self._calls.fields(
-            owner, access.now, b"expires", b"i:" + name, b"v:" + name, b"b:" + name
-        )
-        known = self._live_header(owner, expires, header, access)
-        return None if known is None else stored_value(key, known, payload, body)
+    def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
+        name, seen = key.encode(), None
+        while True:
+            expires, text, payload = self._calls.fields(owner, access.now, b"i:" + name, b"v:" + name)
+            header = self._live_header(owner, expires, text, access)
+            if header is None or header.buffers is None:
+                return None if header is None else stored_value(key, header, payload, None)
+            (body,) = self._calls.buffers(owner.name, [header.buffers])
+            if body is not None or text == seen:
+                return stored_value(key, header, payload, body)
+            seen = text  # Another writer may have replaced the value just now. Then the header has changed too.
 
-    def has(self, owner: str, key: str, access: Access) -> bool:
-        expires, header = self._calls.fields(owner, access.now, b"expires", b"i:" + key.encode())
-        return self._live_header(owner, expires, header, access) is not None
+    def has(self, owner: Owner, key: str, access: Access) -> bool:
+        expires, text = self._calls.fields(owner, access.now, b"i:" + key.encode())
+        return self._live_header(owner, expires, text, access) is not None
 
-    def _live_header(self, owner: str, expires: bytes | None, text: bytes | None, access: Access) -> Header | None:
+    def _live_header(self, owner: Owner, expires: bytes | None, text: bytes | None, access: Access) -> Header | None:
         header = parse_header(text)
-        is_alive = self._is_alive(owner, expires, access)
-        return header if is_alive and header and is_live_key(header.expires, access) else None
+        is_live = self._is_live(owner, expires, access)
+        return header if is_live and header and access.is_live_key(header.expires) else None
 
-    def _is_alive(self, owner: str, expires: bytes | None, access: Access) -> bool:
-        expiry = parse_expiry(expires)
-        if not is_in_future(expiry, access):
+    def _is_live(self, owner: Owner, expires: bytes | None, access: Access) -> bool:
+        expiry = parse_time(expires)
+        if not access.is_future(expiry):
             return False
         if access.is_touch_due(expiry):
             self._touch(owner, access)
         return True
 
-    def _touch(self, owner: str, access: Access) -> None:
+    def _touch(self, owner: Owner, access: Access) -> None:
         """It stays due, so a later read does what this one cannot."""
         try:
             self._calls.touch(owner, access)
         except StorageBusy:
-            pass  # Somebody writes at this access, and a read waits for nobody.
+            pass  # Another one writes to the owner, and a read does not wait.
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
-    def keys(self, owner: str, access: Access) -> list[str]:
-        expires, headers = self._index(owner, access)
-        return [key for key, _ in headers] if self._is_alive(owner, expires, access) else []
-
-    def count(self, owner: str, access: Access) -> int:
-        return len(self.keys(owner, access))
-
-    def _index(self, owner: str, access: Access) -> tuple[bytes | None, list[tuple[str, Header]]]:
-        """The owner's expiry, and the headers of its keys that have not expired by themselves."""
-        expires, *headers = self._calls.read(scripts.INDEX, owner, access.now)
-        return expires, [pair for pair in headers_in_order(headers) if is_live_key(pair[1].expires, access)]
-
-    def items(self, owner: str, access: Access) -> list[tuple[str, Stored]]:
-        return [(key, value) for key, value, _ in self._live_values(owner, access)]
-
-    def _live_values(self, owner: str, access: Access) -> list[Value]:
-        fields = self._calls.all_fields(owner, access.now)
-        if not self._is_alive(owner, fields.get(b"expires"), access):
+    def keys(self, owner: Owner, access: Access) -> list[str]:
+        expires, *headers = self._calls.headers(owner, access.now)
+        if not self._is_live(owner, expires, access):
             return []
-        return [value for value in _values(fields) if is_live_key(value[2], access)]
+        return [key for key, header in headers_in_order(headers) if access.is_live_key(header.expires)]
 
-    def expiry(self, owner: str, access: Access) -> float | None:
-        expires, headers = self._index(owner, access)
-        expiry = parse_expiry(expires)
-        return expiry if is_in_future(expiry, access) and headers else None
+    def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
+        fields, bodies = self._snapshot(owner, access.now)
+        if not self._is_live(owner, fields.get(b"expires"), access):
+            return []
+        return [
+            (key, _value(key, header, fields, bodies))
+            for key, header in all_headers(fields)
+            if access.is_live_key(header.expires)
+        ]
 
-    def nbytes(self, owner: str, access: Access) -> int:
-        expires, headers = self._index(owner, access)
-        is_alive = is_in_future(parse_expiry(expires), access)
-        return sum(header.nbytes for _, header in headers) if is_alive else 0
+    def _snapshot(self, owner: Owner, now: float) -> tuple[dict[bytes, bytes], dict[str, bytes | None]]:
+        """All fields of an owner at one point in time, and the buffers that they name; None for those missing."""
+        seen: dict[bytes, bytes] | None = None
+        while True:
+            fields = self._calls.all_fields(owner, now)
+            names = [header.buffers for _, header in all_headers(fields) if header.buffers is not None]
+            bodies = dict(zip(names, self._calls.buffers(owner.name, names), strict=True))
+            if None not in bodies.values() or fields == seen:
+                return fields, bodies
+            seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
+
+    def stat(self, owner: Owner, access: Access) -> Stat:
+        expires, nbytes, keys = self._calls.stat(owner, access.now)
+        expiry = parse_time(expires)
+        return Stat(expiry, int(nbytes), keys) if access.is_future(expiry) and keys > 0 else Stat()
 
     # Writing
 
-    def set(self, owner: str, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        parts = value_arguments(value)
-        for part in (parts[0], parts[2]):
-            if len(part) > self._server.max_part_bytes:
-                raise ValueTooLarge(
-                    f"The value for {key!r} has a part of {len(part)} bytes, and the server {self._server.name} takes "
-                    f"{self._server.max_part_bytes} (its setting proto-max-bulk-len). Store it in parts, or raise that."
-                )
-        args = (*self._limits, key, expiry_argument(key_expires), *parts)
-        status, *answer = self._calls.use(scripts.SET, owner, access, *args)
-        if status == b"KEYS":
-            raise self._limits.too_many_keys(key)
-        if status == b"BYTES":
-            raise self._limits.quota_exceeded(key, *answer)
+    def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
+        self._set(owner, [(key, value, key_expires)], access, self._limits)
 
-    def expire(self, owner: str, key: str, key_expires: float | None, access: Access) -> bool:
+    def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
+        lists = list(batches(((key, value, None) for key, value in values), _BATCH, _BATCH_BYTES))
+        if len(lists) == 1:
+            self._set(owner, lists[0], access, self._limits)
+        elif lists:
+            with self.transaction(owner):
+                for entries in lists:
+                    self._set(owner, entries, access, self._limits)
+
+    def _set(self, owner: Owner, entries: list[Entry], access: Access, limits: Limits) -> None:
+        bodies = [buffers for _, (_, buffers), _ in entries if buffers is not None]
+        for key, (payload, buffers), _ in entries:
+            self._check_bulk(key, max(len(payload), buffers.nbytes if buffers is not None else 0))
+        arguments = value_arguments(entries)
+        status, *answer = self._calls.with_buffers(scripts.SET, owner, access, bodies, *limits, *arguments)
+        if status == b"KEYS":
+            raise limits.too_many_keys(answer[0].decode())
+        if status == b"BYTES":
+            raise limits.quota_exceeded(answer[0].decode(), answer[1], answer[2])
+        if status == b"GONE":
+            raise StorageError(f"The storage {self._server.name} failed: it has lost the buffers that it was sent.")
+
+    def _check_bulk(self, key: str, nbytes: int) -> None:
+        if nbytes > self._server.max_bulk_bytes:
+            raise ValueTooLarge(
+                f"The value for {key!r} has {nbytes} bytes in one piece, and the server {self._server.name} takes "
+                f"{self._server.max_bulk_bytes} (its setting proto-max-bulk-len). Store it in several values, or raise "
+                "that.",
+                key=key,
+                limit=self._server.max_bulk_bytes,
+            )
+
+    def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
         return bool(self._calls.use(scripts.EXPIRE, owner, access, key, expiry_argument(key_expires))[1])
 
-    def delete(self, owner: str, key: str, access: Access) -> bool:
+    def delete(self, owner: Owner, key: str, access: Access) -> bool:
         return bool(self._calls.use(scripts.DELETE, owner, access, key)[1])
 
-    def clear(self, owner: str, access: Access) -> None:
+    def clear(self, owner: Owner, access: Access) -> None:
         self._calls.use(scripts.CLEAR, owner, access)
 
     # Sessions as a whole
 
-    def move(self, owner: str, new_owner: str, re_sign: ReSign, access: Access) -> None:
-        with self.transaction(owner):
-            fields = self._calls.all_fields(owner, access.now)
-            if is_in_future(parse_expiry(fields.get(b"expires")), access):
-                values = [
-                    (key, (re_sign(key, payload), body), expires)
-                    for key, (payload, body), expires in _values(fields)
-                    if is_live_key(expires, access)
-                ]
-                self._fill(new_owner, access.expires, values, access.now)
-            self.end(owner, access)
+    def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
+        if user is not None:
+            # It lies on another server of a cluster, so it cannot be written together with the session.
+            self._add_to_index(user, owner.name, access.now)
+        self._calls.use(scripts.RENEW, owner, access, session, user or b"")
 
-    def _fill(self, owner: str, expires: float, values: list[Value], now: float) -> None:
-        """Put values in the place of all that is kept of an owner, in a transaction."""
-        mode = "anew"
-        for batch in batches(values, _BATCH, _BATCH_BYTES):
-            self._calls.write(scripts.FILL, owner, now, mode, repr(expires), *batch)
-            mode = "more"
+    def end(self, owner: Owner, access: Access) -> float:
+        return float(self._calls.write(scripts.END, owner, access.now)[1])
 
-    def end(self, owner: str, access: Access) -> float:
-        return -float(self._calls.write(scripts.END, owner, access.now)[1])
+    def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
+        index = self._index(user)
+        found, stale = [], []
+        entries = self._server.execute("ZRANGE", index, 0, -1, "WITHSCORES", repeatable=True)
+        for name, score in zip(entries[::2], entries[1::2], strict=True):
+            info = self._session(name.decode(), user, access)
+            if info is not None:
+                found.append(info)
+            elif float(score) < access.now - _INDEX_GRACE and self._calls.remembered(name.decode())[2] != user:
+                stale += [name, score]
+        if stale:
+            self._server.run(scripts.FORGET_SESSIONS, [index], stale, repeatable=True)
+        return sorted(found, key=lambda info: info.created_at)
+
+    def _session(self, name: str, user: bytes, access: Access) -> SessionInfo | None:
+        """What an owner's record says of the session, if it is this user's and live."""
+        expires, session, of_user, created = self._calls.fields(
+            Owner(name, ANY_SESSION), access.now, b"session", b"user", b"created"
+        )
+        expiry = parse_time(expires)
+        if of_user != user or not session or not access.is_future(expiry):
+            return None
+        owner = Owner(name, session)
+        return SessionInfo(owner, parse_time(created) or 0.0, expiry, self.stat(owner, access).nbytes)
+
+    def _add_to_index(self, user: bytes, name: str, now: float) -> None:
+        args = [now, name, self._leases.keep_ended]
+        self._server.run(scripts.INDEX_SESSION, [self._index(user)], args, repeatable=True)
+
+    def _index(self, user: bytes) -> str:
+        return f"{self._leases.prefix}user:{user.hex()}"
+
+    def owners(self, prefix: str, access: Access) -> list[str]:
+        found = {name for name, expiry in self._expiries(prefix) if access.is_future(expiry)}
+        return sorted(name for name in found if self.stat(Owner(name, ANY_SESSION), access).keys)
 
     # Copying
 
-    def everyone(self) -> Iterator[str]:
+    def all_owners(self) -> Iterator[str]:
         seen: set[str] = set()
-        for owners in self._scan(""):
-            found = set(owners) - seen
+        for names in self._scan("", "", _SESSION_SUFFIX):
+            found = set(names) - seen
             seen |= found
             yield from found
 
-    def dump(self, owner: str) -> Dump | None:
-        fields = self._calls.all_fields(owner, 0.0)
-        if not fields:
+    def dump(self, name: str) -> Dump | None:
+        fields, bodies = self._snapshot(Owner(name, ANY_SESSION), 0.0)
+        session, renewed, user = (fields.get(field) for field in (b"session", b"renewed", b"user"))
+        if session is None:
+            session, renewed, user = self._calls.remembered(name)
+        if not fields and session is None:
             return None
-        expiry = parse_expiry(fields.get(b"expires")) or 0.0
-        if is_ended(expiry):
-            return Dump(-expiry, -expiry, [])
         values: list[Value] = []
         damaged: list[str] = []
         for key, header in all_headers(fields):
             try:
-                values.append((key, _value(key, header, fields), header.expires))
+                values.append((key, _value(key, header, fields, bodies), header.expires))
             except StorageCorrupt:
                 damaged.append(key)
-        return Dump(expiry, None, values, tuple(damaged))
-
-    def load(self, owner: str, dump: Dump) -> None:
-        with self.transaction(owner):
-            self._fill(owner, dump.expires if dump.ended_at is None else -dump.ended_at, dump.values, time.time())
-
-    def problems(self) -> Iterator[str]:
-        for owner in self.everyone():
-            try:
-                fields = self._calls.all_fields(owner, 0.0)
-            except StorageCorrupt as error:
-                yield f"{owner}: {error}"
-            else:
-                # It may have been deleted since it was found.
-                yield from (f"{owner}: {problem}" for problem in problems(fields) if fields)
-
-    # Purging
-
-    def owners(self, prefix: str, access: Access) -> list[str]:
-        return sorted(
-            {
-                owner
-                for owner, expiry in self._expiries(prefix)
-                if expiry is not None and expiry > access.now and self._index(owner, access)[1]
-            }
+        return Dump(
+            parse_time(fields.get(b"expires")) or 0.0,
+            None if session == session_argument(Owner(name)) else session,
+            parse_time(renewed),
+            values,
+            tuple(damaged),
+            user,
+            parse_time(fields.get(b"created")) or 0.0,
         )
 
-    def limit_expiry(self, prefix: str, latest: float) -> None:
-        for owner, expiry in self._expiries(prefix):
-            if expiry is not None and latest < expiry < float("inf"):
-                self._calls.write(scripts.LIMIT_EXPIRY, owner, time.time(), repr(latest), joins=False)
+    def load(self, name: str, dump: Dump) -> None:
+        owner = Owner(name, ANY_SESSION)
+        session = session_argument(Owner(name, dump.session))
+        renewed = "" if dump.renewed_at is None else repr(dump.renewed_at)
+        with self.transaction(owner):
+            known = repr(dump.expires), session, renewed, dump.user or b"", repr(dump.created_at)
+            self._calls.write(scripts.LOAD, owner, time.time(), *known)
+            # Long before all times: what has expired is loaded too.
+            access = Access(-1.0, dump.expires, float("inf"))
+            for entries in batches(dump.values, _BATCH, _BATCH_BYTES):
+                self._set(owner, entries, access, Limits(2**62, 2**62))
+        if dump.user is not None and dump.session:
+            self._add_to_index(dump.user, name, time.time())
 
-    def purge(self, now: float, ended_before: float, limit: int, wait: bool = False) -> int:
-        removed, ended_before = 0, max(ended_before, 0.0)
-        for owner, expiry in self._expiries(""):
-            if removed == limit:
-                break
-            if expiry is None or -ended_before < expiry <= now:
-                removed += self._calls.write(scripts.PURGE, owner, now, repr(ended_before), wait=wait, joins=False)[1]
-        return removed
+    def problems(self) -> Iterator[str]:
+        for name in self.all_owners():
+            try:
+                fields, bodies = self._snapshot(Owner(name, ANY_SESSION), 0.0)
+            except StorageCorrupt as error:
+                yield f"{name}: {error}"
+            else:
+                missing = {each for each, body in bodies.items() if body is None}
+                # The owner may have been deleted since it was found.
+                yield from (f"{name}: {problem}" for problem in problems(fields, missing) if fields)
 
-    def purge_keys(self, now: float, limit: int, wait: bool = False) -> int:
-        removed = 0
-        for owner, _ in self._expiries(""):
-            if removed == limit:
-                break
-            removed += self._calls.write(scripts.PURGE_KEYS, owner, now, limit - removed, wait=wait, joins=False)[1]
-        return removed
+    # Maintenance
+
+    def maintain(
+        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+    ) -> Removed:
+        if expiry_limit is not None:
+            for name, expiry in self._expiries(expiry_limit.prefix):
+                if expiry is not None and expiry_limit.latest < expiry < float("inf"):
+                    owner = Owner(name, ANY_SESSION)
+                    self._calls.write(scripts.LIMIT_EXPIRY, owner, now, repr(expiry_limit.latest), joins=False)
+        return self._purge(now, ended_before) if wait else Removed()
+
+    def _purge(self, now: float, ended_before: float) -> Removed:
+        owners = keys = 0
+        has_more = False
+        for name in self.all_owners():
+            owner = Owner(name, ANY_SESSION)
+            answer = self._calls.write(scripts.PURGE, owner, now, "0.0", "inf", repr(ended_before), joins=False)
+            owners, keys, has_more = owners + answer[1], keys + answer[2], has_more or bool(answer[3])
+        return Removed(owners, keys, has_more)
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
-        """The owners whose names begin so, with their expiries. Some may be given several times."""
-        for owners in self._scan(prefix):
-            commands = [("HGET", self._leases.keys(owner)[0], "expires") for owner in owners]
-            yield from zip(owners, map(parse_expiry, self._server.execute_each(commands)), strict=True)
+        """The owners with values whose names begin so, with their expiries. Some may be given several times."""
+        for names in self._scan(prefix, ""):
+            commands = [("HGET", self._leases.record(name), "expires") for name in names]
+            yield from zip(names, map(parse_time, self._server.execute_each(commands)), strict=True)
 
-    def _scan(self, prefix: str) -> Iterator[list[str]]:
-        """The owners whose names begin so. Some may be given several times: to know, one would have to hold all."""
+    def _scan(self, prefix: str, *suffixes: str) -> Iterator[list[str]]:
+        """The owners whose names begin so and that have a key with one of these suffixes. Some may be given again."""
         start = f"{self._leases.prefix}{{"
-        for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*}"):
-            yield [key[len(start) : -1] for key in keys]
+        for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"):
+            parts = [key[len(start) :].rpartition("}") for key in keys]
+            yield [name for name, _, suffix in parts if suffix in suffixes]
 
     # Transactions, and the end
 
-    @contextmanager
-    def transaction(self, owner: str) -> Iterator[None]:
-        transaction = self._leases.current()
-        with Transaction(self._leases, owner) if transaction is None else transaction.part(owner):
-            yield
-
-    def on_rollback(self, call: Callable[[], None]) -> None:
-        transaction = self._leases.current()
-        if transaction is not None:
-            transaction.on_rollback(call)
+    def transaction(self, owner: Owner) -> AbstractContextManager[Any]:
+        outer = self._leases.current()
+        if outer is None:
+            return Transaction(self._leases, owner.name).block()
+        outer.join(owner.name)
+        return outer.savepoint()
 
     def close(self) -> None:
         self._server.close()
 
 
-def _values(fields: dict[bytes, bytes]) -> list[Value]:
-    """An owner's values in the order of their keys, each with the time when its key is gone by itself."""
-    return [(key, _value(key, header, fields), header.expires) for key, header in all_headers(fields)]
-
-
-def _value(key: str, header: Header, fields: dict[bytes, bytes]) -> Stored:
-    name = key.encode()
-    return stored_value(key, header, fields.get(b"v:" + name), fields.get(b"b:" + name))
+def _value(key: str, header: Header, fields: dict[bytes, bytes], bodies: dict[str, bytes | None]) -> Stored:
+    body = None if header.buffers is None else bodies.get(header.buffers)
+    return stored_value(key, header, fields.get(b"v:" + key.encode()), body)

@@ -27,16 +27,17 @@ except ImportError as error:
 Client = Any  # redis-py's own types do not say which of its many results a command gives.
 
 DEFAULT_PREFIX = "user_store:"
+DEFAULT_MAX_CONNECTIONS = 64
 # A brace would move the hash tag that keeps an owner's keys in one slot; the others are SCAN's own.
 _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
 # Others of redis-py's, such as decode_responses or socket_timeout, would change what the package rests on.
 _OPTION = re.compile(
-    "db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
+    "max_connections|db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
 )
 _FORMS = (
     "redis://host:6379/0, rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host:26379,host:26379/service/0 "
-    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name after it, and "
-    "valkey for redis. Special characters in a password are percent-encoded"
+    "or redis+cluster://host:6379,host:6379, each with user:password@ before the host, ?prefix=name and "
+    "?max_connections=number after it, and valkey for redis. Special characters in a password are percent-encoded"
 )
 
 
@@ -45,11 +46,15 @@ class _Wrong(ValueError):
 
 
 class Target(NamedTuple):
-    """A server. ``connect`` makes a client of it that opens its connections when they are needed."""
+    """A server. ``connect`` makes a client of it that opens its connections when they are needed.
+
+    ``max_connections`` is how many a process may have, to each server of a cluster.
+    """
 
     name: str
     prefix: str
     is_cluster: bool
+    max_connections: int
     connect: Callable[[], Client]
 
 
@@ -66,9 +71,12 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
             raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
+        max_connections = int(query.setdefault("max_connections", str(DEFAULT_MAX_CONNECTIONS)))
+        if max_connections < 1:
+            raise _Wrong("its max_connections is less than 1")
         if not all(map(_OPTION.fullmatch, query)):
             raise _Wrong(
-                "it has an option that is none of prefix, db, username, password, sentinel_username, "
+                "it has an option that is none of prefix, max_connections, db, username, password, sentinel_username, "
                 "sentinel_password, client_name, health_check_interval and ssl_…"
             )
         scheme, _, way = parts.scheme.partition("+")
@@ -80,7 +88,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
             f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is no URL of a Redis or Valkey "
             f"server{reason}. It can be {_FORMS}."
         ) from None  # The URL itself may hold a password.
-    return Target(name, prefix, way == "cluster", connect)
+    return Target(name, prefix, way == "cluster", max_connections, connect)
 
 
 _KEEPALIVE = {"socket_keepalive": True}
@@ -171,7 +179,7 @@ def _check(options: dict[str, Any]) -> None:
     """
     :raises TypeError: when there is one that a connection, which is made here and connects to nothing, does not take
     """
-    own = {name: value for name, value in options.items() if name != "ssl"}
+    own = {name: value for name, value in options.items() if name not in ("ssl", "max_connections")}
     (SSLConnection if "ssl" in options else Connection)(**own)
 
 

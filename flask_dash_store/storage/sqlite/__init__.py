@@ -17,7 +17,7 @@ def open_url(url: str, options: StorageOptions) -> SqliteStorage:
     As in Flask-SQLAlchemy, ``sqlite:///name`` and ``sqlite:///folder/name`` lie in ``options.folder``, and a fourth
     slash begins an absolute path; ``sqlite://:memory:`` lives in this process's memory.
 
-    :raises ConfigurationError: when the URL names no file
+    :raises ConfigurationError: when the URL names no file, or one that only an older version would have found
     :raises StorageError: when the file cannot be opened
     """
     path = url.removeprefix("sqlite://")
@@ -31,7 +31,13 @@ def _file(path: str, options: StorageOptions) -> Path:
             "USER_STORE_URL (url=) begins with sqlite://, so it can be sqlite:///name for a file in the instance "
             "folder, sqlite:////absolute/path or sqlite://:memory:."
         )
-    file = options.folder / path[1:]
+    file, former = options.folder / path[1:], Path(path)
+    # Until this version, three slashes and a folder were an absolute path. A new, empty file would look like lost data.
+    if former != file and "/" in path[1:] and former.exists() and not file.exists():
+        raise ConfigurationError(
+            f"USER_STORE_URL (url=) is sqlite://{path}, which names {file}, and there is none; but there is {former}. "
+            f"An absolute path has four slashes: sqlite:///{former}. To keep it in the instance folder, move it there."
+        )
     if options.must_exist and not file.exists():
         raise StorageError(f"There is no file {file}.")
     return file

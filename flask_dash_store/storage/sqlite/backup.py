@@ -19,6 +19,7 @@ import apsw
 
 from ...buffers import NAME_BYTES
 from ...errors import StorageError
+from ..base import ENDED
 from . import schema
 from .buffer_files import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
 from .connection import connect
@@ -80,7 +81,7 @@ class Backup:
     def restore(self, source: Path) -> None:
         """Put what a copy holds in the place of all that is stored. Others see it at once, when it is done.
 
-        A session that was ended since the copy was made stays ended.
+        A session that was ended since the copy was made stays ended, and one that got another id keeps it.
 
         :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
         """
@@ -114,7 +115,7 @@ class Backup:
             raise
 
     def _replace_all(self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str]) -> None:
-        ended = transaction.execute(schema.ALL_ENDED)
+        renewed = transaction.execute(schema.ALL_RENEWED)
         forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
@@ -122,9 +123,12 @@ class Backup:
             transaction.execute(schema.LOAD_SESSION, session)
         for name_and_key, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
             transaction.execute(schema.PUT, (name_and_key, value, expires, names.get(file), nbytes or 0, boot))
-        for name, ended_at in ended:
-            forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
-            transaction.execute(schema.END, (name, ended_at))
+        for name, session, renewed_at, created, user in renewed:
+            if session == ENDED:
+                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
+                transaction.execute(schema.END, (name, renewed_at))
+            else:
+                transaction.execute(schema.KEEP_ID, (name, session, renewed_at, created, user))
 
 
 def _check_whole(source: Path, copy: apsw.Connection) -> None:

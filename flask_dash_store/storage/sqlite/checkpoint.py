@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 
 import apsw
 
-from ...errors import StorageError
+from ...errors import StorageBusy, StorageError
+from ..lock import Lock
 from .pool import Pool
 
 logger = logging.getLogger("flask_dash_store")
@@ -27,35 +26,28 @@ class Checkpoints:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._making = threading.Lock()
+        self._making = Lock(pool.name, pool.timeout)
 
     @property
     def is_due(self) -> bool:
         return self._pool.wal_pages >= WAL_PAGES
 
+    def make_if_overdue(self) -> None:
+        """Do what no response has been sent for, after a write."""
+        if self._pool.wal_pages >= OVERDUE_WAL_PAGES:
+            self.make_if_due()
+
     def make_if_due(self) -> None:
         """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
         pool = self._pool
-        if not self.is_due or not self._making.acquire(blocking=False):
+        if not self.is_due:
             return
-        try:
+        # Another thread that makes one is enough.
+        with suppress(StorageBusy), self._making.held(timeout=0.0):
             is_long = pool.wal_pages > LONG_WAL_PAGES
             pool.wal_pages = 0
-            if is_long:
-                with suppress(StorageError), self._writers_waiting():
-                    self.make()
-            else:
+            with pool.write_lock.held(pool.timeout) if is_long else nullcontext():
                 self.make()
-        finally:
-            self._making.release()
-
-    @contextmanager
-    def _writers_waiting(self) -> Iterator[None]:
-        try:
-            self._pool.acquire_write_lock(self._pool.timeout)
-            yield
-        finally:
-            self._pool.write_lock.release()
 
     def make(self, truncate: bool = False) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
@@ -65,14 +57,14 @@ class Checkpoints:
         try:
             connection = self._pool.acquire()
             try:
-                connection.timeout = 0.0
+                connection.backoff.timeout = 0.0
                 with suppress(apsw.BusyError):  # Another process is doing it.
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                connection.timeout = self._pool.timeout
+                connection.backoff.timeout = self._pool.timeout
                 if truncate:  # Writers wait for this one, so it is left little to do.
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             finally:
-                connection.timeout = self._pool.timeout
+                connection.backoff.timeout = self._pool.timeout
                 self._pool.release(connection)
         except apsw.BusyError:
             pass  # A reader takes longer than the timeout.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import weakref
-from collections.abc import Callable
+from typing import Any
 
 import apsw
 
@@ -13,7 +12,7 @@ from ..base import Synchronous
 from ..transaction import busy
 from .files import NO_SPACE
 from .filesystem import advice
-from .schema import PAGE_BYTES, check_format
+from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
 MAX_DELAY = 0.001
@@ -32,8 +31,8 @@ Errors = (apsw.Error, UnicodeDecodeError)
 """What a statement can raise: SQLite's own errors, and text in the file that is not UTF-8."""
 
 
-class Connection(apsw.Connection):
-    """A connection that retries for up to ``timeout`` seconds when another process has a lock.
+class Backoff:
+    """How a connection retries when another process has a lock: for up to ``timeout`` seconds.
 
     SQLite's own busy handler looks again after 1, 2, 5, 10, 15, ... ms, so that an unlucky caller waits far longer
     than the lock was held; and where gevent has replaced ``time.sleep`` it stops all greenlets of the process. This one
@@ -41,8 +40,9 @@ class Connection(apsw.Connection):
     many times in a row has to leave it free for longer than that in between.
     """
 
-    timeout = 0.0
-    _deadline = 0.0
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._deadline = 0.0
 
     def retry(self, attempts: int) -> bool:
         """SQLite's busy handler (https://www.sqlite.org/c3ref/busy_handler.html)."""
@@ -55,15 +55,10 @@ class Connection(apsw.Connection):
         return True
 
 
-def _weakly(retry: Callable[[int], bool]) -> Callable[[int], bool]:
-    """The same, for a hook that does not keep its connection open: the garbage collector does not see what it holds."""
-    found = weakref.WeakMethod(retry)
+class Connection(apsw.Connection):
+    """A connection with its backoff, which is an object of its own: a method of the connection would keep it alive."""
 
-    def call(attempts: int) -> bool:
-        method = found()
-        return method is not None and method(attempts)
-
-    return call
+    backoff: Backoff
 
 
 def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
@@ -74,8 +69,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
     """
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     connection = Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-    connection.timeout = timeout
-    connection.set_busy_handler(_weakly(connection.retry))
+    connection.backoff = Backoff(timeout)
+    connection.set_busy_handler(connection.backoff.retry)
     for pragma in (
         f"synchronous = {synchronous}",
         "secure_delete = ON",
@@ -84,7 +79,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    check_format(connection.pragma("application_id"), connection.pragma("user_version"), filename)
+    facts: tuple[Any, ...] = connection.execute(FORMAT_FACTS).fetchall()[0]
+    check_format(*facts, filename)
     return connection
 
 
@@ -95,7 +91,7 @@ def use_wal(connection: Connection, filename: str) -> None:
     :raises apsw.BusyError: when others keep the database locked for longer than the connection's timeout
     """
     # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
-    deadline = time.monotonic() + connection.timeout
+    deadline = time.monotonic() + connection.backoff.timeout
     while True:
         try:
             mode = connection.pragma("journal_mode")

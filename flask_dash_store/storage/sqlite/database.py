@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import apsw
 
-from ..transaction import Savepoint, begun, current_transaction
+from ..transaction import begun, current_transaction, joined
 from .checkpoint import OVERDUE_WAL_PAGES, Checkpoints
 from .connection import Errors
 from .pool import Pool
@@ -65,13 +65,13 @@ class Database:
                 timeout = pool.acquire_write_lock(pool.timeout)
                 connection = pool.acquire()
                 try:
-                    connection.timeout = timeout
+                    connection.backoff.timeout = timeout
                     connection.execute(sql, args)
                     changes = connection.changes()
                 except Errors as error:
                     raise pool.error(error, connection) from error
                 finally:
-                    connection.timeout = pool.timeout
+                    connection.backoff.timeout = pool.timeout
                     pool.release(connection)
             finally:
                 lock.release()
@@ -85,14 +85,19 @@ class Database:
     def _current(self) -> Transaction | None:
         return current_transaction(self._storage, Transaction)
 
-    def transaction(self, wait: bool = True) -> Transaction | Savepoint[Transaction]:
+    def transaction(self, wait: bool = True) -> AbstractContextManager[Transaction]:
         """A write transaction; inside another one of the same context, a savepoint.
 
         :param wait: whether to wait for other writers
         :raises StorageBusy: when others write for longer than the pool's timeout, or without ``wait`` at all
         """
-        outer = self._current()
-        return Transaction(self._storage, self._pool, wait) if outer is None else outer.savepoint()
+
+        def begin() -> Transaction:
+            transaction = Transaction(self._storage, self._pool, wait)
+            transaction.on_commit(self.checkpoints.make_if_overdue)
+            return transaction
+
+        return joined(self._storage, Transaction, begin)
 
     def is_in_transaction(self) -> bool:
         """Whether the caller's context is in a transaction."""

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-import threading
 
+from ..lock import Lock
 from ..transaction import begun
 from .pool import Pool, pools
 from .transaction import Transaction
+
+# Seconds that a fork waits for another one.
+FORK_TIMEOUT = 60.0
 
 
 class _Fork:
     """Holds all pools still while the process forks."""
 
     def __init__(self) -> None:
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = Lock("A fork", FORK_TIMEOUT)
         self._held: list[Pool] = []
 
     def before(self) -> None:
-        self._one_at_a_time.acquire()
+        self._one_at_a_time.acquire(FORK_TIMEOUT)
         self._held = []
         for pool in list(pools):
+            self._held.append(pool)  # First, for a signal's handler may raise in between.
             pool.before_fork()
-            self._held.append(pool)
         for pool in self._held:
             pool.drain(wait=not _is_in_transaction(pool))  # A fork inside a transaction would wait for itself.
 
@@ -36,7 +39,7 @@ class _Fork:
     def after_in_child(self) -> None:
         for pool in self._held:
             pool.after_fork_in_child()
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = Lock("A fork", FORK_TIMEOUT)
 
 
 def _is_in_transaction(pool: Pool) -> bool:

@@ -24,8 +24,8 @@ from contextlib import suppress
 
 import apsw
 
-from ...errors import StorageClosed, StorageError
-from ..lock import WriteLock, acquire_lock
+from ...errors import StorageBusy, StorageClosed, StorageError
+from ..lock import Lock, WriteLock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
@@ -68,7 +68,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._stale: set[Connection] = set()
-        self._opening = threading.Lock()
+        self._opening = Lock(self.name, self.timeout)
         self.write_lock = WriteLock(self.name, self.timeout)
 
     def _adopt(self) -> None:
@@ -89,23 +89,18 @@ class Pool:
             return self._new()
 
     def _new(self) -> Connection:
-        deadline = time.monotonic() + self.timeout
-        if not acquire_lock(self._opening, self.timeout):
-            raise self.busy()
-        try:
+        with self._opening.held(self.timeout) as timeout:
             self.check_open()
             self.check_file()
             try:
-                connection = self._connect(max(0.0, deadline - time.monotonic()))
+                connection = self._connect(timeout)
             except apsw.Error as error:
                 raise self.error(error) from error
-            connection.timeout = self.timeout
+            connection.backoff.timeout = self.timeout
             connection.set_wal_hook(self._note_wal())
             self._open.add(connection)
             if self.file is not None:
                 self.file.note_wal()
-        finally:
-            self._opening.release()
         return connection
 
     def check_file(self) -> None:
@@ -187,7 +182,7 @@ class Pool:
 
     def before_fork(self) -> None:
         """Open no more connections, and keep none, until the fork is done."""
-        self._opening.acquire()
+        self._opening.acquire(self.timeout)
         self._max_idle = 0
 
     def drain(self, wait: bool) -> None:
@@ -230,29 +225,29 @@ class MemoryPool(Pool):
 
     def __init__(self, connect: Connect, name: str, timeout: float) -> None:
         super().__init__(connect, name, timeout)
-        self._free = threading.Lock()
+        self._in_use = Lock(name, timeout)
         self._connection = self._new()
 
     def acquire(self) -> Connection:
         if self._process != os.getpid():
             self._adopt()
         self.check_open()
-        if not acquire_lock(self._free, self.timeout):
-            raise self.busy()
+        self._in_use.acquire(self.timeout)
         if self._closed_because:
-            self._free.release()
+            self._in_use.release()
             self.check_open()
         return self._connection
 
     def release(self, connection: Connection) -> None:
         if self._closed_because:
             self._discard(connection)
-        self._free.release()
+        self._in_use.release()
 
     def close(self) -> None:
         if not self._closed_because:
             self._closed_because = "has been closed"
-            if self._free.acquire(blocking=False):
+            with suppress(StorageBusy):  # Its user closes it.
+                self._in_use.acquire(timeout=0.0)
                 self.release(self._connection)
 
     def before_fork(self) -> None:
@@ -266,7 +261,7 @@ class MemoryPool(Pool):
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
-        self._free = threading.Lock()
+        self._in_use = Lock(self.name, self.timeout)
         self._closed_because = (
             "lives in the memory of the process that opened it, of which this one is a fork; use a file to share "
             "values between processes"

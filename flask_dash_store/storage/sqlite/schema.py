@@ -150,6 +150,10 @@ LOAD_SESSION = """
     INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
     created = excluded.created, user = excluded.user"""
+KEEP_ID = """
+    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?1, -?3, ?2, ?3, ?4, ?5)
+    ON CONFLICT (key) DO UPDATE SET session = excluded.session, renewed = excluded.renewed, user = excluded.user
+    WHERE renewed IS NULL OR renewed < excluded.renewed"""
 LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
     WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
@@ -172,21 +176,29 @@ PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LI
 ALL_VALUES = 'SELECT key, value, expires, file, file_bytes, boot FROM "values" ORDER BY rowid'
 ALL_FILES = 'SELECT key, file FROM "values" WHERE file IS NOT NULL'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
-ALL_ENDED = "SELECT key, renewed FROM \"sessions\" WHERE session = x''"
+ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'
 DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
 WRONG_COUNTS = f"""
     SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) FROM "values"
         WHERE {_owner_of()} = s.key) OR keys IS NOT (SELECT COUNT(*) FROM "values" WHERE {_owner_of()} = s.key)"""
 
 
-def check_format(application: int, found: int, filename: str) -> None:
+# One statement, so that another process which is making the tables is seen before that or after it.
+FORMAT_FACTS = f"""
+    SELECT application_id, user_version,
+        EXISTS (SELECT 1 FROM sqlite_schema WHERE name IN ({", ".join(f"'{name}'" for name in COLUMNS)}))
+    FROM pragma_application_id, pragma_user_version"""
+
+
+def check_format(application: int, found: int, has_tables: int, filename: str) -> None:
     """Look at a file before anything is done with it.
 
     :param application: SQLite's ``application_id`` in it
     :param found: SQLite's ``user_version`` in it
+    :param has_tables: whether it has a table of a name that this package uses
     :raises UnknownFormat: when it was written by another version of this package, or by another program
     """
-    if application not in (0, APPLICATION_ID) or (application == 0 and found):
+    if application not in (0, APPLICATION_ID) or (application == 0 and (found or has_tables)):
         raise UnknownFormat(f"The storage file {filename} belongs to another program. Name another file.")
     if found not in (0, FORMAT):
         raise UnknownFormat(

@@ -11,21 +11,15 @@ from typing import Any
 
 from sqlitedict import SqliteDict, identity
 
-from ...errors import UnknownFormat
 from . import schema
 from .transaction import Transaction
 
 
 def make_tables(transaction: Transaction, filename: str) -> None:
-    """Make the tables, their indexes and triggers, unless they are there.
-
-    :raises UnknownFormat: when tables of these names are another program's
-    """
+    """Make the tables, their indexes and triggers, unless they are there."""
     if transaction.execute("PRAGMA user_version") == [(schema.FORMAT,)]:
         return
     for name, columns in schema.COLUMNS.items():
-        if transaction.execute(f'PRAGMA table_info("{name}")'):
-            raise UnknownFormat(f"The storage file {filename} has tables of another program. Name another file.")
         _Table(transaction, filename, name).close()
         for column in columns:
             transaction.execute(f'ALTER TABLE "{name}" ADD COLUMN {column}')

@@ -39,12 +39,12 @@ class Transaction(Base):
         pool.write_lock.hold(self)
         self._connection = connection = pool.acquire()
         try:
-            connection.timeout = timeout
+            connection.backoff.timeout = timeout
             connection.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise pool.error(error, connection) from error
         finally:
-            connection.timeout = pool.timeout
+            connection.backoff.timeout = pool.timeout
 
     def _commit(self) -> None:
         connection = self._in_transaction()
@@ -86,7 +86,7 @@ class Transaction(Base):
         self.execute(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        if self.is_open and self._connection is not None and self._connection.in_transaction:
+        if self._connection is not None and self._connection.in_transaction:
             self.execute(f"ROLLBACK TO savepoint_{number}")
             self.execute(f"RELEASE savepoint_{number}")
 

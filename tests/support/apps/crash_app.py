@@ -17,7 +17,7 @@ from flask_dash_store import UserStoreMiddleware
 server = Flask(__name__)
 server.config.from_prefixed_env()
 middleware = UserStoreMiddleware(server)
-OWNER = "someone"
+USER = "ann"
 
 
 def value(number: int, nbytes: int) -> bytes:
@@ -32,13 +32,13 @@ def index() -> dict[str, Any]:
 
 @server.put("/<key>/<int:number>/<int:nbytes>")
 def put(key: str, number: int, nbytes: int) -> dict[str, Any]:
-    middleware.for_user(OWNER)[key] = value(number, nbytes)
+    middleware.for_user(USER)[key] = value(number, nbytes)
     return index()
 
 
 @server.delete("/<key>")
 def delete(key: str) -> dict[str, Any]:
-    middleware.for_user(OWNER).pop(key, None)
+    middleware.for_user(USER).pop(key, None)
     return index()
 
 
@@ -50,8 +50,8 @@ def purge() -> dict[str, Any]:
 
 @server.post("/stay-inside")
 def stay_inside() -> dict[str, Any]:
-    """Write, say so, and stay in the transaction for ever."""
-    store = middleware.for_user(OWNER)
+    """Write, say so, and stay in the transaction forever."""
+    store = middleware.for_user(USER)
     with store.transaction():
         store.update(small=value(2, 8), large=value(2, 2**20))
         sys.stderr.write(f"inside: {os.getpid()}\n")

@@ -1,0 +1,49 @@
+"""The bounds: what must be reached. The measurements give the numbers; this says how large they may be."""
+
+from typing import NamedTuple
+
+from .measure import Summary
+
+
+class Bound(NamedTuple):
+    """One number, mostly a ratio within one run, and its limit: at most, or at least."""
+
+    key: str
+    text: str
+    limit: float
+    at_least: bool = False
+
+
+BOUNDS = (
+    Bound("frames_new", 'Python calls that `store["new"] = 1` makes', 40),
+    Bound("frames_overwrite", "Python calls that an overwrite of the same size makes", 20),
+    Bound("frames_get", "Python calls that `store.get(key)` makes", 15),
+    Bound("new", "`store[new key] = v` small / a raw SQLite upsert with pickle", 3.0),
+    Bound("other", "`store[key] = v` small, of another size than before / the same upsert", 2.5),
+    Bound("same", "`store[key] = v` small, of the same size / the same upsert", 1.8),
+    Bound("get", "`store[key]` small / a raw SELECT with pickle", 2.5),
+    Bound("get_sqlitedict", "`store[key]` small / stock sqlitedict", 0.15),
+    Bound("same_sqlitedict", "`store[key] = v` small / stock sqlitedict", 0.10),
+    Bound("threads", "8 threads that read in one process / 1 thread, operations per second", 0.9, at_least=True),
+    Bound("untouched", "request that does not touch the store / the same on bare Flask", 1.10),
+    Bound("read", "request that reads a key / the same view by hand on raw SQLite", 1.20),
+    Bound("write", "request that reads and writes a key / the same view by hand on raw SQLite", 1.25),
+    Bound("write_redis", "request that reads and writes a key on Redis / Flask-Session on the same Redis", 0.5),
+    Bound("http_read", "requests per second that read, through gunicorn / raw SQLite by hand", 0.9, at_least=True),
+    Bound("http_write", "requests per second that read and write / raw SQLite by hand", 0.9, at_least=True),
+    Bound("callbacks", "results kept of 8 parallel callbacks", 8, at_least=True),
+    Bound("dataframe_get", "get of a 50 MB numeric DataFrame / `pickle.load` of it from a file", 0.15),
+    Bound("dataframe_set", "set of a 50 MB numeric DataFrame / `pickle.dump` of it to a file", 1.3),
+    Bound("scale_get", "get of a small value with 1,000,000 sessions / with 100", 2.0),
+    Bound("scale_set", "set of a small value with 1,000,000 sessions / with 100", 2.0),
+    Bound("purge_after", "p99 of a request while the app purges 100,000 sessions after responses / without", 2.0),
+    Bound("purge_beside", "p99 of a request while another process purges 100,000 sessions / without", 2.0),
+)
+
+
+def verdict(bound: Bound, measured: Summary) -> str:
+    """Whether it is met. One that was not measured is neither met nor missed, and says why."""
+    if isinstance(measured, str):
+        return measured
+    is_met = measured.median >= bound.limit if bound.at_least else measured.median <= bound.limit
+    return "met" if is_met else "not met"

@@ -1,0 +1,169 @@
+"""The connections of one process to one server.
+
+redis-py's own pools fail at once when there is no connection left, and count one for ever that was interrupted in the
+wrong instruction, by a signal's handler that raises. Here a connection counts for as long as it exists: one that no
+one has any more is closed by Python.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
+
+from ...errors import StorageBusy
+from .backoff import Backoff
+from .protocol import packed
+from .url import Client, exceptions
+
+
+class NotSent(Exception):
+    """There is no connection, because of this error, so the server has surely done nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Pool:
+    """Connections that any thread may take.
+
+    :param client: redis-py's client of the server, of which only the way to make a connection is used
+    :param name: what error messages call the server
+    :param max_connections: how many there are at most; more callers wait for one
+    :param timeout: seconds to wait
+    """
+
+    def __init__(self, client: Client, name: str, max_connections: int, timeout: float) -> None:
+        self._client = client
+        self._name = name
+        self._max_connections = max_connections
+        self._timeout = timeout
+        self._idle: deque[Any] = deque()
+        self._existing: WeakSet[Any] = WeakSet()
+        self._guard = threading.Lock()
+        self._is_closed = False
+
+    def get_connection(self) -> Any:
+        """A connection that is ready.
+
+        :raises NotSent: when the server cannot be reached
+        :raises StorageBusy: when no connection comes free within the timeout
+        """
+        backoff: Backoff | None = None
+        while True:
+            connection = self._idle_connection() or self._new_connection()
+            if connection is not None:
+                return connection
+            backoff = backoff or Backoff(self._timeout, self._no_connection)
+            backoff.wait()
+
+    def _idle_connection(self) -> Any:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # Another thread was faster.
+                return None
+            if _is_ready(connection):
+                return connection
+            self._drop(connection)
+        return None
+
+    def _new_connection(self) -> Any:
+        """None when there may be no more now."""
+        pool = self._client.connection_pool
+        with self._guard:
+            if len(self._existing) >= self._max_connections:
+                return None
+            connection = pool.connection_class(**pool.connection_kwargs)  # It connects to nothing yet.
+            self._existing.add(connection)
+        try:
+            connection.connect()
+        except (exceptions.RedisError, OSError) as error:
+            self._drop(connection)
+            if _is_refused_for_now(error):
+                return None
+            raise NotSent(error) from error
+        return connection
+
+    def _drop(self, connection: Any) -> None:
+        connection.disconnect()
+        self._existing.discard(connection)
+
+    def release(self, connection: Any) -> None:
+        """Give a connection back that has answered all that it was asked."""
+        self._idle.append(connection)
+        if self._is_closed:
+            self.clear()
+
+    def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands together, and return their answers; see :func:`exchange`."""
+        return exchange(self, self._client, commands)
+
+    def clear(self) -> None:
+        """Close the connections that are idle."""
+        while self._idle:
+            try:
+                self._drop(self._idle.pop())
+            except IndexError:
+                return
+
+    def close(self) -> None:
+        """Close the connections that are idle. Those in use are closed when they are given back."""
+        self._is_closed = True
+        self.clear()
+
+    def _no_connection(self) -> StorageBusy:
+        return StorageBusy(
+            f"No connection to the storage {self._name} came free within the {self._timeout:g} seconds that "
+            f"USER_STORE_TIMEOUT (timeout=) lets a call wait. A process has at most {self._max_connections} "
+            "(?max_connections= in the URL), and all together the server's maxclients.",
+            limit=self._timeout,
+        )
+
+
+def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Send commands to one server together, and return its answers.
+
+    redis-py's own way keeps a connection that was interrupted, and its answer would be taken for another command's.
+
+    :param pool: a :class:`Pool`, or one of redis-py's
+    :raises ResponseError: redis-py's, the first of those that the server has answered
+    """
+    connection = pool.get_connection()
+    answers: list[Any] = []
+    try:
+        connection.send_packed_command(packed(commands))
+        for command in commands:
+            try:
+                answers.append(client.parse_response(connection, command[0]))
+            except exceptions.ResponseError as error:
+                answers.append(error)
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _is_ready(connection: Any) -> bool:
+    """Whether the server has neither closed a connection nor left something in it that no one has read."""
+    try:
+        if connection.is_connected:
+            return not connection.can_read()
+    except (exceptions.RedisError, OSError):
+        pass
+    return False
+
+
+def _is_refused_for_now(error: Exception) -> bool:
+    """Whether the server has as many clients as it takes. It may close the connection before that can be read."""
+    return "max number of clients" in str(error) or isinstance(
+        error.__cause__ or error.__context__, (ConnectionResetError, BrokenPipeError)
+    )

@@ -1,0 +1,28 @@
+"""A signal's handler that raises in the middle of a call leaves nothing acquired, and nothing hangs.
+
+Celery's soft time limits raise so (https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits), and so do
+alarms. The exception can come between any two instructions of Python.
+
+Promises: docs/reliability.md, "Errors".
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import alarms
+import pytest
+import soak
+
+ALARMS = soak.repeats(ci=2000, soak=10_000)
+
+
+@pytest.mark.timeout(300)
+def test_whatever_an_alarm_interrupts_is_released_and_acknowledged_writes_stay(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, alarms.__file__, url, str(tmp_path), str(ALARMS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    came, *outcome = done.stdout.split() or ["0"]
+    assert outcome == ["True", "free"], done.stderr
+    assert int(came) > ALARMS / 20, "most alarms came too late to interrupt anything"
