@@ -227,7 +227,10 @@ class UserStoreMiddleware:
         return self.extension(app).open()
 
     def extension(self, app: Flask | None = None) -> Extension:
-        """The same, opened or not."""
+        """The same, whether it is open or not.
+
+        :param app: None for the current one
+        """
         extensions = list(self._extensions)
         if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -66,7 +66,7 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
         state = self._arrive(environ, now)
-        state.is_answered = environ.get("HTTP_UPGRADE") == "websocket"  # The server has answered, without a cookie.
+        state.is_answered = _is_websocket(environ)  # The server has answered then, without a cookie.
         environ[ENVIRON_KEY] = UserStore(self._context, state)
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
@@ -184,3 +184,7 @@ class SessionMiddleware:
         except StorageError as error:
             logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
+
+
+def _is_websocket(environ: WSGIEnvironment) -> bool:
+    return "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket"
