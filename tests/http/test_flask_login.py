@@ -87,6 +87,25 @@ def test_after_logout_and_another_login_in_one_browser_nothing_of_the_first_user
     assert get(thief, "/cart") == "None"
 
 
+def test_another_login_without_a_logout_reads_nothing_of_the_first_user_either() -> None:
+    shop = Shop()
+    browser = shop.app.test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    get(browser, "/in/bob")
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["bob", "None"]
+    assert shop.stores.sessions("ada") == []
+
+
+def test_another_login_of_the_same_user_keeps_the_cart() -> None:
+    shop = Shop()
+    browser = shop.app.test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    get(browser, "/in/ada")
+    assert get(browser, "/cart") == "books"
+
+
 def test_a_login_keeps_the_cart_of_before_and_makes_the_id_of_before_worthless() -> None:
     shop = Shop()
     browser, thief = shop.app.test_client(), shop.app.test_client()
