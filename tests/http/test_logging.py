@@ -119,6 +119,7 @@ FAULTS: list[tuple[type[UserStoreError], Use]] = [
     (errors.TamperedValue, tamper),
     (errors.NotAnAttribute, lambda site, store: setattr(store, "modified", VALUE)),
     (errors.NotANumber, lambda site, store: store.increment("secret")),
+    (errors.NotAnAttribute, lambda site, store: setattr(store, "secret", VALUE)),
     (errors.InvalidKey, write(VALUE, "a/b")),
     (errors.InvalidKeyType, write(VALUE, 5)),
     (errors.InvalidKey, lambda site, store: site.middleware.open(store.session_id + VALUE)),
