@@ -19,7 +19,7 @@ from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState, Use
 from .storage import Storage
 from .storage.base import KeyExpiry, Stat
-from .views import Items, Keys, Values
+from .views import Items, Keys, Values, iterate
 
 T = TypeVar("T")
 
@@ -103,10 +103,10 @@ class StoredMapping(MutableMapping[str, Any]):
         return self._stat().keys
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys())
+        return iterate(self._keys)
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(self._keys())
+        return iterate(self._last_keys)
 
     def keys(self) -> KeysView[str]:
         """A view of the keys, first inserted first."""
@@ -252,7 +252,7 @@ class StoredMapping(MutableMapping[str, Any]):
         :raises KeyError: when the store is empty
         """
         with self.transaction():
-            for key in reversed(self):
+            for key in self._last_keys(1):
                 return key, self.pop(key)
         raise KeyError("popitem(): the user store is empty")
 
@@ -404,8 +404,11 @@ class StoredMapping(MutableMapping[str, Any]):
     def _write_access(self) -> Access:
         return self._access()
 
-    def _keys(self) -> list[str]:
-        return self._read(self._storage.keys, [])
+    def _keys(self, limit: int | None = None) -> list[str]:
+        return self._read(lambda owner, access: self._storage.keys(owner, access, limit), [])
+
+    def _last_keys(self, limit: int | None = None) -> list[str]:
+        return self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first=True), [])
 
     def _stat(self) -> Stat:
         return self._read(self._storage.stat, Stat())

@@ -91,10 +91,11 @@ GET = """
     SELECT (SELECT value FROM "sessions" WHERE key = ?1 AND session IS ?2), value, expires, file, boot
     FROM "values" WHERE key = ?3"""
 HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key'
-KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid LIMIT :limit'
+LAST_KEYS = KEYS.replace("rowid", "rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
 STAT = f"""
-    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys FROM "sessions", (
+    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
         FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
     ) WHERE key = :owner"""
@@ -136,13 +137,10 @@ DELETE_EXPIRED = f'DELETE FROM "values" WHERE {_OWN} AND {_EXPIRED} RETURNING fi
 
 BEGIN_SESSION = """
     INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, bytes = 0, keys = 0"""
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL, bytes = 0, keys = 0"""
 # Of those who find at the same time that it is due, one is enough.
 TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
-RENEW = """
-    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
-    user = COALESCE(excluded.user, user)"""
+RENEW = 'UPDATE "sessions" SET value = ?, session = ?, renewed = ?, user = COALESCE(?, user) WHERE key = ?'
 END = """
     INSERT INTO "sessions" (key, value, session, renewed) VALUES (?1, -?2, x'', ?2)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = x'', renewed = excluded.renewed, user = NULL"""
@@ -167,7 +165,8 @@ ENDED_WITH_VALUES = 'SELECT key FROM "sessions" WHERE value < 0 AND keys > 0 LIM
 SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
 DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
-KEEP_RENEWED = 'UPDATE "sessions" SET value = -renewed, bytes = 0, keys = 0 WHERE key = ? AND value IS ?'
+KEEP_RENEWED = """
+    UPDATE "sessions" SET value = -renewed, user = NULL, bytes = 0, keys = 0 WHERE key = ? AND value IS ?"""
 SET_EMPTY = 'UPDATE "sessions" SET bytes = 0, keys = 0 WHERE key = ?'
 PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 

@@ -169,8 +169,8 @@ class Writer(Reader):
 
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         with self._database.transaction() as transaction:
-            self._open(transaction, owner, access)
-            transaction.execute(schema.RENEW, (owner.name, access.expires, session, access.now, user))
+            self._begin_use(transaction, owner, access)
+            transaction.execute(schema.RENEW, (access.expires, session, access.now, user, owner.name))
 
     def end(self, owner: Owner, access: Access) -> float:
         row = self._database.select_one(schema.SESSION, (owner.name,))
