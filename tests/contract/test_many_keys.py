@@ -23,7 +23,6 @@ from flask_dash_store import UserStore, UserStoreMiddleware
 from flask_dash_store.views import FEW
 
 MANY = 10_000
-BACKENDS = ("memory", *URLS)
 
 Operation = Callable[[UserStore], object]
 Count = Callable[[UserStore, Operation], dict[str, int]]
@@ -51,8 +50,13 @@ def fill(stores: UserStoreMiddleware, user: str, keys: int) -> UserStore:
     return store
 
 
+@pytest.fixture(params=["memory", *URLS])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
-def count(request: pytest.FixtureRequest, connections: list[apsw.Connection]) -> Count:
+def count(backend: str, connections: list[apsw.Connection]) -> Count:
     """Counts what a backend does for an operation on a store."""
 
     def in_memory(store: UserStore, operation: Operation) -> dict[str, int]:
@@ -92,27 +96,22 @@ def count(request: pytest.FixtureRequest, connections: list[apsw.Connection]) ->
             ((after,),) = database.select(query)
         return {"rows": after - (before or 0)}
 
-    return {"memory": in_memory, "sqlite": in_sqlite, "redis": in_redis, "postgresql": in_postgresql}[request.param]
+    return {"memory": in_memory, "sqlite": in_sqlite, "redis": in_redis, "postgresql": in_postgresql}[backend]
 
 
 @pytest.fixture
-def stores(count: Count, request: pytest.FixtureRequest, tmp_path: Path) -> UserStoreMiddleware:
-    name = request.node.callspec.params["count"]
-    return opened("memory://" if name == "memory" else URLS[name](tmp_path))
+def stores(backend: str, tmp_path: Path) -> UserStoreMiddleware:
+    return opened("memory://" if backend == "memory" else URLS[backend](tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("count", "name"),
-    # A write in memory copies the owner's table of keys.
-    [(backend, name) for backend in BACKENDS for name in OPERATIONS if (backend, name) != ("memory", "popitem")],
-    indirect=["count"],
-)
 def test_the_ends_and_the_counts_cost_the_same_with_10000_keys_as_with_10(
-    stores: UserStoreMiddleware, count: Count, name: str
+    stores: UserStoreMiddleware, count: Count, backend: str
 ) -> None:
     few, many = (fill(stores, f"user {keys}", keys) for keys in (FEW, MANY))
-    operation = OPERATIONS[name]
-    for store in (few, many):
-        operation(store)  # Connections are opened, and statements prepared.
-    done, more = count(few, operation), count(many, operation)
-    assert all(more[unit] <= 1.2 * done[unit] for unit in done), (done, more)
+    for name, operation in OPERATIONS.items():
+        if (backend, name) == ("memory", "popitem"):
+            continue  # A write in memory copies the owner's table of keys.
+        for store in (few, many):
+            operation(store)  # Connections are opened, and statements prepared.
+        done, more = count(few, operation), count(many, operation)
+        assert all(more[unit] <= 1.2 * done[unit] for unit in done), (name, done, more)
