@@ -45,7 +45,8 @@ class UserStore(StoredMapping):
     - Each key is read and written by itself, at once, so that callbacks in parallel lose nothing of each other's.
     - ``setdefault``, ``pop``, ``popitem``, ``update``, ``clear``, ``increment``, ``edit`` and ``transaction`` are
       atomic across threads and processes.
-    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time.
+    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time. So does an iteration
+      over the keys; of more than ten it reads the first, and all others when the second is asked for.
 
     Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails, and
     :class:`~flask_dash_store.errors.InvalidKey` or :class:`~flask_dash_store.errors.InvalidKeyType` for what cannot be
