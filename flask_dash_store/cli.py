@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from .codec import Codec, PickleCodec
 from .errors import (
     InvalidKey,
     QuotaExceeded,
+    SessionEnded,
     StorageCorrupt,
     TamperedValue,
     TooManyKeys,
@@ -23,8 +25,8 @@ from .errors import (
     ValueTooLarge,
 )
 from .extension import OpenedExtension
-from .owner import check_key, user_owner
-from .storage.base import SupportsBackup, SupportsExport
+from .owner import Owner, check_key, user_owner
+from .storage.base import ENDED, SupportsBackup, SupportsExport
 from .storage.sqlite import dash_database_file
 from .transfer import copy
 
@@ -120,6 +122,62 @@ def copy_command(from_url: str, to_url: str) -> None:
             copied = sum(progress)
     click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
     _say_left_out(left_out)
+
+
+@user_store.command("re-sign")
+@with_appcontext
+def re_sign_command() -> None:
+    """Sign all that is stored with SECRET_KEY, after it was changed.
+
+    Until then one of SECRET_KEY_FALLBACKS has to verify it. The app may go on meanwhile, and what was interrupted can
+    be run again. Each visitor who comes back gets a cookie with the new signature; without the former key, a browser
+    that has not been back is a new visitor.
+    """
+    extension = _extension()
+    storage = _exportable(extension.storage)
+    names, signed, left_out = list(storage.all_owners()), 0, list[tuple[str, str]]()
+    with click.progressbar(names, label="Signing", show_pos=True) as progress:
+        for name in progress:
+            signed += _re_sign_all(extension, storage, name, left_out)
+    click.echo(f"Signed {signed} values.")
+    _say_left_out(left_out)
+
+
+def _re_sign_all(
+    extension: OpenedExtension, storage: SupportsExport, name: str, left_out: list[tuple[str, str]]
+) -> int:
+    """Sign an owner's values again. Returns how many were; those that cannot be are added to ``left_out``."""
+    dump = storage.dump(name)
+    if dump is None or dump.session == ENDED:
+        return 0
+    signed, failed = 0, list[tuple[str, str]]()
+    for key, _, _ in dump.values:
+        try:
+            signed += _re_sign(extension, Owner(name, dump.session), key)
+        except SessionEnded:  # It has another id now, or none.
+            return signed + _re_sign_all(extension, storage, name, left_out)
+        except (TamperedValue, UnreadableValue, StorageCorrupt):
+            failed.append((name, key))
+    left_out += failed
+    return signed
+
+
+def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
+    """Sign a value again, unless the current key has signed it. Returns whether it was signed."""
+    codec, storage = extension.codec, extension.storage
+    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # It is no use of the values.
+    with storage.transaction(owner):
+        stored = storage.get(owner, key, access)
+        if stored is None:
+            return False
+        payload, buffers = stored
+        signed = codec.re_sign(owner.name, key, payload)
+        if signed == payload:
+            return False
+        # The buffers of a large value have a name that is signed, and used once: it is stored as another value.
+        large = buffers and codec.encode(owner.name, key, codec.decode(owner.name, key, stored))
+        storage.set(owner, key, large or (signed, None), access, "keep")
+    return True
 
 
 @user_store.command("import")

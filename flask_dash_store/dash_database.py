@@ -29,7 +29,7 @@ class DashDatabase:
         keeps them in a temporary file, which is deleted when the database is closed or the process ends
     :param ttl: idle seconds, or a timedelta, after which a user's values are gone; None keeps them until they are
         deleted
-    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it whoever can
+    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it anyone who can
         write to the file can run code in this process. A sequence of keys rotates them: the first one writes, all
         of them read.
     :param clock: gives seconds since the epoch; for tests
@@ -66,6 +66,9 @@ class DashDatabase:
     ) -> None:
         """Store any picklable value, in place of the one that was stored under the key, if any.
 
+        :param user_id: at most 512 characters; an int is the same user as its decimal text
+        :param key_name: at most 512 characters; an int is the same key as its decimal text
+        :param value: what is stored, as a copy
         :param ttl: seconds, or a timedelta, after which this key is gone; None for as long as the user's values stay
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
         """
@@ -74,7 +77,13 @@ class DashDatabase:
             self._maintenance.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
-        """The value under the key; None when there is none."""
+        """The value under the key; None when there is none.
+
+        :param user_id: as it was stored
+        :param key_name: as it was stored
+        :raises TamperedValue: when the stored bytes were not written with one of the secret keys
+        :raises UnreadableValue: when the class of the value has gone or has changed
+        """
         return self._user(user_id).get(_name(key_name))
 
     def delete_user_value(
@@ -82,6 +91,8 @@ class DashDatabase:
     ) -> None:
         """Delete the key.
 
+        :param user_id: as it was stored
+        :param key_name: as it was stored
         :param if_not_exists: what to do when there is no such key: ``"ignore"`` it, or ``"raise"`` a KeyError
         :raises ValueError: when ``if_not_exists`` is another word
         """
@@ -94,11 +105,17 @@ class DashDatabase:
                 raise
 
     def delete_all_user_values(self, user_id: str | int) -> None:
-        """Delete all keys of the user."""
+        """Delete all keys of the user. It is no error when there are none.
+
+        :param user_id: as it was stored
+        """
         self._user(user_id).clear()
 
     def list_stored_user_keys(self, user_id: str | int) -> list[str]:
-        """The user's key names, first stored first; an empty list when there are none."""
+        """The user's key names, first stored first; an empty list when there are none.
+
+        :param user_id: as it was stored
+        """
         return list(self._user(user_id))
 
     def users(self) -> list[str]:

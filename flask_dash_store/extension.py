@@ -17,6 +17,7 @@ from .cookie import SessionCookie
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
+from .flask_login import LoginSignals
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
@@ -61,6 +62,7 @@ class Extension:
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
         give_globals_a_store(app)
+        self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
 
     def _check(self, stacklevel: int) -> None:
         settings = Settings.of(self.app.config, self._options)
@@ -92,6 +94,14 @@ class Extension:
                 self._opened = opened
             return self._opened
 
+    def _settings(self) -> Settings:
+        return Settings.of(self.app.config, self._options) if self._opened is None else self._opened.settings
+
+    def open_in_memory(self) -> OpenedExtension:
+        """Another one by the app's settings, whose values are in memory and its own: for a test."""
+        settings = replace(self._settings(), url="memory://")
+        return OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
+
     def close(self) -> None:
         """Release the app's storage. A request that does not use its store is answered still."""
         with self._lock:
@@ -113,7 +123,8 @@ class OpenedExtension:
         secrets = secrets_of(app.config)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
-        self._settings = settings
+        self.settings = settings
+        self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url)
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         self._context = SessionContext(
@@ -136,7 +147,7 @@ class OpenedExtension:
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits."""
-        settings = self._settings
+        settings = self.settings
         return open_storage(
             url,
             StorageOptions(
@@ -160,12 +171,12 @@ class OpenedExtension:
     def open_session(self, session_id: str) -> UserStore:
         state = SessionState(session_owner(session_id))
         state.session_id = session_id
-        state.counts_as_use = lambda: False  # What a job does is no use by the visitor, so it keeps no session alive.
+        state.counts_as_use = lambda: False  # The visitor does not do what a job does.
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
         found = self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
-        return [UserSession.of(info, self._settings.ttl_seconds) for info in found]
+        return [UserSession.of(info, self.settings.ttl_seconds) for info in found]
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
         user, kept = user_hash(user_owner(user_id)), None

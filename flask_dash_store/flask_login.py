@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request, session
 
+from .errors import OutsideCookiePath, ResponseStarted
 from .proxy import is_available, user_store
 
 
@@ -28,6 +30,8 @@ class LoginSignals:
 
     def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
         if is_available() and self._is_wanted():
+            if _was_another(app):
+                user_store.destroy()
             user_store.regenerate(_id_of(app, user))
 
     def _log_out(self, app: Flask, **_: Any) -> None:  # noqa: ARG002
@@ -36,8 +40,15 @@ class LoginSignals:
 
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
         """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
-        if is_available() and self._is_wanted() and user_store.can_regenerate:
-            user_store.regenerate(_id_of(app, user))
+        if is_available() and self._is_wanted():
+            with suppress(ResponseStarted, OutsideCookiePath):
+                user_store.regenerate(_id_of(app, user))
+
+
+def _was_another(app: Flask) -> bool:
+    """Whether the request came from another user, who has not logged out. Flask's session is the new one's already."""
+    before = app.session_interface.open_session(app, request)
+    return before is not None and "_user_id" in before and before["_user_id"] != session.get("_user_id")
 
 
 def _id_of(app: Flask, user: Any) -> str | int:

@@ -81,6 +81,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         """The value under the key, as a copy of the caller's own.
 
+        :param key: as it was stored
         :param default: what is returned when there is none
         :raises InvalidKey: when the key cannot be one; InvalidKeyType when it is not a str
         :raises TamperedValue: when the stored bytes were not written by this app for this owner and key
@@ -158,7 +159,11 @@ class StoredMapping(MutableMapping[str, Any]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
-        """A dict with these keys, each with the same value. It is not a store, for a store belongs to a visitor."""
+        """A dict, which is not a store, for a store belongs to a visitor.
+
+        :param keys: those of the dict
+        :param value: what is under each of them
+        """
         return dict.fromkeys(keys, value)
 
     # Writing. Each of these raises, beside what its docstring says: UnstorableValue, ValueTooLarge, QuotaExceeded,
@@ -176,6 +181,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
 
+        :param key: a str of 1 to 512 characters
         :param value: anything that the codec takes: by default, what can be pickled
         :param ttl: seconds, or a timedelta, after which the key is gone, however often it is used; None for as long
             as the session keeps its values
@@ -187,6 +193,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def expire(self, key: str, ttl: float | timedelta | None) -> None:
         """Limit how long a key that is stored already is kept.
 
+        :param key: as it was stored
         :param ttl: seconds, or a timedelta, from now; None lifts the limit
         :raises KeyError: when there is no such key
         :raises InvalidTTL: when ``ttl`` is not longer than zero
@@ -213,6 +220,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove the key and return its value.
 
+        :param key: as it was stored
         :param default: what is returned when there is none
         :raises KeyError: when there is none and no ``default`` is given
         :raises TamperedValue: as :meth:`get` does, and UnreadableValue; the key stays then
@@ -251,6 +259,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value under the key, which is set to ``default`` first when there is none.
 
+        :param key: a str of 1 to 512 characters
         :param default: anything that can be stored; it is not looked at when there is a value
         """
         value = self.get(key, _MISSING)
@@ -295,6 +304,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def increment(self, key: str, by: float = 1) -> Any:
         """Add to a number, atomically, and return the sum. A TTL of the key stays.
 
+        :param key: a str of 1 to 512 characters
         :param by: what is added to the number, which counts as 0 when there is none
         :raises NotANumber: when what is stored is not a number, or ``by`` cannot be added to it
         """
@@ -319,6 +329,7 @@ class StoredMapping(MutableMapping[str, Any]):
         The block is a transaction. When it ends the value is written back; an exception leaves what was stored. A
         TTL of the key stays. What cannot be changed in place, such as a number, wants :meth:`transaction` instead.
 
+        :param key: a str of 1 to 512 characters
         :param default: what to begin with when there is no such key
         :raises KeyError: when there is no such key and no ``default`` is given
         """

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
-from flask import Flask, Request, current_app, has_app_context
+from flask import Flask, Request, current_app, has_app_context, has_request_context, request
 
 from .cli import user_store
 from .errors import ConfigurationError
@@ -17,6 +17,7 @@ from .proxy import EXTENSION
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
+from .wsgi import OPENED_KEY
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -51,6 +52,8 @@ class UserStoreMiddleware:
         not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
+    :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
+        and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
     :param cookie_name: by default ``user_store``
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
@@ -83,6 +86,7 @@ class UserStoreMiddleware:
         authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
+        flask_login: bool | Unset = UNSET,
         cookie_name: str | Unset = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -105,6 +109,7 @@ class UserStoreMiddleware:
             "authenticate_arrays": authenticate_arrays,
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
+            "flask_login": flask_login,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
@@ -216,14 +221,24 @@ class UserStoreMiddleware:
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
+        if has_request_context() and OPENED_KEY in request.environ:
+            opened: OpenedExtension = request.environ[OPENED_KEY]
+            return opened
+        return self.extension(app).open()
+
+    def extension(self, app: Flask | None = None) -> Extension:
+        """The same, whether it is open or not.
+
+        :param app: None for the current one
+        """
         extensions = list(self._extensions)
         if app is None and has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         for extension in extensions:
             if extension.app is app:
-                return extension.open()
+                return extension
         if len(extensions) == 1:
-            return extensions[0].open()
+            return extensions[0]
         raise ConfigurationError(
             f"This UserStoreMiddleware serves {len(extensions)} apps, so it cannot tell which one is meant; "
             + ("call it inside `with app.app_context():`." if extensions else "call init_app(app) first.")

@@ -54,10 +54,10 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids on which requests in parallel agree without a word, in whichever workers they are.
+    """Session ids on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
-    Without SECRET_KEY it cannot be told from what is at rest.
+    Without SECRET_KEY it cannot be derived from what is at rest.
 
     :param secret: the app's current secret
     """

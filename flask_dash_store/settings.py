@@ -55,6 +55,7 @@ class Settings:
     authenticate_arrays: bool = False
     synchronous: Synchronous = "NORMAL"
     counts_as_use: Callable[[Any], bool] | None = None
+    flask_login: bool = True
     cookie_name: str = "user_store"
     cookie_path: str | None = None
     cookie_domain: str | None = None
@@ -88,6 +89,7 @@ class Settings:
         self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
         self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
+        self._must("flask_login", self.flask_login in (True, False), "True or False")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
 from .expiry import Access
@@ -63,14 +64,15 @@ class UserStore(StoredMapping):
 
     _context: SessionContext
 
-    def __init__(self, context: SessionContext, state: SessionState) -> None:
-        super().__init__(context, state)
+    if TYPE_CHECKING:  # It is the base's, without a frame more for each request.
+
+        def __init__(self, context: SessionContext, state: SessionState) -> None: ...
 
     @property
     def session_id(self) -> str | None:
         """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id.
 
-        It gives whoever has it the session, so it belongs in no log, page or URL.
+        It opens the session for anyone who has it, so keep it out of logs, pages and URLs.
         """
         self._state.use = self._state.use or Use.READ
         return self._state.session_id
@@ -126,7 +128,7 @@ class UserStore(StoredMapping):
         """End the session and delete its values. Call it at logout.
 
         The id is dead at once, in all processes; this store is empty, and writing to it raises SessionEnded. The
-        response gives the browser the id of a new, empty session. On a session that has ended already it is no error.
+        response gives the browser the id of a new, empty session. It may be called on a session that has ended already.
 
         :raises NotASession: on the store of a user id
         """
@@ -232,10 +234,11 @@ class UserStore(StoredMapping):
 
 @dataclass(frozen=True)
 class UserSession:
-    """A session of a user, as a list of "your devices" shows it. Its id is not told.
+    """A session of a user, as a list of "your devices" shows it. It does not hold its id.
 
     :ivar created_at: when its first value was stored, in UTC
-    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL
+    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL; in the last USER_STORE_TTL
+        of its lifetime, when that began
     :ivar nbytes: how many bytes its keys and values take
     """
 
@@ -248,9 +251,3 @@ class UserSession:
         """The session that a storage knows, of an app with this idle timeout in seconds."""
         last_used = max(info.created_at, info.expires - ttl)
         return cls(datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes)
-
-
-def _digest(session_id: str) -> bytes:
-    digest = session_owner(session_id).session
-    assert digest is not None  # noqa: S101  # for mypy
-    return digest

@@ -23,12 +23,15 @@ logger = logging.getLogger("flask_dash_store")
 
 ENVIRON_KEY = "flask_dash_store.user_store"
 
+# Where a request brings what it uses instead of its app's storage, as in user_store_context().
+OPENED_KEY = "flask_dash_store.opened"
+
 # Flask-SocketIO handles each event of a connection as a request of its own, with a copy of the environ that the
 # connection began with, in which this is the app. No response goes with it that could bring the browser a cookie.
 SOCKET_KEY = "flask.app"
 
-# For how long after the end of a lifetime those who come with the old id are requests in parallel of one browser, which
-# share the successor. Whoever comes later may have stolen the cookie.
+# For how long after the end of a lifetime the requests that bring the old id count as one browser's, in parallel, which
+# share the successor. One that comes later may hold a stolen cookie.
 SUCCESSION = 60.0
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -55,7 +58,7 @@ class SessionMiddleware:
         self._cookie = cookie
         self._context = context
         self._clock = context.expiry.clock
-        self._home = home
+        self.home = home
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime)
@@ -63,6 +66,7 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
         state = self._arrive(environ, now)
+        state.is_answered = _is_websocket(environ)  # The server has answered then, without a cookie.
         environ[ENVIRON_KEY] = UserStore(self._context, state)
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
@@ -132,7 +136,7 @@ class SessionMiddleware:
 
     def _missing_cookie(self, environ: WSGIEnvironment) -> Cookie:
         # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
-        if not (environ.get("PATH_INFO", "") + "/").startswith(self._home):
+        if not (environ.get("PATH_INFO", "") + "/").startswith(self.home):
             return Cookie.UNREACHABLE
         samesite = self._cookie.attributes.samesite
         if (
@@ -180,3 +184,7 @@ class SessionMiddleware:
         except StorageError as error:
             logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
+
+
+def _is_websocket(environ: WSGIEnvironment) -> bool:
+    return "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket"

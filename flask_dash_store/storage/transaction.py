@@ -35,6 +35,8 @@ class Transaction(ABC):
     :param timeout: seconds that a thread waits for another one that is in the same transaction
     """
 
+    _is_finished = True  # until it has been made, which can be interrupted too
+
     def __init__(self, storage: object, name: str, timeout: float) -> None:
         self.storage = storage
         self.is_open = False
@@ -44,9 +46,10 @@ class Transaction(ABC):
         self._call_lock = threading.RLock()
         self._savepoints = itertools.count(1)
         self._open_savepoints: list[int] = []
-        self._is_doomed = self._is_committing = self._is_finished = False
+        self._is_doomed = self._is_committing = False
         self._on_commit: list[Call] = []
         self._on_rollback: list[Call] = []
+        self._is_finished = False
 
     # What a backend adds
 

@@ -1,6 +1,6 @@
 """Logging in and out as browsers do it: twice, in parallel, with responses that never arrive.
 
-Promises: docs/security.md, "The session's end"; OWASP ASVS 5.0, 7.2.4, 7.4.1 and 7.4.3. A browser drops the first
+Promises: docs/security.md, "The end of a session"; OWASP ASVS 5.0, 7.2.4, 7.4.1 and 7.4.3. A browser drops the first
 response when a button is clicked twice, and any response in a tunnel.
 """
 

@@ -192,7 +192,7 @@ def test_after_a_step_back_of_the_clock_who_is_active_stays_and_the_idle_expire(
     assert browser.id == old_id
 
 
-def test_after_a_step_back_of_the_clock_a_session_that_nobody_uses_expires(
+def test_after_a_step_back_of_the_clock_a_session_that_is_not_used_expires(
     site: Site, browser: Browser, clock: Any
 ) -> None:
     clock.step(-YEAR)

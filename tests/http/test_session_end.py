@@ -94,7 +94,7 @@ def test_regenerate_works_for_a_new_visitor_before_and_after_the_first_write(sit
     assert browser.visit(lambda store: store["city"]) == "Paris"
 
 
-def test_after_regenerate_the_lifetime_begins_anew(browser: Browser, clock: Any) -> None:
+def test_after_regenerate_the_lifetime_begins_again(browser: Browser, clock: Any) -> None:
     for use in (lambda store: (store.regenerate(), write(store)), read):
         for _ in range(int(LIFETIME / TTL * 2) - 1):
             clock.step(TTL / 2)
@@ -132,7 +132,7 @@ def test_destroy_twice_in_one_request_is_as_good_as_once(browser: Browser, clock
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("is_new", [False, True])
-def test_an_end_that_a_transaction_has_undone_is_not_told_to_the_browser(
+def test_an_end_that_a_transaction_has_rolled_back_reaches_no_browser(
     site: Site, browser: Browser, end: Use, is_new: bool
 ) -> None:
     def undo(store: UserStore) -> str | None:
@@ -272,11 +272,11 @@ def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_told(clock:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_an_end_that_another_stores_transaction_has_undone_is_not_told_to_the_browser_either(
+def test_an_end_that_another_stores_transaction_has_rolled_back_reaches_no_browser_either(
     site: Site, browser: Browser, end: Use
 ) -> None:
     def undo(store: UserStore) -> None:
-        with suppress(ZeroDivisionError), site.middleware.for_user("somebody").transaction():
+        with suppress(ZeroDivisionError), site.middleware.for_user("ada").transaction():
             end(store)
             raise ZeroDivisionError
 

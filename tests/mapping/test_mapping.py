@@ -21,6 +21,7 @@ from flask_dash_store import (
     QuotaExceeded,
     UnstorableValue,
     UserStore,
+    UserStoreError,
     UserStoreMiddleware,
     ValueTooLarge,
 )
@@ -287,3 +288,41 @@ def test_an_inner_transaction_can_fail_by_itself(store) -> None:
         with store.transaction():
             store["fine"] = 3
     assert dict(store) == {"outer": 1, "fine": 3}
+
+
+# Errors
+
+
+LIMITS: dict[str, tuple[dict[str, Any], Callable[[UserStore], object], tuple[str | None, float | None, int | None]]] = {
+    "ValueTooLarge": (
+        {"max_value_bytes": 1000},
+        lambda store: operator.setitem(store, "key", "x" * 1000),
+        ("key", 1000, None),
+    ),
+    "TooManyKeys": ({"max_keys": 1}, lambda store: store.update(a=1, key=2), ("key", 1, 1)),
+    "InvalidKey": ({"max_key_length": 3}, lambda store: store.get("abcd"), (None, 3, None)),
+    "NotANumber": (
+        {},
+        lambda store: (operator.setitem(store, "key", "x"), store.increment("key")),
+        ("key", None, None),
+    ),
+    "UnstorableValue": ({}, lambda store: operator.setitem(store, "key", lambda: 1), ("key", None, None)),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_error_has_the_key_the_limit_and_what_was_used_as_attributes(name: str) -> None:
+    options, use, expected = LIMITS[name]
+    with pytest.raises(UserStoreError) as caught:
+        use(installed(**options).for_user("ann"))
+    assert type(caught.value).__name__ == name
+    assert (caught.value.key, caught.value.limit, caught.value.used) == expected
+
+
+def test_the_error_of_a_full_store_says_how_many_bytes_are_used() -> None:
+    store = installed(max_bytes=1000).for_user("ann")
+    store["a"] = "x"
+    used = store.nbytes
+    with pytest.raises(QuotaExceeded) as caught:
+        store["key"] = "x" * 1000
+    assert (caught.value.key, caught.value.limit, caught.value.used) == ("key", 1000, used)

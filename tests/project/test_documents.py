@@ -97,6 +97,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     module.app.add_url_rule("/log-in/<user>", "in", lambda user: module.log_in(user) or "", methods=["POST"])
     module.app.add_url_rule("/log-out", "out", lambda: module.log_out() or "", methods=["POST"])
+    module.app.add_url_rule("/end-others/<user>", "others", lambda user: module.end_other_sessions(user) or "")
     module.app.add_url_rule("/user", "user", lambda: str(g.user_store.get("user")))
     module.app.add_url_rule("/sensitive", "sensitive", lambda: module.require_confirmation() or "done")
     return module
@@ -118,8 +119,18 @@ def test_the_app_of_security_md_ends_the_sessions_of_a_user_and_of_nobody_else(a
     ada, ada_elsewhere, bob = (logged_in(app, user) for user in ("ada", "ada", "bob"))
     app.end_all_sessions("ada")
     assert [client.get("/user").text for client in (ada, ada_elsewhere, bob)] == ["None", "None", "bob"]
-    ada = logged_in(app, "ada")
+    ada, ada_elsewhere = logged_in(app, "ada"), logged_in(app, "ada")
+    ada.get("/end-others/ada")
+    assert [client.get("/user").text for client in (ada, ada_elsewhere)] == ["ada", "None"]
     ada.post("/log-out")
     assert ada.get("/user").text == "None"
     app.delete_account("bob")
     assert bob.get("/user").text == "None"
+
+
+def test_the_app_of_security_md_takes_no_value_of_one_user_to_another(app: ModuleType) -> None:
+    app.app.add_url_rule("/note", "note", lambda: str(g.user_store.setdefault("note", g.user_store.get("user"))))
+    client = logged_in(app, "ada")
+    assert client.get("/note").text == "ada"
+    client.post("/log-in/bob")
+    assert (client.get("/user").text, client.get("/note").text) == ("bob", "bob")

@@ -362,6 +362,20 @@ def test_a_large_value_comes_back_whole(storage, now) -> None:
     assert items(storage, ANN, now()) == [("k", b"1" * 20_000_000)]
 
 
+@pytest.mark.parametrize("is_rolled_back", [False, True])
+def test_an_owner_that_is_loaded_over_itself_keeps_its_buffers(storage, client, now, is_rolled_back) -> None:
+    storage.set(ANN, "k", large(b"v"), now())
+    dump = storage.dump("s.ann")
+    storage.set(ANN, "more", large(b"v"), now())
+    with suppress(ZeroDivisionError), storage.transaction(ANN):
+        storage.load("s.ann", dump)
+        _ = 1 // (not is_rolled_back)
+    assert items(storage, ANN, now()) == [("k", b"v"), ("more", b"v")][: 1 + is_rolled_back]
+    buffers = buffers_of_ann(client)
+    assert len(buffers) == 1 + is_rolled_back
+    assert all(client.pttl(key) <= (TTL + MARGIN) * 1000 for key in buffers)
+
+
 # A user's sessions
 
 
@@ -419,6 +433,25 @@ def test_a_savepoint_that_failed_leaves_nothing_on_the_server(storage, client, n
             storage.set(ANN, "k", small(b"new"), now())
             raise ZeroDivisionError
         assert sorted(client.keys("*")) == [RECORD.encode(), LEASE.encode()]
+
+
+@pytest.mark.parametrize("name", ["clear", "end", "renew", "set of values that have expired"])
+def test_a_savepoint_that_writes_first_can_hide_all_that_was_there(storage, clock, now, name) -> None:
+    storage.set(ANN, "k", large(b"old"), now())
+    if name == "set of values that have expired":
+        clock.step(TTL)
+    with storage.transaction(ANN), storage.transaction(ANN), storage.transaction(ANN):
+        if name == "set of values that have expired":
+            storage.set(ANN, "new", small(b"new"), now())
+        else:
+            TRIPS[name][1](storage, now())
+    session = digest("new") if name == "renew" else ANN.session
+    if name == "end":
+        with pytest.raises(SessionEnded):
+            storage.keys(ANN, now())
+    else:
+        kept = {"clear": [], "renew": ["k"]}.get(name, ["new"])
+        assert storage.keys(ANN._replace(session=session), now()) == kept
 
 
 def layers(client: redis.Redis) -> list[bytes]:

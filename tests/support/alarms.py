@@ -68,13 +68,24 @@ def main(url: str, folder: str, alarms: int) -> None:
                 done += call in (increment, nested)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except Alarm:
+        except Exception as error:
+            if not _is_alarm(error):
+                raise
             came += 1
     _check_free(storage)
     stored = storage.get(ANN, "number", ACCESS)
     number = int(stored[0]) if stored else 0
     # One that was interrupted may have been committed before.
     sys.stdout.write(f"{came} {number >= done} free")
+
+
+def _is_alarm(error: BaseException | None) -> bool:
+    """Whether an alarm was the reason. A driver may have made another error of it, as psycopg does in places."""
+    while error is not None:
+        if isinstance(error, Alarm):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check_free(storage: Storage) -> None:

@@ -114,6 +114,10 @@ def _unreadable(reason: str) -> ConfigurationError:
     )
 
 
+class Slot:
+    """The right to one of a pool's connections."""
+
+
 class Silent(psycopg.OperationalError):
     """The server has not said a word for too long."""
 
@@ -138,6 +142,7 @@ class Connection(psycopg.Connection[Row]):
     """
 
     timeout = 0.0
+    slot: Slot | None = None
     _is_standby = False
 
     @classmethod
@@ -185,6 +190,10 @@ class Connection(psycopg.Connection[Row]):
         """Whether it is in a transaction that can go on."""
         return self.pgconn.transaction_status == TransactionStatus.INTRANS
 
+    def is_idle(self) -> bool:
+        """Whether it is in no transaction, and nothing is under way."""
+        return self.pgconn.transaction_status == TransactionStatus.IDLE
+
     def can_roll_back(self) -> bool:
         """Whether it is in a transaction, and no call that was interrupted still waits for its answer."""
         return self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
@@ -194,7 +203,7 @@ class Connection(psycopg.Connection[Row]):
         if self.can_roll_back():
             with suppress(psycopg.Error):
                 self.run("ROLLBACK")
-        return self.pgconn.transaction_status == TransactionStatus.IDLE and not self._is_standby
+        return self.is_idle() and not self._is_standby
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement, or several without arguments, and return the rows of the last that has any.

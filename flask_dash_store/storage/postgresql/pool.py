@@ -3,6 +3,10 @@
 A connection serves one thread at a time. A child process forgets those of its parent: it says nothing on them, and
 keeps none of their sockets open, so that the parent's locks are free as soon as the parent has gone.
 
+An exception that a signal's handler raises, such as Celery's soft time limit, can come between any two instructions. So
+nothing is counted: a connection that such an exception keeps from being released is closed when it is forgotten, and
+its slot is free then.
+
 psycopg's own pool opens connections in threads, which no fork takes along; and where a connection cannot be opened, it
 says so only after the whole timeout and without the reason, which is raised here at once.
 """
@@ -14,13 +18,17 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
 
 from ...errors import StorageBusy, StorageClosed, StorageError
 from ..transaction import busy
-from .connection import Bindings, Connection, Row, Silent, Target, fault
+from .connection import Bindings, Connection, Row, Silent, Slot, Target, fault
+
+# How often, in seconds, it is looked for a slot that has become free without a word.
+_LOOK_UP = 0.1
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _noticing_fork = threading.Lock()
@@ -42,10 +50,11 @@ class Pool:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # It cannot be left acquired by a with, as a Condition can.
+        self._changed = threading.Condition(self._lock)
         self._idle: deque[Connection] = deque()
-        self._open: set[Connection] = set()
-        self._count = 0  # of those that are open, and those that are being opened
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # of those that are open, or being opened
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False) -> list[Row]:
         """Run a statement and return its rows. The rest is as with :meth:`start`."""
@@ -85,23 +94,24 @@ class Pool:
         self._notice_fork()
         deadline = time.monotonic() + self.timeout
         while True:
-            connection = self._idle_one(deadline)
-            if connection is None:
+            connection = self._idle_or_slot(deadline)
+            if isinstance(connection, Slot):
                 try:
-                    return self._new()
+                    return self._new(connection)
                 except psycopg.Error as error:
-                    connection = self._released_one(deadline)
-                    if connection is None:
+                    released = self._released_one(deadline)
+                    if released is None:
                         raise self.fault(error) from error
+                    connection = released
             if connection.is_quiet():
                 return connection
             self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
 
-    def _idle_one(self, deadline: float) -> Connection | None:
-        """An idle connection; None when the caller may open one more."""
+    def _idle_or_slot(self, deadline: float) -> Connection | Slot:
+        """An idle connection, or a slot for one more."""
         most = self._target.max_connections
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._idle or self._count < most, deadline - time.monotonic()):
+        with self._lock:
+            if not self._wait_for(lambda: self._idle or len(self._slots) < most, deadline):
                 raise StorageBusy(
                     f"All {most} connections of this process to the {self.name} were in use for longer than the "
                     f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Set "
@@ -113,35 +123,41 @@ class Pool:
                 raise StorageClosed(f"The {self.name} has been closed.")
             if self._idle:
                 return self._idle.pop()
-            self._count += 1
-            return None
+            slot = Slot()
+            self._slots.add(slot)
+            return slot
 
-    def _new(self) -> Connection:
+    def _new(self, slot: Slot) -> Connection:
         try:
             connection = Connection.open(self._target, self.timeout)
         except BaseException:
-            self._uncount()
+            self._free(slot)  # The error may be kept for long, and this frame with it.
             raise
+        connection.slot = slot
         self._open.add(connection)
         return connection
 
     def _released_one(self, deadline: float) -> Connection | None:
         """One that another thread releases, for the server may have no more for us than those that we have."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._idle or not self._open, deadline - time.monotonic())
+        with self._lock:
+            self._wait_for(lambda: self._idle or not self._open, deadline)
             return self._idle.pop() if self._idle else None
 
-    def _uncount(self) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
+    def _wait_for(self, predicate: Callable[[], object], deadline: float) -> bool:
+        """Wait until something holds. Returns whether it does, before the deadline."""
+        while not predicate():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._changed.wait(min(left, _LOOK_UP))
+        return True
 
     def release(self, connection: Connection) -> None:
         """Take a connection back. What it has not committed is rolled back."""
         if connection.clean_up():
-            with self._changed:
+            with self._lock:
                 self._idle.append(connection)
-                self._changed.notify_all()
+                self._changed.notify()
         else:
             self._discard(connection)
         if self._is_closed:
@@ -150,7 +166,13 @@ class Pool:
     def _discard(self, connection: Connection) -> None:
         self._open.discard(connection)
         connection.close()
-        self._uncount()
+        self._free(connection.slot)
+
+    def _free(self, slot: Slot | None) -> None:
+        with self._lock:
+            if slot is not None:
+                self._slots.discard(slot)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Close all idle connections; the others are closed when they are released."""
@@ -171,7 +193,7 @@ class Pool:
                     self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        for connection in self._open:
+        for connection in list(self._open):
             connection.forget()
         self._begin()
 

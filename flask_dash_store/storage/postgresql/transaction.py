@@ -7,6 +7,7 @@ from functools import partial
 
 import psycopg
 
+from ...errors import StorageError
 from ..transaction import Transaction, current_transaction
 from .connection import Bindings, Connection, Row
 from .pool import Pool
@@ -26,9 +27,9 @@ class PostgresqlTransaction(Transaction):
     _connection: Connection | None = None
 
     def __init__(self, storage: object, pool: Pool, first: str) -> None:
-        super().__init__(storage, f"the {pool.name}", pool.timeout)
         self.first = first
         self._pool = pool
+        super().__init__(storage, f"the {pool.name}", pool.timeout)
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
@@ -49,10 +50,11 @@ class PostgresqlTransaction(Transaction):
         except psycopg.Error as error:
             raise self._pool.fault(error, is_in_doubt=connection.closed) from error
 
+    def _was_committed(self, failure: BaseException) -> bool:
+        return not isinstance(failure, StorageError) and self._connection is not None and self._connection.is_idle()
+
     def _in_transaction(self) -> Connection:
-        """
-        :raises StorageError: when the server has rolled back by itself, or the connection is lost
-        """
+        """:raises StorageError: when the server has rolled back by itself, or the connection is lost"""
         if self._connection is None or not self._connection.is_in_transaction():
             raise self.rolled_back()
         return self._connection

@@ -11,7 +11,7 @@ from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
 from . import scripts
-from .fields import ANY_SESSION, parse_time, session_argument
+from .fields import ANY_SESSION, all_headers, parse_time, session_argument
 from .lua import Script
 from .server import Server, is_in_doubt
 from .transaction import Leases, Transaction
@@ -92,6 +92,17 @@ class Calls:
         keys = [self._buffer(name, each) for each in names]
         return self._server.execute("MGET", *keys, repeatable=True) if keys else []
 
+    def snapshot(self, owner: Owner, now: float) -> tuple[dict[bytes, bytes], dict[str, bytes | None]]:
+        """All fields of an owner at one point in time, and the buffers that they name; None for those missing."""
+        seen: dict[bytes, bytes] | None = None
+        while True:
+            fields = self.all_fields(owner, now)
+            names = [header.buffers for _, header in all_headers(fields) if header.buffers is not None]
+            bodies = dict(zip(names, self.buffers(owner.name, names), strict=True))
+            if None not in bodies.values() or fields == seen:
+                return fields, bodies
+            seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
+
     def _buffer(self, name: str, buffers: str) -> str:
         return f"{self._leases.record(name)}:b:{buffers}"
 
@@ -156,21 +167,20 @@ class Calls:
 
         The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
         """
-        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS) for each in bodies]
+        # Buffers that are there already are those of an owner that is loaded once more.
+        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS, "NX") for each in bodies]
         try:
             answer = self.use(script, owner, access, *args, before=before)
-        except StorageError as error:
+        except (StorageError, SessionEnded) as error:
             if not is_in_doubt(error):
-                self._unlink(before)
-            raise
-        except SessionEnded:
-            self._unlink(before)
+                self._unlink(owner, bodies)
             raise
         if answer[0] != b"OK":
-            self._unlink(before)
+            self._unlink(owner, bodies)
         return answer
 
-    def _unlink(self, sent: Sequence[tuple[Any, ...]]) -> None:
-        if sent:
+    def _unlink(self, owner: Owner, bodies: Sequence[Buffers]) -> None:
+        if bodies:
+            arguments = [*self._leases.arguments(0.0, ANY_SESSION), *(each.name for each in bodies)]
             with suppress(StorageError):
-                self._server.execute("UNLINK", *(command[1] for command in sent), repeatable=True)
+                self._server.run(scripts.UNLINK, [self._leases.record(owner.name)], arguments, repeatable=True)

@@ -58,11 +58,12 @@ end
 local function apply(layer, fields)
     if call('HEXISTS', layer, '*') == 1 then
         call('HSET', main, 'expires', '0')  -- A server whose memory is full refuses it here.
-        for i = 1, #fields, 2 do  -- Buffers that are named again, as by a copy that is made once more, stay.
+        local kept = {}  -- A copy of the owner that is loaded over it has buffers of the same names.
+        for i = 1, #fields, 2 do
             local _, _, _, name = parse(string.sub(fields[i], 1, 2) == 'i:' and in_layer(fields[i + 1]))
-            if name and name ~= '-' then call('SREM', buffers, name) end
+            if name then kept[name] = true end
         end
-        discard()
+        discard(kept)
     end
     local is_new, pairs_ = call('EXISTS', main) == 0, {}
     for i = 1, #fields, 2 do

@@ -73,6 +73,12 @@ def stored_value(key: str, header: Header, payload: bytes | None, body: bytes | 
     return payload, Buffers(header.buffers, [memoryview(bytearray(body))])
 
 
+def value_of(key: str, header: Header, fields: dict[bytes, bytes], bodies: dict[str, bytes | None]) -> Stored:
+    """The value of a key from all fields of an owner and its buffers, like :func:`stored_value`."""
+    body = None if header.buffers is None else bodies.get(header.buffers)
+    return stored_value(key, header, fields.get(b"v:" + key.encode()), body)
+
+
 def problems(fields: dict[bytes, bytes], missing: set[str]) -> Iterator[str]:
     """What is damaged of an owner's record, each as a sentence.
 

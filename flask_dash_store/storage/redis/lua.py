@@ -181,13 +181,15 @@ local function keep_all(expires)
     for _, name in ipairs(call('SMEMBERS', buffers)) do keep(expires, buffer(name)) end
 end
 
-local function discard()  -- All of the record, at once.
-    for _, name in ipairs(call('SMEMBERS', buffers)) do call('UNLINK', buffer(name)) end
+local function discard(kept)  -- All of the record, at once, but for buffers of these names.
+    for _, name in ipairs(call('SMEMBERS', buffers)) do
+        if not (kept and kept[name]) then call('UNLINK', buffer(name)) end
+    end
     call('UNLINK', main, buffers, expiring)
 end
 
 local function hide_below(layer)
-    local count = call('HGET', layer, '#')
+    local count = call('HGET', layer, '#') or '0'
     call('DEL', layer)
     call('HSET', layer, '#', count, '*', '')
     call('PEXPIRE', layer, 2 * lease)

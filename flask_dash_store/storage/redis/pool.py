@@ -1,4 +1,4 @@
-"""The connections of one process to one server.
+"""The connections of one process to one server, and how a call waits for what others have.
 
 redis-py's own pools fail at once when there is no connection left, and count one for ever that was interrupted in the
 wrong instruction, by a signal's handler that raises. Here a connection counts for as long as it exists: one that no
@@ -8,15 +8,20 @@ one has any more is closed by Python.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from secrets import SystemRandom
 from typing import Any
 from weakref import WeakSet
 
-from ...errors import StorageBusy
-from .backoff import Backoff
+from ...errors import StorageBusy, StorageError
 from .protocol import packed
 from .url import Client, exceptions
+
+_SHORTEST, _LONGEST = 0.0005, 0.01
+
+_random = SystemRandom()  # After a fork, another generator would give both processes the same numbers.
 
 
 class NotSent(Exception):
@@ -122,6 +127,30 @@ class Pool:
             "(?max_connections= in the URL), and all together the server's maxclients.",
             limit=self._timeout,
         )
+
+
+class Backoff:
+    """The pauses between the tries of one call: at random, so that those who met once do not meet again.
+
+    :param timeout: seconds from now until the deadline
+    :param error: makes the error for a deadline that has passed
+    """
+
+    def __init__(self, timeout: float, error: Callable[[], StorageError]) -> None:
+        self._deadline = time.monotonic() + timeout
+        self._error = error
+        self._longest = _SHORTEST
+
+    def wait(self) -> None:
+        """Pause before the next try.
+
+        :raises StorageError: when the deadline has passed: the given one
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise self._error()
+        time.sleep(min(left, self._longest * _random.uniform(0.5, 1)))
+        self._longest = min(self._longest * 2, _LONGEST)
 
 
 def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lua import READS, WRITES, script
+from .lua import READS, WRITES, WRITING, script
 
 # Reading
 
@@ -177,6 +177,17 @@ if not top then
     for _, name in ipairs(replaced) do unlink(name) end
 end
 record()
+return {'OK'}
+""",
+)
+
+# Deletes buffers that no header names.
+UNLINK = script(
+    WRITING,
+    """
+for i = 7, #ARGV do
+    if call('SISMEMBER', buffers, ARGV[i]) == 0 then call('UNLINK', buffer(ARGV[i])) end
+end
 return {'OK'}
 """,
 )

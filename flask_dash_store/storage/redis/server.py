@@ -15,11 +15,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ...buffers import Buffers
-from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
+from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull, UserStoreError
 from ..transaction import busy
-from .backoff import Backoff
 from .lua import Script
-from .pool import NotSent, Pool, exchange
+from .pool import Backoff, NotSent, Pool, exchange
 from .url import Client, MasterNotFoundError, Target, exceptions
 
 T = TypeVar("T")
@@ -254,7 +253,7 @@ def is_timeout(error: BaseException) -> bool:
 
 def is_in_doubt(error: BaseException) -> bool:
     """Whether a write that ended so may have been done: its answer was lost, or was not waited for."""
-    return not isinstance(error, StorageError) or isinstance(error, _AnswerLost)
+    return not isinstance(error, UserStoreError) or isinstance(error, _AnswerLost)
 
 
 def _is_lost(error: Exception) -> bool:

@@ -23,31 +23,23 @@ and in a cluster come ``+cluster|slots`` and ``+command``::
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from ...buffers import Stored
-from ...errors import StorageBusy, StorageCorrupt, StorageError, ValueTooLarge
+from ...errors import StorageBusy, StorageError, ValueTooLarge
 from ...expiry import Access
 from ...owner import Owner
 from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
-    Dump,
-    ExpiryLimit,
     KeyExpiry,
     Limits,
-    Removed,
     SessionInfo,
     Stat,
-    Storage,
-    SupportsExport,
-    Value,
 )
 from . import scripts
+from .all_owners import BATCH, BATCH_BYTES, AllOwners
 from .calls import Calls
 from .fields import (
     ANY_SESSION,
@@ -59,10 +51,9 @@ from .fields import (
     headers_in_order,
     parse_header,
     parse_time,
-    problems,
-    session_argument,
     stored_value,
     value_arguments,
+    value_of,
 )
 from .server import Server, logger
 from .transaction import SHORTEST_LEASE, Leases, Transaction
@@ -70,13 +61,11 @@ from .url import DEFAULT_PREFIX, parse
 
 # A server is given a second at least to answer, however little a call waits for other writers.
 SHORTEST_TIMEOUT = 1.0
-_BATCH, _BATCH_BYTES = 1000, 32 * 2**20
 # An entry of a user's index is written before the session that it names, so a new one is not taken for a stale one.
 _INDEX_GRACE = 3600.0
-_SESSION_SUFFIX = ":session"
 
 
-class RedisStorage(Storage, SupportsExport):
+class RedisStorage(AllOwners):
     """Values in a hash for each owner, on a server, or on the servers of a cluster.
 
     :param url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``, or the same
@@ -158,25 +147,14 @@ class RedisStorage(Storage, SupportsExport):
         return [key for key, header in headers_in_order(headers) if access.is_live_key(header.expires)]
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
-        fields, bodies = self._snapshot(owner, access.now)
+        fields, bodies = self._calls.snapshot(owner, access.now)
         if not self._is_live(owner, fields.get(b"expires"), access):
             return []
         return [
-            (key, _value(key, header, fields, bodies))
+            (key, value_of(key, header, fields, bodies))
             for key, header in all_headers(fields)
             if access.is_live_key(header.expires)
         ]
-
-    def _snapshot(self, owner: Owner, now: float) -> tuple[dict[bytes, bytes], dict[str, bytes | None]]:
-        """All fields of an owner at one point in time, and the buffers that they name; None for those missing."""
-        seen: dict[bytes, bytes] | None = None
-        while True:
-            fields = self._calls.all_fields(owner, now)
-            names = [header.buffers for _, header in all_headers(fields) if header.buffers is not None]
-            bodies = dict(zip(names, self._calls.buffers(owner.name, names), strict=True))
-            if None not in bodies.values() or fields == seen:
-                return fields, bodies
-            seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
 
     def stat(self, owner: Owner, access: Access) -> Stat:
         expires, nbytes, keys = self._calls.stat(owner, access.now)
@@ -189,7 +167,7 @@ class RedisStorage(Storage, SupportsExport):
         self._set(owner, [(key, value, key_expires)], access, self._limits)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        lists = list(batches(((key, value, None) for key, value in values), _BATCH, _BATCH_BYTES))
+        lists = list(batches(((key, value, None) for key, value in values), BATCH, BATCH_BYTES))
         if len(lists) == 1:
             self._set(owner, lists[0], access, self._limits)
         elif lists:
@@ -262,8 +240,8 @@ class RedisStorage(Storage, SupportsExport):
         expiry = parse_time(expires)
         if of_user != user or not session or not access.is_future(expiry):
             return None
-        owner = Owner(name, session)
-        return SessionInfo(owner, parse_time(created) or 0.0, expiry, self.stat(owner, access).nbytes)
+        nbytes = self.stat(Owner(name, ANY_SESSION), access).nbytes  # It may have got another id meanwhile.
+        return SessionInfo(Owner(name, session), parse_time(created) or 0.0, expiry, nbytes)
 
     def _add_to_index(self, user: bytes, name: str, now: float) -> None:
         args = [now, name, self._leases.keep_ended]
@@ -272,115 +250,13 @@ class RedisStorage(Storage, SupportsExport):
     def _index(self, user: bytes) -> str:
         return f"{self._leases.prefix}user:{user.hex()}"
 
-    def owners(self, prefix: str, access: Access) -> list[str]:
-        found = {name for name, expiry in self._expiries(prefix) if access.is_future(expiry)}
-        return sorted(name for name in found if self.stat(Owner(name, ANY_SESSION), access).keys)
-
-    # Copying
-
-    def all_owners(self) -> Iterator[str]:
-        seen: set[str] = set()
-        for names in self._scan("", "", _SESSION_SUFFIX):
-            found = set(names) - seen
-            seen |= found
-            yield from found
-
-    def dump(self, name: str) -> Dump | None:
-        fields, bodies = self._snapshot(Owner(name, ANY_SESSION), 0.0)
-        session, renewed, user = (fields.get(field) for field in (b"session", b"renewed", b"user"))
-        if session is None:
-            session, renewed, user = self._calls.remembered(name)
-        if not fields and session is None:
-            return None
-        values: list[Value] = []
-        damaged: list[str] = []
-        for key, header in all_headers(fields):
-            try:
-                values.append((key, _value(key, header, fields, bodies), header.expires))
-            except StorageCorrupt:
-                damaged.append(key)
-        return Dump(
-            parse_time(fields.get(b"expires")) or 0.0,
-            None if session == session_argument(Owner(name)) else session,
-            parse_time(renewed),
-            values,
-            tuple(damaged),
-            user,
-            parse_time(fields.get(b"created")) or 0.0,
-        )
-
-    def load(self, name: str, dump: Dump) -> None:
-        owner = Owner(name, ANY_SESSION)
-        session = session_argument(Owner(name, dump.session))
-        renewed = "" if dump.renewed_at is None else repr(dump.renewed_at)
-        with self.transaction(owner):
-            known = repr(dump.expires), session, renewed, dump.user or b"", repr(dump.created_at)
-            self._calls.write(scripts.LOAD, owner, time.time(), *known)
-            # Long before all times: what has expired is loaded too.
-            access = Access(-1.0, dump.expires, float("inf"))
-            for entries in batches(dump.values, _BATCH, _BATCH_BYTES):
-                self._set(owner, entries, access, Limits(2**62, 2**62))
-        if dump.user is not None and dump.session:
-            self._add_to_index(dump.user, name, time.time())
-
-    def problems(self) -> Iterator[str]:
-        for name in self.all_owners():
-            try:
-                fields, bodies = self._snapshot(Owner(name, ANY_SESSION), 0.0)
-            except StorageCorrupt as error:
-                yield f"{name}: {error}"
-            else:
-                missing = {each for each, body in bodies.items() if body is None}
-                # The owner may have been deleted since it was found.
-                yield from (f"{name}: {problem}" for problem in problems(fields, missing) if fields)
-
-    # Maintenance
-
-    def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
-    ) -> Removed:
-        if expiry_limit is not None:
-            for name, expiry in self._expiries(expiry_limit.prefix):
-                if expiry is not None and expiry_limit.latest < expiry < float("inf"):
-                    owner = Owner(name, ANY_SESSION)
-                    self._calls.write(scripts.LIMIT_EXPIRY, owner, now, repr(expiry_limit.latest), joins=False)
-        return self._purge(now, ended_before) if wait else Removed()
-
-    def _purge(self, now: float, ended_before: float) -> Removed:
-        owners = keys = 0
-        has_more = False
-        for name in self.all_owners():
-            owner = Owner(name, ANY_SESSION)
-            answer = self._calls.write(scripts.PURGE, owner, now, "0.0", "inf", repr(ended_before), joins=False)
-            owners, keys, has_more = owners + answer[1], keys + answer[2], has_more or bool(answer[3])
-        return Removed(owners, keys, has_more)
-
-    def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
-        """The owners with values whose names begin so, with their expiries. Some may be given several times."""
-        for names in self._scan(prefix, ""):
-            commands = [("HGET", self._leases.record(name), "expires") for name in names]
-            yield from zip(names, map(parse_time, self._server.execute_each(commands)), strict=True)
-
-    def _scan(self, prefix: str, *suffixes: str) -> Iterator[list[str]]:
-        """The owners whose names begin so and that have a key with one of these suffixes. Some may be given again."""
-        start = f"{self._leases.prefix}{{"
-        for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"):
-            parts = [key[len(start) :].rpartition("}") for key in keys]
-            yield [name for name, _, suffix in parts if suffix in suffixes]
-
     # Transactions, and the end
 
-    def transaction(self, owner: Owner) -> AbstractContextManager[Any]:
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
         outer = self._leases.current()
         if outer is None:
             return Transaction(self._leases, owner.name).block()
-        outer.join(owner.name)
-        return outer.savepoint()
+        return outer.savepoint(lambda: outer.join(owner.name))
 
     def close(self) -> None:
         self._server.close()
-
-
-def _value(key: str, header: Header, fields: dict[bytes, bytes], bodies: dict[str, bytes | None]) -> Stored:
-    body = None if header.buffers is None else bodies.get(header.buffers)
-    return stored_value(key, header, fields.get(b"v:" + key.encode()), body)

@@ -25,9 +25,9 @@ from typing import Any
 from ...errors import StorageError
 from ..transaction import Transaction as Base
 from ..transaction import current_transaction
-from .backoff import Backoff
 from .commit import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .lua import Script
+from .pool import Backoff
 from .server import Server, is_in_doubt, is_timeout
 
 SHORTEST_LEASE = 10.0
@@ -85,7 +85,6 @@ class Transaction(Base):
         # How many scripts have written into a layer of an owner. The server counts them too.
         self._counts: dict[tuple[str, int], int] = {}
         self._now = 0.0
-        self.is_lost = False
         self._is_committed = False
 
     # Owners
@@ -121,7 +120,7 @@ class Transaction(Base):
     def read(self, script: Script, name: str, now: float, session: bytes, args: Any) -> list[Any]:
         """What a script that changes nothing answers of an owner that has joined."""
         with self.call():
-            self._check_lost()
+            self._check_doom()
             return self._run(script, name, self._written(name), now, session, args)
 
     def write(self, script: Script, name: str, now: float, session: bytes, args: Any, before: Any = ()) -> list[Any]:
@@ -130,13 +129,16 @@ class Transaction(Base):
         :param before: commands that are sent ahead of it
         """
         with self.call():
-            self._check_lost()
+            self._check_doom()
             self._now = max(self._now, now)
             layer = self._layers[-1]
             self._counts.setdefault((name, layer), 0)
-            with _Doubt(self):
+            try:
                 answer = self._run(script, name, self._written(name), now, session, args, before)
                 self._counts[name, layer] += 1
+            except BaseException:  # It may be there, whole or half, so nothing is committed.
+                self._is_doomed = True
+                raise
             return answer
 
     def _run(
@@ -161,8 +163,8 @@ class Transaction(Base):
         """The layers of an owner that exist, from the bottom up."""
         return [layer for layer in self._layers if (name, layer) in self._counts]
 
-    def _check_lost(self) -> None:
-        if self.is_lost:
+    def _check_doom(self) -> None:
+        if self._is_doomed:
             raise self.rolled_back()
 
     def _check(self, answer: list[Any]) -> list[Any]:
@@ -181,7 +183,6 @@ class Transaction(Base):
         self._acquire(self._owner)
 
     def _commit(self) -> None:
-        self._check_lost()
         owners = self._owners[::-1]
         for names in [[name] for name in owners] if self._server.is_cluster else [owners]:
             keys = [key for name in names for key in (self._leases.record(name), self._layer(name, 0))]
@@ -214,15 +215,17 @@ class Transaction(Base):
         self._layers.append(number)
 
     def _release_savepoint(self, number: int) -> None:
-        self._check_lost()
         below = self._layers[-2]
-        with _Doubt(self):
+        try:
             for name in self._owners:
                 if (name, number) in self._counts:
                     self._counts.setdefault((name, below), 0)
                     self._run(RELEASE_SAVEPOINT, name, self._written(name), self._now)
                     self._counts[name, below] += 1
                     del self._counts[name, number]
+        except BaseException:
+            self._is_doomed = True
+            raise
         self._layers.pop()
 
     def _roll_back_to_savepoint(self, number: int) -> None:
@@ -230,17 +233,3 @@ class Transaction(Base):
             if self._counts.pop((name, number), None) is not None:
                 self._end_layer(name, number)
         self._layers = [layer for layer in self._layers if layer < number]
-
-
-class _Doubt:
-    """A block for a write of a transaction: after an error it may be there, whole or half, so nothing is committed."""
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._transaction.is_lost = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import apsw
 
@@ -78,7 +79,7 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    [(application, found, has_tables)] = connection.execute(FORMAT_FACTS)
+    application, found, has_tables = cast(tuple[int, int, int], connection.execute(FORMAT_FACTS).fetchone())
     check_format(application, found, has_tables, filename)
     return connection
 
