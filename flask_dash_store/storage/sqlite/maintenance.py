@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 
-from ...errors import StorageBusy
 from ..base import Removed
 from . import schema
 from .buffer_files import BufferStore
@@ -124,5 +122,4 @@ class Maintenance:
                 if not self._database.select(schema.IS_NAMED, (file,)):
                     self._buffers.remove([file])
         if wait:
-            with suppress(StorageBusy):
-                self._database.checkpoints.make(truncate=True)  # What was deleted is still to be read in the WAL.
+            self._database.checkpoints.truncate()  # What was deleted is still to be read in the WAL.
