@@ -93,7 +93,8 @@ TRIGGERS = (
 )
 
 _ALL = f"{_owner_of()} = :owner"
-_KEPT = 'rowid > COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = :owner), 0)'
+_DELETED_UP_TO = 'COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = :owner), 0)'
+_KEPT = f"rowid > {_DELETED_UP_TO}"
 _OWN = f"{_ALL} AND {_KEPT}"
 _LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
 _EXPIRED = "(expires <= :now OR expires >= '')"
@@ -111,10 +112,11 @@ GET = """
         WHERE key = ?1 AND session IS ?2 AND (deleted_up_to IS NULL OR deleted_up_to < "values".rowid)
     ), value, expires, file, boot FROM "values" WHERE key = ?3"""
 HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key AND {_KEPT}'
-KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid LIMIT :limit'
+LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
 STAT = f"""
-    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys FROM "sessions", (
+    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
         FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
     ) WHERE key = :owner"""
@@ -165,13 +167,10 @@ COUNT_AS_DELETED = f"""
 
 BEGIN_SESSION = """
     INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, bytes = 0, keys = 0"""
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL, bytes = 0, keys = 0"""
 # Of those who find at the same time that it is due, one is enough.
 TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
-RENEW = """
-    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
-    user = COALESCE(excluded.user, user)"""
+RENEW = 'UPDATE "sessions" SET value = ?, session = ?, renewed = ?, user = COALESCE(?, user) WHERE key = ?'
 END = """
     INSERT INTO "sessions" (key, value, session, renewed) VALUES (?1, -?2, x'', ?2)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = x'', renewed = excluded.renewed, user = NULL"""
@@ -196,11 +195,13 @@ WITH_DELETED = 'SELECT key FROM "sessions" WHERE deleted_up_to IS NOT NULL LIMIT
 # What is to be removed of an owner, and how long each is.
 SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} LIMIT :limit'
 SIZES_KEPT = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
-SIZES_DELETED = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} AND NOT {_KEPT} ORDER BY rowid LIMIT :limit'
+SIZES_DELETED = f"""
+    SELECT rowid, length(value) FROM "values" WHERE {_ALL} AND rowid <= {_DELETED_UP_TO} ORDER BY rowid LIMIT :limit"""
 SIZES_EXPIRED = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} AND {_EXPIRED} LIMIT :limit'
 DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
-KEEP_RENEWED = 'UPDATE "sessions" SET value = -renewed, bytes = 0, keys = 0 WHERE key = ? AND value IS ?'
+KEEP_RENEWED = """
+    UPDATE "sessions" SET value = -renewed, user = NULL, bytes = 0, keys = 0 WHERE key = ? AND value IS ?"""
 PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
 # All of it, for backups

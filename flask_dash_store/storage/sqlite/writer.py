@@ -142,7 +142,7 @@ class Writer(Reader):
     ) -> None:
         """Count no keys that have expired by themselves, and delete some: each write does, so that it takes no long."""
         delete_some(transaction, self._buffers, schema.SIZES_EXPIRED, owner.name, now=now)
-        for *_, nbytes, keys in transaction.execute(schema.STAT, {"owner": owner.name, "now": now}):
+        for *_, nbytes, keys, _ in transaction.execute(schema.STAT, {"owner": owner.name, "now": now}):
             if more_keys and keys >= self._limits.max_keys:
                 raise self._limits.too_many_keys(key, keys)
             if not self._fits(more_bytes, more_keys, nbytes, keys):
@@ -201,8 +201,8 @@ class Writer(Reader):
 
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         with self._database.transaction() as transaction:
-            self._open(transaction, owner, access)
-            transaction.execute(schema.RENEW, (owner.name, access.expires, session, access.now, user))
+            self._begin_use(transaction, owner, access)
+            transaction.execute(schema.RENEW, (access.expires, session, access.now, user, owner.name))
 
     def end(self, owner: Owner, access: Access) -> float:
         row = self._database.select_one(schema.SESSION, (owner.name,))
