@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import pytest
 from backends import Child, items, large, owner, small
-from sqlite_file import execute
+from sqlite_file import WRITE_WITH_SQLITEDICT, execute, purge, run
 
 from flask_dash_store import DashDatabase
 from flask_dash_store.errors import (
@@ -67,18 +67,6 @@ if os.fork() == 0:
 os.wait()
 print(storage.filename, Path(storage.filename).exists())
 """
-
-
-def run(script: str, *args: object) -> str:
-    """What a script prints that runs in a Python of its own."""
-    command = [sys.executable, "-c", script, *map(str, args)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def purge(storage: SqliteStorage, now: float) -> int:
-    """How many owners maintenance removes until there is no more to do."""
-    removed = storage.maintain(now, 0, wait=True)
-    return removed.owners + (purge(storage, now) if removed.has_more else 0)
 
 
 def mode(path: Path) -> int:
@@ -470,18 +458,6 @@ def test_maintenance_of_a_file_that_gives_no_space_back_ends(path) -> None:
 
 
 # Other programs that write
-
-
-WRITE_WITH_SQLITEDICT = """
-import json, sys
-from sqlitedict import SqliteDict
-with SqliteDict(sys.argv[1], tablename="values", journal_mode="WAL", autocommit=True) as table:
-    for change in json.loads(sys.argv[2]):
-        if change[1] is None:
-            del table[change[0]]
-        else:
-            table[change[0]] = change[1]
-"""
 
 
 def test_the_counts_stay_right_when_stock_sqlitedict_inserts_replaces_and_deletes(storage, path) -> None:

@@ -148,8 +148,12 @@ class Writer(Reader):
             if not self._fits(more_bytes, more_keys, nbytes, keys):
                 raise self._limits.quota_exceeded(key, more_bytes, nbytes)
 
-    def _delete_all(self, transaction: Transaction, owner: Owner, few_rows: int = FEW_ROWS) -> None:
-        """Delete all values of an owner that is known, or have them count as deleted."""
+    def _delete_all(self, transaction: Transaction, owner: Owner, at_once: bool = True) -> None:
+        """Delete all values of an owner that is known, or have them count as deleted.
+
+        :param at_once: whether to delete the rows, where they are few
+        """
+        few_rows = FEW_ROWS if at_once else 0
         rows = transaction.execute(schema.SIZES_KEPT, {"owner": owner.name, "limit": few_rows + 1})
         if len(rows) > few_rows or sum(nbytes or 0 for _, nbytes in rows) > FEW_BYTES:
             transaction.execute(schema.COUNT_AS_DELETED, {"owner": owner.name})
@@ -211,14 +215,14 @@ class Writer(Reader):
         try:
             return self._end(owner, access)
         except StorageFull:
-            return self._freeing(lambda: self._end(owner, access, few_rows=0))  # To delete rows takes space first.
+            return self._freeing(lambda: self._end(owner, access, at_once=False))  # To delete rows takes space first.
 
-    def _end(self, owner: Owner, access: Access, few_rows: int = FEW_ROWS) -> float:
+    def _end(self, owner: Owner, access: Access, at_once: bool = True) -> float:
         with self._database.transaction() as transaction:
             for _, session, renewed, *_ in transaction.execute(schema.SESSION, (owner.name,)):
                 if session != owner.session:
                     return float(renewed or 0.0)
-                self._delete_all(transaction, owner, few_rows)
+                self._delete_all(transaction, owner, at_once)
             transaction.execute(schema.END, (owner.name, access.now))
             return access.now
 
