@@ -58,7 +58,7 @@ class Maintenance:
         with self._database.transaction(wait) as transaction:
             keys, more_keys = self._remove_keys(transaction, now)
             owners, more_owners = self._remove_owners(transaction, now, ended_before)
-            more_values = not (keys or owners) and self._remove_deleted(transaction)
+            more_values = self._remove_deleted(transaction, PAGES_TOGETHER if not (keys or owners) else 0)
         has_more = more_keys or more_owners or more_values or self._vacuum(wait)
         if has_more:
             if wait:  # The lock stays free for long enough to be seen by another process that waits for it.
@@ -88,10 +88,10 @@ class Maintenance:
             removed += transaction.changes
         return removed, len(rows) == OWNERS_TOGETHER
 
-    def _remove_deleted(self, transaction: Transaction) -> bool:
+    def _remove_deleted(self, transaction: Transaction, pages: int) -> bool:
         """Remove some rows that count as deleted, of the first owner who has any. Returns whether one had."""
         for (name,) in transaction.execute(schema.WITH_DELETED):
-            delete_some(transaction, self._buffers, schema.SIZES_DELETED, name)
+            delete_some(transaction, self._buffers, schema.SIZES_DELETED, name, pages)
             return True
         return False
 
