@@ -79,7 +79,7 @@ class Database:
             if lock.is_left:
                 lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
-            self.checkpoints.make_if_due()
+            self.checkpoints.make_if_overdue()
         return changes
 
     def _current(self) -> Transaction | None:
