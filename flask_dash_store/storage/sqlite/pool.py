@@ -1,10 +1,10 @@
 """Connections to one SQLite database, for any thread of any process.
 
-A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use or to close one that was
-inherited (https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds
-its parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
-once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited one
-all the same may not use the storage.
+A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use one that was inherited
+(https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds its
+parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
+once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited idle
+ones all the same closes them before it opens its own; one that inherited a connection in use may not use the storage.
 
 The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that make
 checkpoints at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
@@ -201,16 +201,27 @@ class Pool:
         self._opening.release()
 
     def after_fork_in_child(self) -> None:
-        inherited = list(self._open)
-        for connection in inherited:
+        self.close_inherited()
+        in_use = list(self._open)
+        for connection in in_use:
             _never_finalize(connection)
         self._max_idle = MAX_IDLE
         self._start()
-        if inherited:
+        if in_use:
             self._closed_because = (
-                "had a connection open when this process was forked, so this process cannot use it; start processes "
+                "had a connection in use when this process was forked, so this process cannot use it; start processes "
                 "before a transaction begins, or after it ends"
             )
+
+    def close_inherited(self) -> None:
+        """Close the connections that were idle when a fork in C, of which no hook of Python's knew, copied them.
+
+        While one is open, those that are opened here share the locks that SQLite believes it to hold, which are the
+        parent's. SQLite forbids to close one, for that can make a checkpoint, and remove the WAL that others use. An
+        idle one that makes no checkpoint only closes its files, which takes no lock from any other process.
+        """
+        self._stale |= set(self._idle)
+        self.close_idle()
 
     def error(self, error: Exception, connection: apsw.Connection | None = None) -> StorageError:
         """The package's own exception for what SQLite said."""
