@@ -21,6 +21,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import apsw
 
@@ -29,6 +30,7 @@ from ..lock import Lock, WriteLock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
+from .files import why_closed
 
 Connect = Callable[[float], Connection]
 
@@ -95,13 +97,18 @@ class Pool:
             try:
                 connection = self._connect(timeout)
             except apsw.Error as error:
-                raise self.error(error) from error
+                raise self._closed_to_us() or self.error(error) from error
             connection.backoff.timeout = self.timeout
             connection.set_wal_hook(self._note_wal())
             self._open.add(connection)
             if self.file is not None:
                 self.file.note_wal()
         return connection
+
+    def _closed_to_us(self) -> StorageError | None:
+        """The error for a file that a server has opened as root, say, before it changed its user."""
+        reason = None if self.file is None else why_closed(Path(self.file.path))
+        return None if reason is None else StorageError(reason)
 
     def check_file(self) -> None:
         """Write to no file that has been deleted or replaced, for what is written there is lost.
@@ -163,11 +170,26 @@ class Pool:
         if self._process != os.getpid():
             self._adopt()
         timeout = self.write_lock.acquire(timeout)
-        file = self.file
-        if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
+        if not self._has_same_files():
             self.check_open()
             self.check_file()
         return timeout
+
+    def check_before_commit(self) -> None:
+        """Do not commit to a WAL that has been removed since the transaction began.
+
+        :raises StorageError: when it has been, or the file has gone
+        """
+        if not self._has_same_files():
+            self.check_file()
+            raise StorageError(
+                f"The transaction on {self.name} has been rolled back, because its -wal file was removed while it was "
+                "open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
+            )
+
+    def _has_same_files(self) -> bool:
+        file = self.file
+        return file is None or time.monotonic() <= file.is_known_until or file.is_same()
 
     # The end, and forks
 
