@@ -9,7 +9,7 @@ method:
   never raises for it.
 - Each is atomic. Inside :meth:`Storage.transaction` they are atomic together.
 - An owner whose session now has another id, or has ended, raises :class:`~flask_dash_store.errors.SessionEnded`, on
-  reads and on writes.
+  reads and on writes. Only :meth:`Storage.current` is asked without the present id.
 - A fault raises a :class:`~flask_dash_store.errors.StorageError` in the call that met it, and changes nothing. No call
   waits for a lock for longer than the storage's timeout.
 - Reading or writing an owner's values is a use: it moves the owner's expiry to ``access.expires``, when
@@ -218,6 +218,16 @@ class Storage(ABC):
         :param session: the SHA-256 of the new id
         :param user: a hash of the user who has logged in, by which :meth:`sessions` finds the session; None leaves it.
             It is kept as long as the owner's expiry is in the future, with values or without.
+        """
+
+    @abstractmethod
+    def current(self, owner: Owner, access: Access) -> Owner:
+        """The owner of this name with the session that opens its values now, which may be another than ``owner.session``.
+
+        It is for a job, which was begun under a session id and goes on after a login has replaced that. It is not a use.
+        What nothing is known of is opened by ``owner.session``, as by the first write.
+
+        :raises SessionEnded: when the session has ended, so that nothing opens them
         """
 
     @abstractmethod

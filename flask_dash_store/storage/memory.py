@@ -152,6 +152,15 @@ class MemoryStorage(base.Storage, base.SupportsExport):
             entry.session, entry.renewed_at, entry.expires = session, access.now, access.expires
             entry.user = entry.user if user is None else user
 
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+        with self._seen() as entries:
+            entry = entries.get(owner.name)
+        if entry is None:
+            return owner
+        if entry.session == base.ENDED:
+            raise SessionEnded(entry.replaced_at)
+        return owner._replace(session=entry.session)
+
     def end(self, owner: Owner, access: Access) -> float:
         with self._begin() as transaction:
             entry = transaction.entries.get(owner.name)

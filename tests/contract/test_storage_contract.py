@@ -474,6 +474,71 @@ def test_an_id_that_was_renewed_or_ended_is_dead_at_once(storage, clock, now, en
         assert caught.value.ended_at == START
 
 
+def test_what_nothing_is_known_of_is_opened_by_the_id_that_asks(storage, clock, now) -> None:
+    assert storage.current(ANN, now()) == ANN
+    storage.set(ANN, "k", small(b"v"), now())
+    clock.step(TTL)
+    maintain(storage, clock(), clock())
+    assert storage.current(NEW_ANN, now()) == NEW_ANN
+    assert storage.current(owner("u.ann"), now()) == owner("u.ann")
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_the_present_session_is_found_without_its_id_however_often_it_was_renewed(
+    storage, clock, now, is_stored
+) -> None:
+    if is_stored:
+        storage.set(ANN, "k", small(b"v"), now())
+        assert storage.current(NEW_ANN, now()) == ANN
+    storage.renew(ANN, NEW_ANN.session, now())
+    clock.step(TTL / 2)
+    assert [storage.current(each, now()) for each in (ANN, NEW_ANN)] == [NEW_ANN, NEW_ANN]
+    newest = owner("s.ann", "newest")
+    storage.renew(NEW_ANN, newest.session, now())
+    assert storage.current(ANN, now()) == newest
+    clock.step(TTL)  # Its values have expired, and its ids are known.
+    assert storage.current(ANN, now()) == newest
+    maintain(storage, clock(), START)
+    assert storage.current(ANN, now()) == newest
+    storage.set(storage.current(ANN, now()), "k", small(b"new"), now())
+    assert items(storage, newest, now()) == [("k", b"new")]
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_nothing_opens_a_session_that_has_ended(storage, clock, now, is_stored) -> None:
+    if is_stored:
+        storage.set(ANN, "k", small(b"v"), now())
+    storage.renew(ANN, NEW_ANN.session, now())
+    clock.step(1)
+    storage.end(NEW_ANN, now())
+    for elapsed in (1, 10 * TTL):
+        clock.step(elapsed)
+        maintain(storage, clock(), START)
+        for each in (ANN, NEW_ANN):
+            with pytest.raises(SessionEnded) as caught:
+                storage.current(each, now())
+            assert caught.value.ended_at == START + 1
+
+
+def test_to_ask_for_the_present_session_is_no_use(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    clock.step(TTL - 1)
+    storage.current(ANN, now())
+    assert expires(storage, ANN, now()) == START + TTL
+
+
+def test_the_present_session_is_that_of_the_transaction_and_after_a_rollback_that_before(storage, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    with suppress(ZeroDivisionError), storage.transaction(ANN):
+        storage.renew(ANN, NEW_ANN.session, now())
+        assert storage.current(ANN, now()) == NEW_ANN
+        storage.end(NEW_ANN, now())
+        with pytest.raises(SessionEnded):
+            storage.current(ANN, now())
+        raise ZeroDivisionError
+    assert storage.current(NEW_ANN, now()) == ANN
+
+
 def test_a_session_without_values_can_be_renewed(storage, now) -> None:
     storage.renew(ANN, NEW_ANN.session, now())
     assert (storage.keys(NEW_ANN, now()), storage.stat(NEW_ANN, now())) == ([], Stat(None, 0, 0))
@@ -947,6 +1012,7 @@ def test_all_else_of_a_closed_storage_says_so_too(storage, now) -> None:
     for each in (
         lambda: storage.owners("", now()),
         lambda: storage.sessions(USER, now()),
+        lambda: storage.current(ANN, now()),
         lambda: storage.maintain(START, START, wait=True),
         lambda: storage.transaction(ANN).__enter__(),
         lambda: list(storage.all_owners()),

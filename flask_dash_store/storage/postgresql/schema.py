@@ -47,19 +47,24 @@ _ARGUMENTS = {
     "maintain": ["%s", "%s", "%s", "%s", "%s", "%s"],
 }
 
+# It needs no settings, for it is rare, so it is no function.
+_FIND_SESSION = """
+    SELECT session, renewed_at FROM {schema}.sessions WHERE left(owner, 256) = left(%(owner)s, 256) AND owner = %(owner)s"""
+
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"
 
 
 def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, str]:
-    """How each function is called, by its name."""
+    """How each function is called, by its name, and what is asked without one."""
     schema = target.quoted_schema.replace("%", "%%")
-    return {
+    calls = {
         name: f"SELECT * FROM {schema}.{name}({', '.join(arguments)})".format(
             timeout_ms=timeout_ms, is_durable=is_durable, schema=schema
         )
         for name, arguments in _ARGUMENTS.items()
     }
+    return calls | {"find_session": _FIND_SESSION.format(schema=schema)}
 
 
 def make_tables(database: Database, target: Target) -> None:

@@ -190,6 +190,13 @@ class PostgresqlStorage(Storage, SupportsExport):
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         self._write("renew_session", owner, access, session, user)
 
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+        for session, renewed_at in self._database.select(self._sql["find_session"], {"owner": owner.name}):
+            if session == ENDED:
+                raise SessionEnded(renewed_at)
+            return owner if session is None else owner._replace(session=bytes(session))
+        return owner
+
     def end(self, owner: Owner, access: Access) -> float:
         (ended_at,) = self._database.call(self._sql["end_session"], (*owner, *access))
         return float(ended_at)

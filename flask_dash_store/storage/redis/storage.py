@@ -27,12 +27,13 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from ...buffers import Stored
-from ...errors import StorageBusy, StorageError, ValueTooLarge
+from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...expiry import Access
 from ...owner import Owner
 from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
+    ENDED,
     KeyExpiry,
     Limits,
     SessionInfo,
@@ -215,6 +216,14 @@ class RedisStorage(AllOwners):
             # It lies on another server of a cluster, so it cannot be written together with the session.
             self._add_to_index(user, owner.name, access.now)
         self._calls.use(scripts.RENEW, owner, access, session, user or b"")
+
+    def current(self, owner: Owner, access: Access) -> Owner:
+        _, session, renewed = self._calls.fields(Owner(owner.name, ANY_SESSION), access.now, b"session", b"renewed")
+        if session is None:
+            session, renewed = self._calls.remembered(owner.name)
+        if session == ENDED:
+            raise SessionEnded(parse_time(renewed) or 0.0)
+        return owner if session is None else owner._replace(session=session)
 
     def end(self, owner: Owner, access: Access) -> float:
         return float(self._calls.write(scripts.END, owner, access.now)[1])

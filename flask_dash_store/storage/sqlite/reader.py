@@ -8,7 +8,7 @@ from ...buffers import Stored
 from ...errors import SessionEnded, StorageBusy, StorageCorrupt, StorageError
 from ...expiry import Access
 from ...owner import Owner
-from ..base import SessionInfo, Stat, Storage
+from ..base import ENDED, SessionInfo, Stat, Storage
 from . import schema
 from .buffer_files import BufferStore
 from .database import Database
@@ -151,6 +151,15 @@ class Reader(Storage):
         expiry, session, renewed, nbytes, keys, user = row
         check_session(owner, session, renewed)
         return Stat(expiry if keys > 0 else None, nbytes, keys, user) if access.is_future(expiry) else Stat()
+
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+        row = self._database.select_one(schema.SESSION, (owner.name,))
+        if row is None:
+            return owner
+        current = owner._replace(session=row[1])
+        if current.session == ENDED:
+            check_session(owner, *row[1:3])
+        return current
 
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
         rows = self._database.select(schema.SESSIONS, (user, access.now))
