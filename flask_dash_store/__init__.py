@@ -31,7 +31,7 @@ from .errors import (
     WeakSecretKey,
 )
 from .middleware import UserStoreMiddleware
-from .proxy import is_available, user_store
+from .proxy import is_available, user_store, visitor
 from .user_store import UserSession, UserStore
 
 __all__ = [
@@ -68,4 +68,5 @@ __all__ = [
     "WeakSecretKey",
     "is_available",
     "user_store",
+    "visitor",
 ]

@@ -41,7 +41,7 @@ class LateSetting(UserWarning):
 
 
 class OutsideRequest(UserStoreError, RuntimeError):
-    """The visitor's store was asked for where there is no visitor."""
+    """The visitor was asked for where there is none; or a job called ``regenerate`` or ``destroy``."""
 
 
 class OutsideCookiePath(UserStoreError, RuntimeError):
@@ -49,7 +49,7 @@ class OutsideCookiePath(UserStoreError, RuntimeError):
 
 
 class NotASession(UserStoreError, RuntimeError):
-    """``regenerate`` or ``destroy`` was called on a store that belongs to a user id, not to a session."""
+    """What is for a session, such as ``regenerate``, was called on a store that belongs to a user id."""
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
@@ -79,7 +79,7 @@ class SessionEnded(UserStoreError, Conflict):
 
 
 class InvalidKey(UserStoreError, ValueError):
-    """A key, a user id or a session id of the right type whose text cannot be used."""
+    """A key, a user id, a session id or a job's handle of the right type whose text cannot be used."""
 
 
 class InvalidKeyType(UserStoreError, TypeError):

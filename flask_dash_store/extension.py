@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,8 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
+from .job_handle import JobHandles, is_handle
+from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
@@ -135,6 +138,8 @@ class OpenedExtension:
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
             ids=DerivedIds(secrets[0]),
+            handles=JobHandles(secrets, attributes.name),
+            visitor_key=hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256"),
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,
@@ -168,6 +173,11 @@ class OpenedExtension:
         expiry = ExpiryPolicy(None if ttl is None else seconds(ttl), self._context.expiry.clock)
         return UserStore(replace(self._context, expiry=expiry), SessionState(user_owner(user_id)))
 
+    def open_store(self, handle: str) -> UserStore:
+        if is_handle(handle):
+            return JobStore(self._context, self._context.handles.load(handle))
+        return self.open_session(handle)
+
     def open_session(self, session_id: str) -> UserStore:
         state = SessionState(session_owner(session_id))
         state.session_id = session_id
@@ -182,7 +192,7 @@ class OpenedExtension:
         user, kept = user_hash(user_owner(user_id)), None
         if but is not None:
             if but.session_id is None:
-                raise NotASession("but= takes the store of a session, and this one belongs to a user id.")
+                raise NotASession("but= takes the store of a session, as g.user_store is, not a user id's or a job's.")
             kept = session_owner(but.session_id).name
         ended = set[str]()
         while True:  # One that gets another id meanwhile is found again.

@@ -139,7 +139,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def __reduce__(self) -> NoReturn:
         raise UnstorableValue(
             "A store cannot be pickled, for it belongs to a connection. Pickle store.copy(), a dict; or pass "
-            "store.session_id, and open the store there with middleware.open(session_id)."
+            "store.job_handle(), and open the store there with middleware.open(handle)."
         )
 
     def __eq__(self, other: object) -> bool:

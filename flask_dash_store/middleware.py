@@ -159,17 +159,20 @@ class UserStoreMiddleware:
         """
         return self.opened().for_user(user_id, ttl)
 
-    def open(self, session_id: str) -> UserStore:
-        """A session's store out of its request, for a thread, a task, a job.
+    def open(self, handle: str) -> UserStore:
+        """A session's store out of its request, for a thread, a task, a job, in any process of the app.
 
-        What is done with it does not count as use: it moves no expiry.
+        What is done with it does not count as use: it moves no expiry, for it is not the visitor who does it.
 
-        :param session_id: what ``g.user_store.session_id`` was in the request
+        :param handle: what ``g.user_store.job_handle()`` gave in the request. Its store follows the session when it is
+            given another id, and has neither ``session_id`` nor ``regenerate`` nor ``destroy``, which raise
+            OutsideRequest. Or what ``g.user_store.session_id`` was: it opens the session under this id alone, and is a
+            secret, so keep it out of queues.
         :returns: a store, empty when nothing is stored for the session or it has ended; writing to it raises
             SessionEnded then
-        :raises InvalidKey: when the text has not the form of a session id
+        :raises InvalidKey: when it is neither a session id nor a handle that this app has made
         """
-        return self.opened().open_session(session_id)
+        return self.opened().open_store(handle)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
         """The sessions in which the user is logged in: those that ``regenerate(user_id=...)`` was called in.
@@ -191,7 +194,7 @@ class UserStoreMiddleware:
         :returns: how many sessions were ended
         :raises InvalidKey: when the id is too long or holds a lone surrogate
         :raises InvalidKeyType: when it is neither str nor int
-        :raises NotASession: when ``but`` is the store of a user id
+        :raises NotASession: when ``but`` is the store of a user id, or a job's
         :raises StorageError: when the storage fails
         """
         return self.opened().end_sessions(user_id, but)

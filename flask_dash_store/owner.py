@@ -131,6 +131,14 @@ def user_hash(user: Owner) -> bytes:
     return sha256(user.name.encode()).digest()
 
 
+def visitor_name(key: bytes, owner: Owner) -> str:
+    """A name for an owner that leads back to none: 22 characters of url-safe base64.
+
+    :param key: derived from the app's secret, without which no one can tell whose name it is
+    """
+    return urlsafe_b64encode(hmac.digest(key, owner.name.encode(), "sha256")[:16]).decode("ascii").rstrip("=")
+
+
 def user_id_of(name: str) -> str:
     """The user id, as text, whose owner has this name."""
     return unquote(name.removeprefix(USER_PREFIX))

@@ -50,6 +50,25 @@ def _visitors_store() -> UserStore:
     return _store_of(context)
 
 
+def visitor() -> str:
+    """A name for the present visitor: for cache keys, rate limits, topics and logs.
+
+    It is the same in all workers, before and after a login, until the session ends: by ``destroy()``, by the login of
+    another user, or with its lifetime. Another SECRET_KEY gives all visitors other names. It says nothing of who the
+    visitor is and opens nothing. It is no use of the store: it reads nothing, keeps no session alive and brings no
+    cookie. As the response may depend on it, that carries ``Vary: Cookie``, unless it is marked as public.
+
+    A visitor without a cookie is named by the session that begins with this request. The next request has the same name
+    if this response brings the cookie: because the store was used, or because cookies are eager, as they are with Dash.
+    Otherwise each request has a name of its own, and so has each request of a client that keeps no cookies. A rate
+    limit needs the address as well.
+
+    :returns: 22 letters, digits, ``-`` and ``_``
+    :raises OutsideRequest: where there is no visitor
+    """
+    return _visitors_store()._visitor()  # noqa: SLF001
+
+
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
     context = _context()

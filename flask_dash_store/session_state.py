@@ -64,6 +64,7 @@ class SessionState:
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
     :ivar arrived_at: when the request came; None for a store that belongs to no request
     :ivar ended_at: when ``destroy()`` ended the session
+    :ivar is_named: whether the visitor's name was asked for, which is no use of the store
     :ivar is_answered: whether the response's headers are on their way
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
@@ -77,6 +78,7 @@ class SessionState:
     cookie = Cookie.MISSING
     fate = Fate.KEPT
     use = Use.NONE
+    is_named = False
     is_answered = False
     counts_as_use: Callable[[], bool] | None = None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
 from .expiry import Access
+from .job_handle import Job, JobHandles
 from .mapping import StoreContext, StoredMapping
 from .owner import (
     DerivedIds,
@@ -19,6 +20,7 @@ from .owner import (
     session_owner,
     user_hash,
     user_owner,
+    visitor_name,
 )
 from .session_state import Cookie, Fate, SessionState, Use
 from .storage.base import SessionInfo
@@ -31,10 +33,14 @@ class SessionContext(StoreContext):
 
     :param lifetime: seconds after which a session ends however busy it is
     :param ids: derives the ids on which requests in parallel have to agree
+    :param handles: writes and reads the handles of jobs
+    :param visitor_key: from which the names of visitors are derived
     """
 
     lifetime: float
     ids: DerivedIds
+    handles: JobHandles
+    visitor_key: bytes
 
 
 class UserStore(StoredMapping):
@@ -71,9 +77,10 @@ class UserStore(StoredMapping):
 
     @property
     def session_id(self) -> str | None:
-        """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id.
+        """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id, and in a job.
 
-        It opens the session for anyone who has it, so keep it out of logs, pages and URLs.
+        It opens the session for anyone who has it, so keep it out of logs, pages, URLs and queues; a job is given
+        :meth:`job_handle` instead.
         """
         self._state.use = self._state.use or Use.READ
         return self._state.session_id
@@ -83,6 +90,35 @@ class UserStore(StoredMapping):
         """Whether the visitor came without a valid session, so that this one begins with this request."""
         self._state.use = self._state.use or Use.READ
         return self._state.is_new
+
+    def job_handle(self) -> str:
+        """A text by which a job, in this process or another, opens the store: ``stores.open(handle)``.
+
+        It holds nothing that opens the session over HTTP, so it may lie in a queue and in its backups. It goes on when
+        a login gives the session another id, and opens nothing once the session has ended, or the lifetime that it has
+        now. Give it to the app's own jobs alone: what a browser sends is never to be opened.
+
+        It counts as a write: the response brings a new visitor the cookie, so that the browser finds what the job
+        stores.
+
+        :returns: some 150 letters, digits, ``-``, ``_`` and ``.``
+        :raises NotASession: on the store of a user id, which a job opens with ``for_user``
+        :raises SessionEnded: when the session has ended
+        :raises OutsideCookiePath: when the browser never sends the session's cookie here
+        """
+        return self._write(self._handle)
+
+    def _handle(self, owner: Owner, access: Access) -> str:
+        if owner.session is None:
+            raise NotASession("job_handle() is for a session; a job opens this store by its user id, with for_user().")
+        # A job goes on after a login. So an id from before a login, which may have been planted, must not begin one.
+        self._storage.stat(owner, access)
+        ends_at = min(self._state.ends_at, access.now + self._context.lifetime)
+        return self._context.handles.dump(Job(owner, ends_at))
+
+    def _visitor(self) -> str:
+        self._state.is_named = True
+        return visitor_name(self._context.visitor_key, self._state.owner)
 
     def regenerate(self, user_id: str | int | None = None) -> None:
         """Give the session a new id, and keep its values. Call it at login and at each change of rights.

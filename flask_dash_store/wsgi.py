@@ -152,7 +152,7 @@ class SessionMiddleware:
     def finish(self, state: SessionState, headers: Headers, environ: WSGIEnvironment) -> Headers:
         """The headers of the response to a request, with what its session and caches need."""
         state.is_answered = True
-        if state.use is Use.NONE and state.fate is Fate.KEPT:
+        if state.use is Use.NONE and state.fate is Fate.KEPT and not state.is_named:
             return headers
         issue = state.issue(self._is_eager, self._has_ended, self._clock)
         headers = list(headers)
@@ -160,7 +160,7 @@ class SessionMiddleware:
             headers.append(("Set-Cookie", self._cookie.dump(*issue, environ["wsgi.url_scheme"])))
             keep_private(headers)
             vary_on_cookie(headers)
-        elif state.use:
+        elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers
 

@@ -222,10 +222,10 @@ class Storage(ABC):
 
     @abstractmethod
     def current(self, owner: Owner, access: Access) -> Owner:
-        """The owner of this name with the session that opens its values now, which may be another than ``owner.session``.
+        """The owner of this name with the session that opens its values now, whichever ``owner.session`` is.
 
-        It is for a job, which was begun under a session id and goes on after a login has replaced that. It is not a use.
-        What nothing is known of is opened by ``owner.session``, as by the first write.
+        A job asks, which has begun under a session id and goes on when a login has replaced that. It is not a use. When
+        nothing is known of the owner, it is as it was given, for the first write will decide.
 
         :raises SessionEnded: when the session has ended, so that nothing opens them
         """

@@ -91,6 +91,7 @@ ACCESSES: dict[str, Use] = {
     "regenerate": lambda store: store.regenerate(),
     "destroy": lambda store: store.destroy(),
     "session_id": lambda store: store.session_id,
+    "job_handle": lambda store: store.job_handle(),
     "is_new": lambda store: store.is_new,
     "expires_at": lambda store: store.expires_at,
     "nbytes": lambda store: store.nbytes,

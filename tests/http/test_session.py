@@ -277,5 +277,7 @@ def test_a_view_outside_the_cookies_path_that_writes_gets_an_error_instead_of_lo
     app.layout = html.Div()
     UserStoreMiddleware(app)
     server.add_url_rule("/", "home", lambda: str(g.user_store.increment("n")))
-    with pytest.raises(OutsideCookiePath, match="USER_STORE_COOKIE_PATH"):
-        server.test_client().get("/")
+    server.add_url_rule("/job", "job", lambda: g.user_store.job_handle())
+    for path in ("/", "/job"):
+        with pytest.raises(OutsideCookiePath, match="USER_STORE_COOKIE_PATH"):
+            server.test_client().get(path)

@@ -142,13 +142,15 @@ def test_login_keeps_the_values_and_logout_ends_the_session(load: Load) -> None:
     assert browser.get("/visits").text == "1"
 
 
-def test_users_and_threads_have_stores_outside_of_requests(load: Load) -> None:
+def test_users_and_threads_have_stores_outside_of_requests(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     module = load("Log in, log out", "Users, and work outside of requests")
     module.app.add_url_rule("/seen", "seen", lambda: flask_dash_store.user_store.get("report", ""))
     browser = module.app.test_client()
     browser.post("/login", data={"user": "ann"})
 
     assert browser.get("/theme/dark").json == {"theme": "dark"}
+    lines = [record.getMessage() for record in caplog.records]
+    assert [re.sub("^[A-Za-z0-9_-]{22} ", "", line) for line in lines] == ["POST 302", "GET 200"]
     assert module.stores.for_user("ann") == {"theme": "dark"}
     assert module.stores.for_user("ann").expires_at is None
 

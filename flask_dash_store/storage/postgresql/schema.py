@@ -47,9 +47,10 @@ _ARGUMENTS = {
     "maintain": ["%s", "%s", "%s", "%s", "%s", "%s"],
 }
 
-# It needs no settings, for it is rare, so it is no function.
+# It is asked seldom, so it needs none of the settings that a function brings.
 _FIND_SESSION = """
-    SELECT session, renewed_at FROM {schema}.sessions WHERE left(owner, 256) = left(%(owner)s, 256) AND owner = %(owner)s"""
+    SELECT session, renewed_at FROM {schema}.sessions
+    WHERE left(owner, 256) = left(%s, 256) AND owner = %s"""
 
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"

@@ -191,7 +191,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         self._write("renew_session", owner, access, session, user)
 
     def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
-        for session, renewed_at in self._database.select(self._sql["find_session"], {"owner": owner.name}):
+        for session, renewed_at in self._database.select(self._sql["find_session"], (owner.name, owner.name)):
             if session == ENDED:
                 raise SessionEnded(renewed_at)
             return owner if session is None else owner._replace(session=bytes(session))

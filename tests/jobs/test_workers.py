@@ -1,0 +1,216 @@
+"""Jobs in the queues that people have, each with its own worker process, and in threads of the app.
+
+Promises: docs/security.md, "Jobs".
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zlib
+from base64 import b64decode
+from binascii import Error as NoBase64
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+from documents import ROOT
+from flask import copy_current_request_context, g
+from flask.testing import FlaskClient
+from servers import END_WITH_PARENT, STOP_TIMEOUT
+from servers_redis import RedisServer
+
+from flask_dash_store import SessionEnded
+
+APPS = ROOT / "tests" / "support" / "apps"
+BIN = Path(sys.executable).parent
+
+WORKERS = {
+    "rq": [BIN / "rq", "worker", "--url", "unix://{socket}"],
+    "celery": [BIN / "celery", "--app", "job_app:celery", "worker", "--concurrency", "1"],
+    "huey": [BIN / "huey_consumer", "job_app.huey", "--workers", "1"],
+    "dramatiq": [BIN / "dramatiq", "job_app", "--processes", "1", "--threads", "1"],
+}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RedisServer]:
+    # A socket's path has a hundred characters at most, so it does not lie in pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="redis") as folder, RedisServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def jobs(broker: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The app, on an empty broker."""
+    with broker.client() as redis:
+        redis.flushall()
+    monkeypatch.setenv("JOBS_REDIS", str(broker.socket))
+    monkeypatch.setenv("JOBS_STORE", f"sqlite:///{tmp_path}/store.sqlite")
+    monkeypatch.syspath_prepend(APPS)
+    yield (module := importlib.import_module("job_app"))
+    module.stores.close()
+    del sys.modules["job_app"]
+
+
+@pytest.fixture
+def visitor(jobs: ModuleType) -> FlaskClient:
+    return jobs.app.test_client()
+
+
+@contextmanager
+def worker(queue: str, broker: RedisServer, folder: Path) -> Iterator[None]:
+    """A worker process of a queue, which is ended by SIGTERM. A test that fails shows what it has printed."""
+    command = [*END_WITH_PARENT, *(str(each).format(socket=broker.socket) for each in WORKERS[queue])]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(APPS), str(ROOT)]), "PYTHONWARNINGS": "default"}
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        finally:
+            process.kill()
+            process.wait()
+            sys.stdout.write((folder / "worker.log").read_text())
+
+
+def outcome(jobs: ModuleType, broker: RedisServer) -> str:
+    """What the next job that is done has done."""
+    with broker.client() as redis:
+        redis.connection_pool.connection_kwargs["socket_timeout"] = 70
+        done = redis.blpop(jobs.DONE, timeout=60)
+        assert done is not None, "No job was done."
+        return done[1].decode()
+
+
+def cookie(client: FlaskClient) -> str:
+    found = client.get_cookie("user_store")
+    assert found is not None
+    return found.value
+
+
+def everything_on(server: RedisServer) -> bytes:
+    """All that a Redis server holds, as it is and as it is once it is unpacked."""
+    read = {
+        b"string": lambda redis, key: [redis.get(key)],
+        b"list": lambda redis, key: redis.lrange(key, 0, -1),
+        b"set": lambda redis, key: redis.smembers(key),
+        b"zset": lambda redis, key: redis.zrange(key, 0, -1),
+        b"hash": lambda redis, key: [each for pair in redis.hgetall(key).items() for each in pair],
+    }
+    with server.client() as redis:
+        found = [each for key in redis.scan_iter() for each in [key, *read[redis.type(key)](redis, key)]]
+    return b"\n".join([*found, *(each for value in found for each in unpacked(value))])
+
+
+def unpacked(value: bytes) -> Iterator[bytes]:
+    with suppress(zlib.error):
+        yield zlib.decompress(value)
+    for text in re.findall(rb"[A-Za-z0-9+/=_-]{40,}", value):
+        with suppress(NoBase64):
+            yield b64decode(text)
+
+
+def assert_opens_nothing(held: bytes, cookie: str) -> None:
+    session_id, _, _, signature = cookie.split(".")
+    for secret in (cookie, session_id, session_id[20:], signature):
+        assert secret.encode() not in held
+
+
+# Queues
+
+
+@pytest.mark.parametrize("queue", WORKERS)
+def test_a_job_in_a_worker_writes_to_its_visitor_who_has_logged_in_meanwhile_and_the_broker_opens_no_session(
+    jobs: ModuleType, visitor: FlaskClient, broker: RedisServer, tmp_path: Path, queue: str
+) -> None:
+    assert visitor.post(f"/report/{queue}").status_code == 202
+    before = cookie(visitor)
+    visitor.post("/login/ada")
+    held = everything_on(broker)
+    assert before[:20].encode() in held  # It is in the handle, so that is among what was unpacked.
+    for each in (before, cookie(visitor)):
+        assert_opens_nothing(held, each)
+    with worker(queue, broker, tmp_path):
+        assert outcome(jobs, broker) == "stored"
+        assert visitor.get("/report").text == "for ada"
+
+
+@pytest.mark.parametrize("queue", WORKERS)
+def test_a_job_in_a_worker_whose_visitor_has_logged_out_stores_nothing(
+    jobs: ModuleType, visitor: FlaskClient, broker: RedisServer, tmp_path: Path, queue: str
+) -> None:
+    visitor.post("/login/ada")
+    visitor.post(f"/report/{queue}")
+    visitor.post("/logout")
+    with worker(queue, broker, tmp_path):
+        assert outcome(jobs, broker) == "ended"
+
+
+# In the app's process
+
+
+def test_a_job_of_apscheduler_writes_to_its_visitor_who_has_logged_in_meanwhile(
+    jobs: ModuleType, visitor: FlaskClient, broker: RedisServer
+) -> None:
+    scheduler = BackgroundScheduler(timezone="UTC")
+    jobs.QUEUES["apscheduler"] = lambda handle: scheduler.add_job(jobs.work, args=[handle])
+    visitor.post("/report/apscheduler")
+    visitor.post("/login/ada")
+    scheduler.start()
+    try:
+        assert outcome(jobs, broker) == "stored"
+    finally:
+        scheduler.shutdown()
+    assert visitor.get("/report").text == "for ada"
+
+
+@pytest.fixture
+def begun(jobs: ModuleType) -> dict[str, Callable[[], None]]:
+    """What a view has made for a thread, by the way in which that comes to the store."""
+    begun: dict[str, Callable[[], None]] = {}
+
+    def with_handle(handle: str) -> None:
+        begun["handle"] = lambda: jobs.stores.open(handle).update(report="from a thread")
+
+    def with_context(_: str) -> None:
+        begun["context"] = copy_current_request_context(lambda: g.user_store.update(report="from a thread"))
+
+    jobs.QUEUES |= {"handle": with_handle, "context": with_context}
+    return begun
+
+
+def run_in_thread(work: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(work).result()
+
+
+@pytest.mark.parametrize("way", ["handle", "context"])
+def test_a_thread_writes_to_its_visitor_after_the_response(begun, visitor: FlaskClient, way: str) -> None:
+    visitor.post(f"/report/{way}")
+    run_in_thread(begun[way])
+    assert visitor.get("/report").text == "from a thread"
+
+
+def test_after_a_login_a_thread_goes_on_with_a_handle_but_not_with_the_context_of_a_request_before(
+    begun, visitor: FlaskClient
+) -> None:
+    for way in ("handle", "context"):
+        visitor.post(f"/report/{way}")
+    visitor.post("/login/ada")
+    with pytest.raises(SessionEnded):
+        run_in_thread(begun["context"])
+    assert visitor.get("/report").text == "None"
+    run_in_thread(begun["handle"])
+    assert visitor.get("/report").text == "from a thread"
