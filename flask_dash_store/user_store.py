@@ -111,11 +111,14 @@ class UserStore(StoredMapping):
             )
         user = None if user_id is None else user_owner(user_id)
         self._check_reach()
+        if state.fate is Fate.NEW and user is None:
+            state.use = state.use or Use.READ  # Its id is known to this request alone, so it need not change.
+            return
         state.use = Use.WRITTEN
         on_rollback(self._storage, state.restorer())
         if state.fate is Fate.DESTROYED:
             self._begin_another(user)
-        elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
+        elif state.fate is Fate.NEW:
             self._bind(session_id, user)
         elif state.fate is not Fate.RENEWED or (user is not None and user.name != state.user):
             # An extension may have done it in this request already. Only one id can be derived from the one before.
