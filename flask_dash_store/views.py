@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MISSING: Final = object()
 
-FEW = 50
+FEW = 10
 
 
 def iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:

@@ -38,7 +38,7 @@ from ..expiry import Access
 from ..owner import Owner
 
 DEFAULT_MAX_BYTES = 2**30
-DEFAULT_MAX_KEYS = 10_000
+DEFAULT_MAX_KEYS = 10_000  # With 100,000, one clear() or update() can take a second, for which others wait.
 DEFAULT_TIMEOUT = 5.0
 
 KeyExpiry = float | None | Literal["keep"]

@@ -11,7 +11,7 @@ These keys, which share a hash tag and so lie in one slot of a cluster, are an o
   - ``bytes``, ``keys``: how much there is, with what has expired by itself and was not removed yet
   - ``first``, ``next``: the position in the order of insertion that the first key has, or 1 if it is not there, and the
     one that the next new key gets
-  - ``p:<position>``: the key that has it. Positions whose keys are deleted are gaps, of which there are none at the ends
+  - ``p:<position>``: the key that has it. Those whose keys are deleted are gaps, which are given up at both ends
   - ``i:<key>``: a value's header: its position, its bytes, its expiry or ``-``, and its buffers' name or ``-``
   - ``v:<key>``: its payload
 

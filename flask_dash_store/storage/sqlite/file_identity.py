@@ -7,9 +7,11 @@ SQLite does not notice: it goes on writing to the file that it has open, which n
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from time import monotonic
 
 from ...errors import StorageError
+from .files import why_closed
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
@@ -51,7 +53,8 @@ class FileIdentity:
         found = _inode_of(self.path)
         if found is None:
             raise StorageError(
-                f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
+                why_closed(Path(self.path))
+                or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
                 "then begins with an empty one."
             )
         if found != self._inode:

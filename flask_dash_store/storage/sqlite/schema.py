@@ -167,7 +167,8 @@ COUNT_AS_DELETED = f"""
 
 BEGIN_SESSION = """
     INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL, bytes = 0, keys = 0"""
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL,
+    bytes = 0, keys = 0"""
 # Of those who find at the same time that it is due, one is enough.
 TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
 RENEW = 'UPDATE "sessions" SET value = ?, session = ?, renewed = ?, user = COALESCE(?, user) WHERE key = ?'
