@@ -37,11 +37,13 @@ class FileIdentity:
     def is_same(self) -> bool:
         """Whether the path still names that file, and its WAL, by one look that is good for a while."""
         try:  # Without helpers, for each write does this.
-            file, wal = os.stat(self.path), os.stat(self._wal_path)
+            file = os.stat(self.path)
+            is_same = (file.st_dev, file.st_ino) == self._inode
+            if self._wal_inode is not None:
+                wal = os.stat(self._wal_path)
+                is_same &= (wal.st_dev, wal.st_ino) == self._wal_inode
         except OSError:
             is_same = False
-        else:
-            is_same = (file.st_dev, file.st_ino) == self._inode and (wal.st_dev, wal.st_ino) == self._wal_inode
         self.is_known_until = monotonic() + GLANCE if is_same else 0.0
         return is_same
 

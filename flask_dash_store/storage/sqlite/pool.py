@@ -171,7 +171,8 @@ class Pool:
         if self._process != os.getpid():
             self._adopt()
         timeout = self.write_lock.acquire(timeout)
-        if not self._has_same_files():
+        file = self.file
+        if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
             self.check_open()
             self.check_file()
         return timeout
@@ -181,16 +182,12 @@ class Pool:
 
         :raises StorageError: when it has been, or the file has gone
         """
-        if not self._has_same_files():
+        if self.file is not None and not self.file.is_same():
             self.check_file()
             raise StorageError(
                 f"The transaction on {self.name} has been rolled back, because its -wal file was removed while it was "
                 "open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
             )
-
-    def _has_same_files(self) -> bool:
-        file = self.file
-        return file is None or time.monotonic() <= file.is_known_until or file.is_same()
 
     # The end, and forks
 
