@@ -493,13 +493,13 @@ def test_the_counts_stay_right_when_stock_sqlitedict_inserts_replaces_and_delete
     rows = execute(path, "SELECT key, length(value), COALESCE(file_bytes, 0) FROM \"values\" WHERE key LIKE 'u.ann/%'")
     assert {key for key, *_ in rows} == {"u.ann/new", "u.ann/mine", "u.ann/large"}
     expected = sum(len(key) - len("u.ann/") + nbytes + file_bytes for key, nbytes, file_bytes in rows)
-    assert storage.stat(ANN, NOW) == (NOW.expires, expected, 3)
-    assert storage.stat(BOB, NOW) == (None, 0, 0)
+    assert storage.stat(ANN, NOW)[:3] == (NOW.expires, expected, 3)
+    assert storage.stat(BOB, NOW)[:3] == (None, 0, 0)
     assert list(storage.problems()) == []
     storage.set(ANN, "new", small(b"ours again"), NOW)
     storage.delete(ANN, "mine", NOW)
     storage.clear(ANN, NOW)
-    assert storage.stat(ANN, NOW) == (None, 0, 0)
+    assert storage.stat(ANN, NOW)[:3] == (None, 0, 0)
     assert list(storage.problems()) == []
 
 
