@@ -7,9 +7,11 @@ SQLite does not notice: it goes on writing to the file that it has open, which n
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from time import monotonic
 
 from ...errors import StorageError
+from .files import why_closed
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
@@ -35,11 +37,13 @@ class FileIdentity:
     def is_same(self) -> bool:
         """Whether the path still names that file, and its WAL, by one look that is good for a while."""
         try:  # Without helpers, for each write does this.
-            file, wal = os.stat(self.path), os.stat(self._wal_path)
+            file = os.stat(self.path)
+            is_same = (file.st_dev, file.st_ino) == self._inode
+            if self._wal_inode is not None:
+                wal = os.stat(self._wal_path)
+                is_same &= (wal.st_dev, wal.st_ino) == self._wal_inode
         except OSError:
             is_same = False
-        else:
-            is_same = (file.st_dev, file.st_ino) == self._inode and (wal.st_dev, wal.st_ino) == self._wal_inode
         self.is_known_until = monotonic() + GLANCE if is_same else 0.0
         return is_same
 
@@ -51,7 +55,8 @@ class FileIdentity:
         found = _inode_of(self.path)
         if found is None:
             raise StorageError(
-                f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
+                why_closed(Path(self.path))
+                or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
                 "then begins with an empty one."
             )
         if found != self._inode:
