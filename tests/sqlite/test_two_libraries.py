@@ -28,6 +28,7 @@ SECRET = "only for these tests"
 TIMES = soak.repeats(ci=10, soak=200)
 LATER = {f"later-{n}": n for n in range(100)}
 
+
 def open_store(path: Path) -> UserStore:
     app = Flask("two libraries")
     app.secret_key = SECRET

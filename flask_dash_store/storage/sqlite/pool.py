@@ -3,8 +3,9 @@
 A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use one that was inherited
 (https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds its
 parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
-once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited idle
-ones all the same closes them before it opens its own; one that inherited a connection in use may not use the storage.
+once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited
+idle ones all the same closes them before it opens its own; one that inherited a connection in use may not use the
+storage.
 
 The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that make
 checkpoints at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
