@@ -27,7 +27,7 @@ from .lock import WriteLock
 from .transaction import Transaction, current_transaction, joined
 
 NAME = "The storage memory://"
-OWNERS_PER_CALL = 1000  # So many does one call of maintain() look at.
+OWNERS_PER_CALL = 1000  # How many owners one call of maintain() looks at.
 
 
 def open_url(url: str, options: base.StorageOptions) -> MemoryStorage:
@@ -224,7 +224,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     def problems(self) -> Iterator[str]:
         return iter(())
 
-    # How each call comes to what is kept
+    # How each call reaches what is kept
 
     def _read(self, owner: Owner, access: Access) -> _Entry:
         """What is kept of an owner, for a reader."""

@@ -30,8 +30,8 @@ class Transaction(ABC):
     A backend says how one begins, commits, rolls back and ends, and how it sets savepoints. Only the block itself keeps
     a transaction alive, so that one whose end was interrupted is rolled back when the block is gone.
 
-    :param storage: what it is on, by which :func:`current_transaction` finds it
-    :param name: what error messages call that
+    :param storage: by which :func:`current_transaction` finds it
+    :param name: what error messages call the storage
     :param timeout: seconds that a thread waits for another one that is in the same transaction
     """
 
@@ -62,7 +62,7 @@ class Transaction(ABC):
         """Commit. An error means that nothing was, or that it is not known, and says which."""
 
     def _was_committed(self, failure: BaseException) -> bool:  # noqa: ARG002
-        """Whether a commit that ended so was made all the same: a signal's handler may have raised right after it."""
+        """Whether a commit that raised this was made: a signal's handler may have raised right after it."""
         return False
 
     @abstractmethod

@@ -3,7 +3,7 @@
 Celery's soft time limits raise so (https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits), and so do
 alarms. The exception can come between any two instructions of Python.
 
-Promises: docs/reliability.md, "Errors".
+Promises: docs/reliability.md, "All or nothing".
 """
 
 from __future__ import annotations

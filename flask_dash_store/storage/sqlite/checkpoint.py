@@ -27,7 +27,10 @@ HUGE_WAIT = 1.0
 
 
 class Checkpoints:
-    """Those of one pool."""
+    """The checkpoints that this process makes of one database.
+
+    :param pool: of the connections to it
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -46,12 +49,12 @@ class Checkpoints:
         return pages - self._pages_then
 
     def make_if_overdue(self) -> None:
-        """Do what no response has been sent for, after a write."""
+        """Make a checkpoint after a write, where no response was sent after which it would have been made."""
         if self._grown() >= OVERDUE_WAL_PAGES:
             self.make_if_due()
 
     def make_if_due(self) -> None:
-        """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
+        """Copy the WAL into the database when it has become long. SQLite by itself would do so during a write."""
         if not self.is_due:
             return
         # Another thread that makes one is enough.
@@ -71,9 +74,9 @@ class Checkpoints:
     def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
 
-        :param mode: SQLite's. Writers wait for any other than this, so it is made after one of this mode, which leaves
-            it little to do.
-        :param wait: how many seconds it may wait for readers and writers
+        :param mode: SQLite's. Writers wait for a checkpoint of any mode but PASSIVE. So a PASSIVE one is made first,
+            which leaves little to do.
+        :param wait: seconds that it may wait for readers and writers
         """
         pool = self._pool
         try:

@@ -17,7 +17,7 @@ from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 FIRST_DELAY = 0.00005
 MAX_DELAY = 0.001
 
-# How much of the WAL's file is kept after a checkpoint.
+# How many bytes of the WAL's file are kept after a checkpoint.
 WAL_SIZE_LIMIT = 4096 * PAGE_BYTES
 
 _ERRORS: dict[type[Exception], type[StorageError]] = {
@@ -56,7 +56,7 @@ class Backoff:
 
 
 class Connection(apsw.Connection):
-    """A connection with its backoff, which is an object of its own: a method of the connection would keep it alive."""
+    """A connection with its backoff. As its own method, the busy handler would keep the connection alive."""
 
     backoff: Backoff
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from ...owner import Owner
 from ..base import (
@@ -39,8 +38,6 @@ from .tables import make_tables
 from .writer import Writer
 
 logger = logging.getLogger("flask_dash_store")
-
-T = TypeVar("T")
 
 
 class SqliteStorage(Writer, SupportsExport, SupportsBackup):
