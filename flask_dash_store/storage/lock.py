@@ -25,7 +25,7 @@ POLL = 0.001
 class Lock:
     """A lock that one thread at a time holds.
 
-    :param name: what error messages call that which it protects
+    :param name: what error messages call that which it protects, without an article
     :param timeout: seconds that error messages name: those for which a call waits
     """
 
@@ -102,8 +102,8 @@ class WriteLock(Lock):
         holder = self._holder() if self._holder is not None else None
         if holder is not None and holder.is_open:
             raise StorageBusy(
-                f"Another task of this thread is in a transaction on {self._name}, and this one would wait for itself. "
-                "Do not await, and handle no other request, inside of transaction() or edit()."
+                f"Another task of this thread is in a transaction on the {self._name}, and this one would wait for "
+                "itself. Do not await, and handle no other request, inside of transaction() or edit()."
             )
         self._holder = None
         self.release()

@@ -26,7 +26,7 @@ from .base import Dump, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, St
 from .lock import WriteLock
 from .transaction import Transaction, current_transaction, joined
 
-NAME = "The storage memory://"
+NAME = "storage memory://"
 OWNERS_PER_CALL = 1000  # How many owners one call of maintain() looks at.
 
 
@@ -274,11 +274,11 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         """:raises StorageClosed: when it has been closed, or belongs to another process"""
         if self._process != os.getpid():
             raise StorageClosed(
-                f"{NAME} lives in the memory of the process that opened it, of which this one is a fork; "
+                f"The {NAME} lives in the memory of the process that opened it, of which this one is a fork; "
                 "use a file to share values between processes."
             )
         if self._is_closed:
-            raise StorageClosed(f"{NAME} has been closed.")
+            raise StorageClosed(f"The {NAME} has been closed.")
 
 
 class _MemoryTransaction(Transaction):

@@ -91,4 +91,4 @@ class Checkpoints:
             pass  # Another process is making one, or a reader takes longer.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
-            logger.warning("A checkpoint of the storage %s failed: %s", pool.name, error)
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)

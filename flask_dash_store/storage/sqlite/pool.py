@@ -49,7 +49,7 @@ class Pool:
     holds it waits for other processes, in SQLite's busy handler.
 
     :param connect: opens and prepares a connection, which waits for so many seconds
-    :param name: what error messages call the database
+    :param name: what error messages call the storage, without an article
     :param timeout: seconds that a caller waits for a lock
     :param file: the database's file; None when it has none
     """
@@ -185,15 +185,15 @@ class Pool:
         if self.file is not None and not self.file.is_same():
             self.check_file()
             raise StorageError(
-                f"The transaction on {self.name} has been rolled back, because its -wal file was removed while it was "
-                "open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
+                f"The transaction on the {self.name} has been rolled back, because its -wal file was removed while it "
+                "was open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
             )
 
     # The end, and forks
 
     def check_open(self) -> None:
         if self._closed_because:
-            raise StorageClosed(f"{self.name} {self._closed_because}.")
+            raise StorageClosed(f"The {self.name} {self._closed_because}.")
 
     def close(self) -> None:
         """Close all connections that are idle; the others are closed when they are released."""

@@ -49,7 +49,7 @@ class Reserve:
         try:
             descriptor = self._open(self._timeout)
         except BlockingIOError:
-            raise busy(f"The reserve {self._path}", self._timeout) from None
+            raise busy(f"reserve {self._path}", self._timeout) from None
         except OSError:
             yield  # There is no such file, and none can be made.
             return
