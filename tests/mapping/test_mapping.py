@@ -212,7 +212,7 @@ def test_a_plain_write_lifts_the_ttl_of_a_key_and_increment_and_edit_keep_it(sto
     assert list(store) == ["lifted"]
 
 
-def test_increment_and_edit_begin_anew_when_the_ttl_of_their_key_has_passed(store, clock) -> None:
+def test_increment_and_edit_begin_again_when_the_ttl_of_their_key_has_passed(store, clock) -> None:
     store.set("n", 5, ttl=5)
     store.set("list", [1], ttl=5)
     clock.step(5)

@@ -427,7 +427,7 @@ def test_a_process_opens_no_more_connections_than_the_url_says(opened, tmp_path)
     storage.close()
 
 
-def test_a_thread_that_gets_no_connection_in_time_is_told_of_the_setting() -> None:
+def test_the_error_of_a_thread_that_gets_no_connection_in_time_names_the_setting() -> None:
     storage = open_url(f"{shared_url()}&schema=few&max_connections=1", timeout=0.05)
     with ThreadPoolExecutor(1) as thread, storage.transaction(ANN):
         error = thread.submit(storage.get, BOB, "k", ACCESS).exception(timeout=30)
