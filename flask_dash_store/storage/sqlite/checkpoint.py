@@ -30,7 +30,10 @@ ROUNDS = 4
 
 
 class Checkpoints:
-    """Those of one pool."""
+    """The checkpoints that this process makes of one database.
+
+    :param pool: of the connections to it
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -49,12 +52,12 @@ class Checkpoints:
         return pages - self._pages_then
 
     def make_if_overdue(self) -> None:
-        """Do what no response has been sent for, after a write."""
+        """Make a checkpoint after a write, where no response was sent after which it would have been made."""
         if self._grown() >= OVERDUE_WAL_PAGES:
             self.make_if_due()
 
     def make_if_due(self) -> None:
-        """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
+        """Copy the WAL into the database when it has become long. SQLite by itself would do so during a write."""
         if not self.is_due:
             return
         # Another thread that makes one is enough.
@@ -85,10 +88,8 @@ class Checkpoints:
     def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> int:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
 
-        :param mode: SQLite's. Writers wait for any other than this, so it is made after some of this mode, which leave
-            it little to do.
-        :param wait: how many seconds it may wait for readers and writers
-        :returns: how many pages the WAL had when it began
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
+        return 0
         """
         pool = self._pool
         try:
@@ -103,5 +104,5 @@ class Checkpoints:
             pass  # Another process is making one, or a reader takes longer.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
-            logger.warning("A checkpoint of the storage %s failed: %s", pool.name, error)
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
         return 0
