@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 _SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
 
 
+_extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
+
+
 class Extension:
     """The user store of one app, installed around its ``wsgi_app``.
 
@@ -58,11 +63,16 @@ class Extension:
         self._check(stacklevel + 1)
         self._opened: OpenedExtension | None = None
         self._is_closed = False
-        self._lock = threading.Lock()
+        self.begin_in_this_process()
+        _extensions.add(self)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
         give_globals_a_store(app)
         self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
+
+    def begin_in_this_process(self) -> None:
+        """Have a lock that no thread of another process can have left acquired."""
+        self._lock = threading.Lock()
 
     def _check(self, stacklevel: int) -> None:
         settings = Settings.of(self.app.config, self._options)
@@ -198,6 +208,15 @@ class OpenedExtension:
             for owner in owners:
                 self.storage.end(owner, access)
                 ended.add(owner.name)
+
+
+def _begin_in_child() -> None:
+    for extension in list(_extensions):
+        extension.begin_in_this_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[], bool] | None:

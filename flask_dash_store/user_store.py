@@ -113,6 +113,9 @@ class UserStore(StoredMapping):
             )
         user = None if user_id is None else user_owner(user_id)
         self._check_reach()
+        if state.fate is Fate.NEW and user is None:
+            state.use = state.use or Use.READ  # Its id is known to this request alone, so it need not change.
+            return
         state.use = Use.WRITTEN
         on_rollback(self._storage, state.restorer())
         is_done = user is None or user.name == state.user  # With Flask-Login, login_user() has done it already.
@@ -120,7 +123,7 @@ class UserStore(StoredMapping):
             self._begin_instead(session_id, user, state.ended_at)
         elif user is not None and not is_done and self._is_of_another(user):
             self._begin_instead(session_id, user, self._storage.end(state.owner, self._access()))
-        elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
+        elif state.fate is Fate.NEW:
             self._bind(session_id, user)
         elif state.fate is not Fate.RENEWED or not is_done:
             try:

@@ -24,6 +24,9 @@ LONG_WAL_PAGES = 4 * WAL_PAGES
 LONG_WAIT = 0.025
 HUGE_WAL_PAGES = 16 * WAL_PAGES
 HUGE_WAIT = 1.0
+# What others have written meanwhile is left to such a checkpoint, so first it is made little.
+LITTLE_WAL_PAGES = 256
+ROUNDS = 4
 
 
 class Checkpoints:
@@ -60,30 +63,40 @@ class Checkpoints:
         # Another thread that makes one is enough.
         with suppress(StorageBusy), self._making.held(timeout=0.0):
             pages = self._pages_then = self._pool.wal_pages
-            self.make()
-            if pages > LONG_WAL_PAGES:
+            if pages <= LONG_WAL_PAGES:
+                self.make()
+            else:
+                self._make_most()
                 wait = LONG_WAIT if pages <= HUGE_WAL_PAGES else HUGE_WAIT
                 with self._pool.write_lock.held(min(wait, self._pool.timeout)) as left:
                     self.make(apsw.SQLITE_CHECKPOINT_RESTART, left)
 
     def truncate(self) -> None:
         """Leave the WAL empty, unless readers and writers take longer than a call may wait."""
-        self.make()
+        self._make_most()
         self.make(apsw.SQLITE_CHECKPOINT_TRUNCATE, self._pool.timeout)
 
-    def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> None:
+    def _make_most(self) -> None:
+        """Copy the WAL while others write, until they have written little meanwhile."""
+        before = 0
+        for _ in range(ROUNDS):
+            pages = self.make()
+            if pages - before <= LITTLE_WAL_PAGES:
+                return
+            before = pages
+
+    def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> int:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
 
-        :param mode: SQLite's. Writers wait for a checkpoint of any mode but PASSIVE. So a PASSIVE one is made first,
-            which leaves little to do.
-        :param wait: seconds that it may wait for readers and writers
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
+        return 0
         """
         pool = self._pool
         try:
             connection = pool.acquire()
             try:
                 connection.backoff.timeout = wait
-                connection.wal_checkpoint(mode=mode)
+                return connection.wal_checkpoint(mode=mode)[0]
             finally:
                 connection.backoff.timeout = pool.timeout
                 pool.release(connection)
@@ -92,3 +105,4 @@ class Checkpoints:
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
             logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
+        return 0

@@ -89,7 +89,7 @@ def access_problem(path: Path) -> str | None:
     needed = [(each, os.X_OK) for each in directories]
     needed += [(Path(f"{path}{suffix}"), os.R_OK | os.W_OK) for suffix in SIDE_FILES] + [(path.parent, os.W_OK)]
     for file, mode in needed:
-        with suppress(OSError):  # There is no such file.
+        with suppress(OSError):  # What is not there keeps no one out.
             owner = file.stat().st_uid
             # A directory of this user's own that is closed to it is another fault.
             if owner != os.geteuid() and not os.access(file, mode, effective_ids=True):
