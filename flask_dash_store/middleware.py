@@ -48,10 +48,12 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
-    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
-        not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
+    :param authenticate_arrays: whether floating-point numbers in large NumPy arrays are authenticated, as all else is.
+        By default they are not: they are mapped instead of read. A writer to the storage can then change them, but
+        cannot run code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
-    :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
+    :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
+        session alive. By default, as None, each use does.
     :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
         and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
     :param cookie_name: by default ``user_store``
@@ -200,7 +202,7 @@ class UserStoreMiddleware:
         return self.opened().end_sessions(user_id, but)
 
     def purge(self) -> int:
-        """Remove all that has expired. It is done after responses too, a little at a time.
+        """Remove everything that has expired. The app does so by itself, too, a little at a time, after responses.
 
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
@@ -217,10 +219,10 @@ class UserStoreMiddleware:
             extension.close()
 
     def opened(self, app: Flask | None = None) -> OpenedExtension:
-        """What the middleware has made of the app: of the current one, or of the only one that it serves.
+        """An app's storage, codec and session middleware; the storage is opened if it was not before.
 
-        :param app: None for the current one
-        :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
+        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
+        :raises ConfigurationError: when it serves no such app, or several and none is current; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
@@ -230,9 +232,10 @@ class UserStoreMiddleware:
         return self.extension(app).open()
 
     def extension(self, app: Flask | None = None) -> Extension:
-        """The same, whether it is open or not.
+        """An app's extension, which opens nothing by itself.
 
-        :param app: None for the current one
+        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
+        :raises ConfigurationError: when it serves no such app, or several and none is current
         """
         extensions = list(self._extensions)
         if app is None and has_app_context():

@@ -163,7 +163,7 @@ def test_parallel_requests_agree_on_the_successor_in_all_workers(
     assert [late.cookies_received for late in parallel] == [1] * 6
 
 
-def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser: Browser, clock: Any) -> None:
+def test_a_client_that_replays_the_old_cookie_much_later_is_new(site: Site, browser: Browser, clock: Any) -> None:
     old = browser.cookie
     clock.step(LIFETIME)
     browser.visit(write)
@@ -181,7 +181,7 @@ def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser
 # Clocks that step
 
 
-def test_after_a_step_back_of_the_clock_who_is_active_stays_and_the_idle_expire(browser: Browser, clock: Any) -> None:
+def test_after_a_step_back_of_the_clock_active_visitors_stay_and_idle_ones_expire(browser: Browser, clock: Any) -> None:
     old_id = browser.id
     clock.step(-YEAR)
     for _ in range(3):
@@ -256,6 +256,16 @@ def test_a_request_whose_cookie_samesite_withheld_is_given_none_unless_it_has_wr
         browser = Browser(site)
         browser.visit(method=method, HTTP_SEC_FETCH_SITE=fetch_site)
         assert browser.cookies_received == 1
+
+
+@pytest.mark.parametrize("use", [UserStore.destroy, UserStore.regenerate], ids=["destroy", "regenerate"])
+def test_a_cross_site_post_whose_cookie_was_withheld_replaces_no_cookie_and_ends_no_session(
+    site: Site, browser: Browser, use: Use
+) -> None:
+    withheld = Browser(site)
+    withheld.visit(use, method="POST", HTTP_SEC_FETCH_SITE="cross-site")
+    assert withheld.cookies_received == 0
+    assert browser.visit(read) == "Ada"
 
 
 def test_a_view_outside_the_cookies_path_does_not_replace_the_visitors_cookie() -> None:
