@@ -27,7 +27,7 @@ class JobStore(UserStore):
         state.ends_at = job.ends_at
         super().__init__(context, state)
 
-    def _session(self, call: str) -> NoReturn:
+    def _require_session(self, call: str) -> NoReturn:
         raise OutsideRequest(
             f"{call}() gives the browser another session id, which takes a response; a job has none. Call it in a view."
         )

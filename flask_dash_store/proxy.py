@@ -19,7 +19,7 @@ _WHAT_TO_DO = (
     "There is no visitor here, so there is no user store. It exists wherever Flask has a request, of an app with "
     "UserStoreMiddleware. Dash calls a layout function once without a request, when it is assigned: ask "
     "flask_dash_store.is_available() there. In a test, use flask_dash_store.testing.user_store_context(app) or "
-    "app.test_request_context(). Elsewhere use middleware.for_user(user_id) or middleware.open(session_id)."
+    "app.test_request_context(). Elsewhere use middleware.for_user(user_id) or middleware.open(handle)."
 )
 
 
