@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,9 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 Value = tuple[str, Stored, float | None]
 """A key, what is stored under it, and when it expires by itself, if it does."""
+
+Expired = Callable[[str, list[str]], object]
+"""Gets the name of an owner whose values have expired, and their keys."""
 
 ENDED = b""
 """What is kept as the session of an owner whose session has ended. No SHA-256 is empty, so no id opens it."""
@@ -117,6 +120,19 @@ class Stat(NamedTuple):
     user: bytes | None = None
 
 
+class ValueInfo(NamedTuple):
+    """What is known of a value without reading it: its key, its bytes with those of the key, and when it expires.
+
+    ``expires`` is when the key is gone by itself, in seconds since the epoch; None for never. ``is_large`` says whether
+    it has buffers.
+    """
+
+    key: str
+    nbytes: int
+    expires: float | None
+    is_large: bool
+
+
 class SessionInfo(NamedTuple):
     """A session of a user: whose values, when its first value was stored and when they expire, and their bytes.
 
@@ -177,6 +193,13 @@ class Storage(ABC):
         """How much the owner has, and whose session it is; of an owner without values, an expiry of None and zeros.
 
         It is not a use: it moves nothing. It costs as much of many keys as of few.
+        """
+
+    @abstractmethod
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        """What is known of the owner's values, in the order of :meth:`keys`. None is read, and it is not a use.
+
+        A time before all times asks for what has expired and is not removed yet, too.
         """
 
     # Writing
@@ -245,7 +268,12 @@ class Storage(ABC):
 
     @abstractmethod
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,
     ) -> Removed:
         """Remove what has expired at ``now``, forget who ended before ``ended_before``, and give the space back.
 
@@ -255,6 +283,9 @@ class Storage(ABC):
         :param expiry_limit: brings forward the finite expiries that lie after it. Only a clock that was stepped back
             leaves such expiries.
         :param wait: whether to wait for other writers; without it, what they hold is left for the next call
+        :param expired: called once for each owner whose values have expired, with those of their keys that were still
+            there, after the commit that removed them: it holds up no other writer. A storage whose server removes what
+            has expired by itself does not call it.
         :raises StorageBusy: when others write for longer than the timeout, or without ``wait`` at all
         """
 

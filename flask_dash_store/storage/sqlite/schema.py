@@ -115,6 +115,8 @@ HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key AND
 KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid LIMIT :limit'
 LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+DESCRIBE = f"""
+    SELECT {_EXPIRY}, key, {_size_of()}, expires, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid"""
 STAT = f"""
     SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
@@ -198,6 +200,9 @@ LIMIT_EXPIRY = """
 PAST_OWNERS = """
     SELECT key, value, renewed FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
+ALL_KEYS = f'SELECT key FROM "values" WHERE {_OWN} ORDER BY rowid'
+# Its values are being removed, in several steps, and its keys have been told.
+NOTE_REMOVAL = 'UPDATE "sessions" SET value = NULL WHERE key = ? AND value IS ?'
 WITH_DELETED = 'SELECT key FROM "sessions" WHERE deleted_up_to IS NOT NULL LIMIT 1'
 # What is to be removed of an owner, and how long each is.
 SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} LIMIT :limit'
