@@ -18,10 +18,11 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
-from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
+from .owner import DerivedIds, VisitorNames, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
 from .settings import PREFIX, Settings, secrets_of, weakness_of
+from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
 from .user_store import SessionContext, UserSession, UserStore
 from .wsgi import SessionMiddleware
@@ -135,6 +136,7 @@ class OpenedExtension:
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
             ids=DerivedIds(secrets[0]),
+            signals=Signals(app, VisitorNames(secrets[0])),
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,
@@ -179,7 +181,8 @@ class OpenedExtension:
         return [UserSession.of(info, self.settings.ttl_seconds) for info in found]
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
-        user, kept = user_hash(user_owner(user_id)), None
+        name, kept = user_owner(user_id).name, None
+        user = user_hash(user_owner(user_id))
         if but is not None:
             if but.session_id is None:
                 raise NotASession("but= takes the store of a session, and this one belongs to a user id.")
@@ -191,7 +194,7 @@ class OpenedExtension:
             if not owners:
                 return len(ended)
             for owner in owners:
-                self.storage.end(owner, access)
+                self._context.end(owner, access, "destroyed", user_id_of(name))
                 ended.add(owner.name)
 
 

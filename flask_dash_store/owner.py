@@ -90,6 +90,23 @@ class DerivedIds:
         return urlsafe_b64encode(digest).decode("ascii")
 
 
+class VisitorNames:
+    """Names of sessions for receivers of signals and for logs: each stays the same, and opens nothing.
+
+    :param secret: the app's current secret
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"flask_dash_store.visitor", "sha256")
+
+    def of(self, name: str) -> str:
+        """The visitor's name, 22 characters of url-safe base64.
+
+        :param name: that of the owner
+        """
+        return urlsafe_b64encode(hmac.digest(self._key, name.encode(), "sha256")[:16]).decode("ascii").rstrip("=")
+
+
 def session_owner(session_id: str) -> Owner:
     """The owner of a session's values, opened by this id.
 
