@@ -40,7 +40,7 @@ class StoredValue:
 
     :ivar key: under which it is stored
     :ivar nbytes: how many bytes it takes, with those of its key
-    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays and texts; or ``"small"``
+    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays; or ``"small"``
     :ivar expires_at: when the key is gone by itself, in UTC; None for as long as the session keeps its values
     """
 

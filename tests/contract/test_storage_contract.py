@@ -761,11 +761,6 @@ def test_a_new_storage_needs_no_maintenance(storage) -> None:
 def test_maintenance_tells_once_of_each_owner_that_expired_and_its_keys_and_keeps_no_one_waiting(
     storage, clock, now, kind
 ) -> None:
-    if storage.__class__.__name__ == "RedisStorage":  # Its server removes most of it, and does not say of whom.
-        storage.set(ANN, "k", small(b"v"), now())
-        clock.step(TTL)
-        storage.maintain(clock(), clock(), wait=True, expired=pytest.fail)
-        return
     storage.renew(EVE, digest("new id"), now(), USER)  # It is remembered, and has no values.
     storage.set(NEW_ANN, "other", kind(b"v"), now())
     storage.renew(NEW_ANN, digest("id 2"), now())  # It is remembered, and has.
@@ -784,7 +779,10 @@ def test_maintenance_tells_once_of_each_owner_that_expired_and_its_keys_and_keep
     for _ in range(2):
         while storage.maintain(clock(), START, wait=True, expired=tell).has_more:
             pass
-    assert sorted(told) == [("s.ann", ["other"]), ("u.many", many)]
+    if type(storage).__name__ == "RedisStorage":  # Its server removes by itself what has expired.
+        assert told == []
+    else:
+        assert sorted(told) == [("s.ann", ["other"]), ("u.many", many)]
     assert storage.keys(BOB, now()) == ["k", *(name for name, _ in told)]
 
 
