@@ -23,7 +23,7 @@ from visits import Browser, Site
 from flask_dash_store import UserStore
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
-PATIENCE = 30
+TIMEOUT = 30
 SECRET = "only for these tests"
 VALUE = "hunter2-is-my-password"
 
@@ -57,7 +57,7 @@ class SlowRequest:
 
     def __init__(self, visitor: Visitor, path: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TIMEOUT)
         self._thread = ThreadPoolExecutor(1)
         self._answer = self._thread.submit(visitor.ask, "POST", path, self._listener.getsockname()[1])
         self._view = self._wait_for_its_view()
@@ -68,7 +68,7 @@ class SlowRequest:
 
     def finish(self) -> Answer:
         self._view.sendall(b".")
-        return self._answer.result(PATIENCE)
+        return self._answer.result(TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +80,7 @@ class SlowRequest:
 
 @pytest.mark.parametrize("end", LEFT)
 @pytest.mark.parametrize("use", HARMLESS + REFUSED)
-def test_a_slow_request_brings_no_session_back_that_ended_meanwhile_and_undoes_no_new_cookie(
+def test_a_slow_request_brings_no_session_back_that_ended_meanwhile_and_replaces_no_new_cookie(
     visitor: Visitor, end: str, use: str
 ) -> None:
     late = Visitor(visitor.port, visitor.cookie)
@@ -120,7 +120,7 @@ def test_a_transaction_that_is_open_while_its_session_ends_is_wholly_before_the_
     with SlowRequest(late, "/slow-transaction") as slow, ThreadPoolExecutor(1) as thread:
         ending = thread.submit(visitor.do, "POST", end)
         assert slow.finish().status == 200
-        ending.result(PATIENCE)
+        ending.result(TIMEOUT)
     assert visitor.values() == ({"name": "late"} if end == "/regenerate" else {})
     assert late.values() == {}
 
@@ -173,5 +173,5 @@ def test_while_regenerate_moves_the_values_the_old_id_has_all_of_them_or_none(cl
             watchers = [threads.submit(watch, site.middleware.open(browser.id)) for _ in range(2)]
             browser.visit(UserStore.regenerate)
             for watcher in watchers:
-                assert set(watcher.result(PATIENCE)) == {50, 0}
+                assert set(watcher.result(TIMEOUT)) == {50, 0}
             assert browser.visit(UserStore.copy) == values

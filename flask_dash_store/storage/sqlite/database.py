@@ -78,7 +78,7 @@ class Database:
             finally:
                 pool.write_lock.release()  # The pool has another one once it has noticed a fork.
         finally:  # A signal's handler may have raised before the first instruction of that.
-            if pool.write_lock.is_left:
+            if pool.write_lock.is_held:
                 pool.write_lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
             self.checkpoints.make_if_overdue()

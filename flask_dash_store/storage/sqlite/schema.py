@@ -68,8 +68,8 @@ INDEXES = (
 )
 
 TRIGGERS = (
-    # sqlitedict's REPLACE deletes a row without its trigger (https://www.sqlite.org/lang_replace.html); it is told by
-    # the column that it knows nothing of.
+    # sqlitedict's REPLACE deletes a row without firing its trigger (https://www.sqlite.org/lang_replace.html). It is
+    # recognized by a column that it does not set.
     """CREATE TRIGGER IF NOT EXISTS "replace_value" BEFORE INSERT ON "values" WHEN NEW.file_bytes IS NULL BEGIN
         DELETE FROM "values" WHERE key = NEW.key;
     END""",
