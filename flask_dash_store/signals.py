@@ -50,11 +50,11 @@ session_ended = _signals.signal(
 
     - ``"destroyed"``: by ``destroy()``, by ``end_sessions()``, or by the login of another user in the same browser.
     - ``"lifetime"``: the browser came back with a session that was too old, and gets another one.
-    - ``"expired"``: its values were idle for too long, and maintenance has removed them. The process that has
-      removed them sends it once, after a response and outside of any request, or in ``purge()``. The cookie stays good: a
-      visitor who comes back goes on with the same session, without values, and it can end once more. It is not sent
-      for a session without values, nor where the visitor has written to it before maintenance came; and never on
-      Redis, which removes by itself what has expired.
+    - ``"expired"``: its values were idle for too long, and maintenance has removed them. The process that removed them
+      sends it, once, after a response and outside of any request, or in ``purge()``. The cookie stays good: a visitor
+      who comes back goes on with the same session, without values, and it can end once more. It is not sent for a
+      session without values, nor where the visitor has written to it before maintenance came; and never on Redis,
+      which removes by itself what has expired.
     """,
 )
 
