@@ -759,7 +759,7 @@ def test_a_new_storage_needs_no_maintenance(storage) -> None:
 
 @pytest.mark.parametrize("kind", [small, large])
 def test_maintenance_tells_once_of_each_owner_that_expired_and_its_keys_and_keeps_no_one_waiting(
-    storage, clock, now, kind
+    storage, clock, now, thread, kind
 ) -> None:
     storage.renew(EVE, digest("new id"), now(), USER)  # It is remembered, and has no values.
     storage.set(NEW_ANN, "other", kind(b"v"), now())
@@ -773,7 +773,7 @@ def test_maintenance_tells_once_of_each_owner_that_expired_and_its_keys_and_keep
     told: list[tuple[str, list[str]]] = []
 
     def tell(name: str, keys: list[str]) -> None:
-        storage.set(BOB, name, small(b"told"), now())  # It would wait for the lock of this very thread.
+        thread.submit(storage.set, BOB, name, small(b"told"), now()).result(timeout=20)
         told.append((name, keys))
 
     for _ in range(2):
