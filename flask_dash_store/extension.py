@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import threading
 import warnings
@@ -20,7 +21,7 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
-from .owner import DerivedIds, VisitorNames, new_session_id, session_owner, user_hash, user_id_of, user_owner
+from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
 from .settings import PREFIX, Settings, secrets_of, weakness_of
@@ -146,7 +147,7 @@ class OpenedExtension:
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
             ids=DerivedIds(secrets[0]),
-            signals=Signals(app, VisitorNames(secrets[0])),
+            signals=Signals(app, hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")),
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,

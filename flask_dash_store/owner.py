@@ -90,23 +90,6 @@ class DerivedIds:
         return urlsafe_b64encode(digest).decode("ascii")
 
 
-class VisitorNames:
-    """Names of sessions for receivers of signals and for logs: each stays the same, and opens nothing.
-
-    :param secret: the app's current secret
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"flask_dash_store.visitor", "sha256")
-
-    def of(self, name: str) -> str:
-        """The visitor's name, 22 characters of url-safe base64.
-
-        :param name: that of the owner
-        """
-        return urlsafe_b64encode(hmac.digest(self._key, name.encode(), "sha256")[:16]).decode("ascii").rstrip("=")
-
-
 def session_owner(session_id: str) -> Owner:
     """The owner of a session's values, opened by this id.
 
@@ -146,6 +129,14 @@ def user_owner(user_id: str | int) -> Owner:
 def user_hash(user: Owner) -> bytes:
     """The name under which a storage keeps whose session it is: it can be looked up, and not read."""
     return sha256(user.name.encode()).digest()
+
+
+def visitor_name(key: bytes, owner: Owner) -> str:
+    """A name for an owner that leads back to none: 22 characters of url-safe base64.
+
+    :param key: derived from the app's secret, without which no one can tell whose name it is
+    """
+    return urlsafe_b64encode(hmac.digest(key, owner.name.encode(), "sha256")[:16]).decode("ascii").rstrip("=")
 
 
 def user_id_of(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from blinker import NamedSignal, Namespace
 
-from .owner import SESSION_PREFIX, Owner, VisitorNames, user_id_of
+from .owner import SESSION_PREFIX, Owner, user_id_of, visitor_name
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -76,28 +76,28 @@ class Signals:
     """Sends the signals of one app. Without a receiver, each call does nothing.
 
     :param app: the sender
-    :param names: gives the visitors' names
+    :param visitor_key: from which the names of visitors are derived
     """
 
-    def __init__(self, app: _App, names: VisitorNames) -> None:
+    def __init__(self, app: _App, visitor_key: bytes) -> None:
         self._app = app
-        self._names = names
+        self._visitor_key = visitor_key
 
     def started(self, owner: Owner) -> None:
         """Send :data:`session_started`."""
-        self._send(session_started, owner.name)
+        self._send(session_started, owner)
 
     def regenerated(self, owner: Owner, user: Owner | None) -> None:
         """Send :data:`session_regenerated`."""
-        self._send(session_regenerated, owner.name, user_id=None if user is None else user_id_of(user.name))
+        self._send(session_regenerated, owner, user_id=None if user is None else user_id_of(user.name))
 
     def logged_in(self, owner: Owner, user: Owner) -> None:
         """Send :data:`user_logged_in`."""
-        self._send(user_logged_in, owner.name, user_id=user_id_of(user.name))
+        self._send(user_logged_in, owner, user_id=user_id_of(user.name))
 
     def ended(self, owner: Owner, how: How, keys: list[str], user_id: str | None = None) -> None:
         """Send :data:`session_ended`."""
-        self._send(session_ended, owner.name, how=how, keys=keys, user_id=user_id)
+        self._send(session_ended, owner, how=how, keys=keys, user_id=user_id)
 
     @property
     def tells_of_ends(self) -> bool:
@@ -112,10 +112,10 @@ class Signals:
         if name.startswith(SESSION_PREFIX):  # The values of a user id are no session.
             self.ended(Owner(name), "expired", keys)
 
-    def _send(self, signal: NamedSignal, name: str, **arguments: Any) -> None:
+    def _send(self, signal: NamedSignal, owner: Owner, **arguments: Any) -> None:
         if not signal.has_receivers_for(self._app):
             return
-        visitor = self._names.of(name)
+        visitor = visitor_name(self._visitor_key, owner)
         for receiver in signal.receivers_for(self._app):
             try:
                 self._app.ensure_sync(receiver)(self._app, visitor=visitor, **arguments)

@@ -215,7 +215,7 @@ class PostgresqlStorage(Storage, SupportsExport):
     def owners(self, prefix: str, access: Access) -> list[str]:
         return [owner for (owner,) in self._database.select(self._sql["list_owners"], (prefix, access.now))]
 
-    # Looking after it
+    # Maintenance
 
     def maintain(
         self,

@@ -108,7 +108,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if self._reserve is not None:
             self._reserve.keep()
 
-    # Looking after it
+    # Maintenance, transactions, and the end
 
     @property
     def needs_maintenance(self) -> bool:
