@@ -163,9 +163,7 @@ def test_parallel_requests_agree_on_the_successor_in_all_workers(
     assert [late.cookies_received for late in parallel] == [1] * 6
 
 
-def test_a_client_that_replays_the_old_cookie_much_later_is_new(
-    site: Site, browser: Browser, clock: Any
-) -> None:
+def test_a_client_that_replays_the_old_cookie_much_later_is_new(site: Site, browser: Browser, clock: Any) -> None:
     old = browser.cookie
     clock.step(LIFETIME)
     browser.visit(write)
