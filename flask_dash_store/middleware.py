@@ -48,8 +48,9 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
-    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
-        not: they are mapped instead of read. A writer to the storage can then change them, but cannot run code.
+    :param authenticate_arrays: whether floating-point numbers in large NumPy arrays are authenticated, as all else is.
+        By default they are not: they are mapped instead of read. A writer to the storage can then change them, but
+        cannot run code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
         session alive. By default, as None, each use does.
