@@ -42,7 +42,7 @@ class Writer(Reader):
         self._put_all(owner, [(key, value, None) for key, value in values], access)
 
     def _set_small(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> bool:
-        """Store a value by an UPDATE or else an upsert, as can be done with most. Returns whether it was."""
+        """Store a value by the one statement that does for most. Returns whether it did."""
         payload, buffers = value
         if buffers is not None or key_expires == "keep":
             return False
