@@ -245,7 +245,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         """What is kept of an owner, for a reader."""
         with self._seen() as entries:
             entry = _find(entries, owner, access)
-        if entry.values and access.is_touch_due(entry.expires):
+        if access.is_touch_due(entry.expires):
             with suppress(StorageBusy), self._begin(timeout=0) as transaction:
                 entry = _find(transaction.entries, owner, access)
                 transaction.entries[owner.name] = replace(entry, expires=access.expires)

@@ -1025,3 +1025,22 @@ def test_closing_during_a_transaction_of_another_thread_is_at_most_a_storage_err
             storage.set(ANN, "k", small(b""), now())
     with pytest.raises(StorageClosed):
         storage.get(ANN, "k", now())
+
+
+def test_keys_that_have_expired_by_themselves_count_for_nothing_in_a_users_list(storage, clock, now) -> None:
+    ann = owner("s.ann", "new id")
+    storage.renew(owner("s.ann"), ann.session, now(), USER)
+    storage.set(ann, "k", small(b"v"), now())
+    storage.set(ann, "l", small(b"gone"), now(), key_expires=clock() + 1)
+    clock.step(1)
+    assert [info.nbytes for info in storage.sessions(USER, now())] == [size_of(storage, {"k": small(b"v")}, now())]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_of_a_session_without_values_keeps_whose_it_is(storage, clock, now, read) -> None:
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    for _ in range(3):
+        clock.step(TTL / 2)
+        call(storage, read, now(), NEW_ANN)
+    assert [info.owner for info in storage.sessions(USER, now())] == [NEW_ANN]
+    assert storage.stat(NEW_ANN, now()).user == USER

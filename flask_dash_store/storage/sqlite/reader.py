@@ -164,7 +164,7 @@ class Reader(Storage):
         ]
 
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
-        rows = self._database.select(schema.SESSIONS, (user, access.now))
+        rows = self._database.select(schema.SESSIONS, {"user": user, "now": access.now})
         return [SessionInfo(Owner(name, session), *rest) for name, session, *rest in rows]
 
     def owners(self, prefix: str, access: Access) -> list[str]:

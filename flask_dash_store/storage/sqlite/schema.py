@@ -99,6 +99,11 @@ _OWN = f"{_ALL} AND {_KEPT}"
 _LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
 _EXPIRED = "(expires <= :now OR expires >= '')"
 
+# With the affinity that a column has and the index has not, SQLite would go through all values for each owner. The "+"
+# takes it away (https://www.sqlite.org/datatype3.html#type_conversions_prior_to_comparison).
+_OF_S = f"{_owner_of()} = +s.key AND rowid > COALESCE(s.deleted_up_to, 0)"
+_KEPT_OF_S = f'FROM "values" INDEXED BY "values_by_owner" WHERE {_OF_S}'
+
 _IS_DELETED = f"""
     (rowid <= COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = {_owner_of('"values".')}), 0))"""
 
@@ -123,13 +128,15 @@ STAT = f"""
         FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
     ) WHERE key = :owner"""
 SESSION = 'SELECT value, session, renewed, keys, bytes FROM "sessions" WHERE key = ?'
-SESSIONS = 'SELECT key, session, created, value, bytes FROM "sessions" WHERE user = ? AND value > ? ORDER BY created'
+SESSIONS = f"""
+    SELECT key, session, created, value, bytes - (
+        SELECT COALESCE(SUM({_size_of()}), 0)
+        FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OF_S} AND {_EXPIRED}
+    ) FROM "sessions" s WHERE user = :user AND value > :now ORDER BY created"""
 OWNERS = f"""
     SELECT key FROM "sessions" s
     WHERE key >= :prefix AND key < :end AND typeof(value) IN ('real', 'integer') AND value > :now
-    AND EXISTS (
-        SELECT 1 FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0) AND {_LIVE}
-    ) ORDER BY key"""
+    AND EXISTS (SELECT 1 {_KEPT_OF_S} AND {_LIVE}) ORDER BY key"""
 ALL_OWNERS = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
 DUMP_SESSION = 'SELECT value, session, renewed, created, user FROM "sessions" WHERE key = ?'
 DUMP = f'SELECT key, value, expires, file, boot FROM "values" WHERE {_OWN} ORDER BY rowid'
@@ -218,7 +225,6 @@ DELETE_DELETED = f'DELETE FROM "values" WHERE {_IS_DELETED}'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
 ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'
 DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
-_KEPT_OF_S = f'FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0)'
 WRONG_COUNTS = f"""
     SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) {_KEPT_OF_S})
     OR keys IS NOT (SELECT COUNT(*) {_KEPT_OF_S})"""
