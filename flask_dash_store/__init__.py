@@ -32,7 +32,9 @@ from .errors import (
 )
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
+from .signals import session_ended, session_regenerated, session_started, user_logged_in
 from .user_store import UserSession, UserStore
+from .views import StoredValue
 
 __all__ = [
     "ConfigurationError",
@@ -54,6 +56,7 @@ __all__ = [
     "StorageCorrupt",
     "StorageError",
     "StorageFull",
+    "StoredValue",
     "TamperedValue",
     "TooManyKeys",
     "UnknownFormat",
@@ -67,6 +70,10 @@ __all__ = [
     "ValueTooLarge",
     "WeakSecretKey",
     "is_available",
+    "session_ended",
+    "session_regenerated",
+    "session_started",
+    "user_logged_in",
     "user_store",
     "visitor",
 ]

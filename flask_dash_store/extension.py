@@ -23,10 +23,11 @@ from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
-from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_owner
+from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
 from .settings import PREFIX, Settings, secrets_of, weakness_of
+from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
 from .user_store import SessionContext, UserSession, UserStore
 from .wsgi import SessionMiddleware
@@ -140,6 +141,7 @@ class OpenedExtension:
         self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url)
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
+        visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         self._context = SessionContext(
             self.storage,
             self.codec,
@@ -149,7 +151,8 @@ class OpenedExtension:
             lifetime=settings.lifetime_seconds,
             ids=DerivedIds(secrets[0]),
             handles=JobHandles(secrets, attributes.name),
-            visitor_key=hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256"),
+            visitor_key=visitor_key,
+            signals=Signals(app, visitor_key),
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,
@@ -204,7 +207,8 @@ class OpenedExtension:
         return [UserSession.of(info, self.settings.ttl_seconds) for info in found]
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
-        user, kept = user_hash(user_owner(user_id)), None
+        name, kept = user_owner(user_id).name, None
+        user = user_hash(user_owner(user_id))
         if but is not None:
             if but.session_id is None:
                 raise NotASession("but= takes the store of a session, as g.user_store is, not a user id's or a job's.")
@@ -216,7 +220,7 @@ class OpenedExtension:
             if not owners:
                 return len(ended)
             for owner in owners:
-                self.storage.end(owner, access)
+                self._context.end(owner, access, "destroyed", user_id_of(name))
                 ended.add(owner.name)
 
 

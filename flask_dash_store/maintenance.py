@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 from .errors import StorageBusy, StorageError
 from .mapping import StoreContext
-from .storage.base import ExpiryLimit, Removed
+from .storage.base import Expired, ExpiryLimit, Removed
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -23,14 +24,22 @@ class Maintenance:
     :param prefix: what the names of the owners begin with whose expiry the context's policy sets
     :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
         replayed
+    :param expired: gives what is to be called for each owner whose values have expired, if anything is
     """
 
-    def __init__(self, context: StoreContext, prefix: str, keep_ended: float = math.inf) -> None:
+    def __init__(
+        self,
+        context: StoreContext,
+        prefix: str,
+        keep_ended: float = math.inf,
+        expired: Callable[[], Expired | None] = lambda: None,
+    ) -> None:
         self._storage = context.storage
         self._expiry = context.expiry
         self._clock = context.expiry.clock
         self._prefix = prefix
         self._keep_ended = keep_ended
+        self._expired = expired
         self._next = self._clock() + INTERVAL
 
     def is_due(self, now: float, was_written: bool) -> bool:
@@ -65,7 +74,7 @@ class Maintenance:
                 return total
 
     def _maintain(self, now: float, limit: ExpiryLimit | None, wait: bool = False) -> Removed:
-        return self._storage.maintain(now, now - self._keep_ended, limit, wait)
+        return self._storage.maintain(now, now - self._keep_ended, limit, wait, self._expired())
 
     def _expiry_limit(self, now: float) -> ExpiryLimit | None:
         """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""

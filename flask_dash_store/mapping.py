@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from numbers import Number
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, overload
 
 from .buffers import Stored
 from .codec import Codec
-from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, ValueTooLarge
+from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError, ValueTooLarge
 from .expiry import Access, ExpiryPolicy, seconds
 from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState, Use
 from .storage import Storage
-from .storage.base import KeyExpiry, Stat
-from .views import Items, Keys, Values, iterate
+from .storage.base import KeyExpiry, Stat, ValueInfo
+from .views import MISSING, Items, Keys, StoredValue, Values, iterate
 
 T = TypeVar("T")
 
 DEFAULT_MAX_VALUE_BYTES = 512 * 2**20
 
-_MISSING: Final = object()
+KEYS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,24 @@ class StoredMapping(MutableMapping[str, Any]):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state.owner.name[:10]}…>"
+        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._shown_keys()}>"
+
+    def _shown_keys(self) -> str:
+        """Some of the keys, for a debugger: to look at them is no use of the store, and raises nothing."""
+        access = self._context.expiry.access(counts_as_use=False)
+        try:
+            keys = self._storage.keys(self._state.owner, access, KEYS_SHOWN + 1)
+        except SessionEnded:
+            return "ended"
+        except UserStoreError as error:
+            return type(error).__name__
+        return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
 
     def __getitem__(self, key: str) -> Any:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
+        value = self.get(key, MISSING)
+        if value is MISSING:
             raise KeyError(key)
         return value
 
@@ -217,7 +228,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def pop(self, key: str) -> Any: ...
     @overload
     def pop(self, key: str, default: T) -> Any | T: ...
-    def pop(self, key: str, default: Any = _MISSING) -> Any:
+    def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove the key and return its value.
 
         :param key: as it was stored
@@ -235,7 +246,7 @@ class StoredMapping(MutableMapping[str, Any]):
             value = self._codec.decode(owner.name, key, stored)
             if self._delete_if_unchanged(owner, key, stored):
                 return value
-        if default is _MISSING:
+        if default is MISSING:
             raise KeyError(key)
         return default
 
@@ -275,7 +286,7 @@ class StoredMapping(MutableMapping[str, Any]):
         :param default: anything that can be stored; it is ignored when there is a value
         :returns: the value that is stored, or ``default`` itself
         """
-        while (value := self.get(key, _MISSING)) is _MISSING:
+        while (value := self.get(key, MISSING)) is MISSING:
             stored = self._encode(key, default)
             with self.transaction():
                 if key not in self:
@@ -344,7 +355,7 @@ class StoredMapping(MutableMapping[str, Any]):
             raise NotANumber(f"increment({key!r}): what is stored is a {type(value).__name__}, not a number.", key=key)
 
     @contextmanager
-    def edit(self, key: str, default: Any = _MISSING) -> Iterator[Any]:
+    def edit(self, key: str, default: Any = MISSING) -> Iterator[Any]:
         """Change a value in place: ``with store.edit("cart", []) as cart: cart.append(item)``.
 
         The block is a transaction. When it ends the value is written back; an exception leaves what was stored. A
@@ -357,7 +368,7 @@ class StoredMapping(MutableMapping[str, Any]):
         """
         with self.transaction():
             value = self.get(key, default)
-            if value is _MISSING:
+            if value is MISSING:
                 raise KeyError(key)
             yield value
             self._set(key, value, _keep)
@@ -390,6 +401,16 @@ class StoredMapping(MutableMapping[str, Any]):
     def nbytes(self) -> int:
         """How many bytes the keys and values take; USER_STORE_MAX_BYTES bounds it."""
         return self._stat().nbytes
+
+    def describe(self) -> list[StoredValue]:
+        """What is stored, without reading it: each key with its bytes, its kind and its own expiry.
+
+        It is no use of the session: it moves no expiry.
+
+        :returns: one for each key, first inserted first; an empty list when nothing is stored
+        """
+        described: list[ValueInfo] = self._read(self._storage.describe, [])
+        return [StoredValue.of(info) for info in described]
 
     # How each operation reaches the storage. `get` and `[]=` do without these helpers: each call would slow them down.
 

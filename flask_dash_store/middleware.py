@@ -180,8 +180,8 @@ class UserStoreMiddleware:
         """The sessions in which the user is logged in: those that ``regenerate(user_id=...)`` was called in.
 
         :param user_id: as it was given to ``regenerate``; an int is the same user as its decimal text
-        :returns: when each began, was used last, and its bytes, oldest first; those that have ended or expired, or hold
-            nothing, are not among them
+        :returns: when each began, was used last, and its bytes, oldest first; those that have ended or expired are not
+            among them
         :raises InvalidKey: when the id is too long or holds a lone surrogate
         :raises InvalidKeyType: when it is neither str nor int
         :raises StorageError: when the storage fails

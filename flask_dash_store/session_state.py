@@ -66,6 +66,7 @@ class SessionState:
     :ivar ended_at: when ``destroy()`` ended the session
     :ivar is_named: whether the visitor's name was asked for, which is no use of the store
     :ivar is_answered: whether the response's headers are on their way
+    :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
 
@@ -80,6 +81,7 @@ class SessionState:
     use = Use.NONE
     is_named = False
     is_answered = False
+    is_first = False
     counts_as_use: Callable[[], bool] | None = None
 
     def __init__(self, owner: Owner) -> None:
@@ -90,6 +92,11 @@ class SessionState:
         """Whether the session began with this request."""
         return self.fate in (Fate.NEW, Fate.SUCCEEDED)
 
+    @property
+    def begins(self) -> bool:
+        """Whether the session id that the browser is sent is a new session's, of which no other request tells."""
+        return self.is_first or self.fate in (Fate.NEW, Fate.DESTROYED)
+
     def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
         self.fate, self.session_id, self.owner = fate, session_id, session_owner(session_id)
@@ -99,9 +106,11 @@ class SessionState:
     def restorer(self) -> Callable[[], None]:
         """A call that brings the session back as it is now, for when a transaction is rolled back."""
         now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user
+        was_first = self.is_first
 
         def restore() -> None:
             self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user = now
+            self.is_first = was_first
 
         return restore
 

@@ -14,7 +14,8 @@ def copy(
     """Copy owners one after the other, and read each again to see that it has arrived.
 
     An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
-    second run brings what has changed since the first. One that has ended in the target stays ended.
+    second run brings what has changed since the first. A session that has ended in the target stays ended, and one that
+    got another id there keeps it, with its values: the former id may be an attacker's.
 
     :param owners: their names
     :param damaged: called with the owner's name and the key of each value that cannot be read, and is left out
@@ -30,13 +31,18 @@ def copy(
 
 def _copy_owner(name: str, dump: Dump, target: SupportsExport) -> bool:
     there = target.dump(name)
-    if there is not None and (there.session == ENDED or _is_same(there, dump)):
+    if there is not None and (there.session == ENDED or _was_renewed_since(dump, there) or _is_same(there, dump)):
         return False
     target.load(name, dump)
     arrived = target.dump(name)
     if arrived is None or not _is_same(arrived, dump):
         raise StorageError(f"The copy of {name[:10]}… does not read as it was written. Copy it again.")
     return True
+
+
+def _was_renewed_since(dump: Dump, there: Dump) -> bool:
+    """Whether the session got another id in the target, where the source has not ended it."""
+    return dump.session != ENDED and (there.renewed_at or 0.0) > (dump.renewed_at or 0.0)
 
 
 def _is_same(one: Dump, other: Dump) -> bool:

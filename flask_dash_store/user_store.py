@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +24,9 @@ from .owner import (
     visitor_name,
 )
 from .session_state import Cookie, Fate, SessionState, Use
+from .signals import How, Signals
 from .storage.base import SessionInfo
-from .storage.transaction import on_rollback
+from .storage.transaction import on_commit, on_rollback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,27 @@ class SessionContext(StoreContext):
     :param ids: derives the ids on which requests in parallel have to agree
     :param handles: writes and reads the handles of jobs
     :param visitor_key: from which the names of visitors are derived
+    :param signals: tells the app's receivers
     """
 
     lifetime: float
     ids: DerivedIds
     handles: JobHandles
     visitor_key: bytes
+    signals: Signals
+
+    def end(self, owner: Owner, access: Access, how: How, user_id: str | None = None) -> float:
+        """End a session, and tell of it if it had not ended before. Returns when it ended."""
+        if not self.signals.tells_of_ends:
+            return self.storage.end(owner, access)
+        keys: list[str] = []
+        with suppress(SessionEnded):
+            # At a time before all times, what has expired and is still there is described, too.
+            keys = [info.key for info in self.storage.describe(owner, Access(-1.0, math.inf, math.inf))]
+        ended_at = self.storage.end(owner, access)
+        if ended_at == access.now:
+            on_commit(self.storage, lambda: self.signals.ended(owner, how, keys, user_id))
+        return ended_at
 
 
 class UserStore(StoredMapping):
@@ -158,7 +175,7 @@ class UserStore(StoredMapping):
         if state.fate is Fate.DESTROYED:
             self._begin_instead(session_id, user, state.ended_at)
         elif user is not None and not is_done and self._is_of_another(user):
-            self._begin_instead(session_id, user, self._storage.end(state.owner, self._access()))
+            self._begin_instead(session_id, user, self._end(self._access()))
         elif state.fate is Fate.NEW:
             self._bind(session_id, user)
         elif state.fate is not Fate.RENEWED or not is_done:
@@ -166,6 +183,9 @@ class UserStore(StoredMapping):
                 self._renew(session_id, user)
             except SessionEnded as ended:
                 self._join_or_begin(session_id, user, ended)
+        if user is not None and not is_done:
+            owner = state.owner
+            on_commit(self._storage, lambda: self._context.signals.logged_in(owner, user))
 
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
@@ -182,9 +202,16 @@ class UserStore(StoredMapping):
             return
         access = self._access()
         is_stored = state.fate is not Fate.NEW or state.use is Use.WRITTEN
-        ended_at = self._storage.end(state.owner, access) if is_stored else access.now
+        ended_at = self._end(access) if is_stored else access.now
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
+
+    def _end(self, access: Access) -> float:
+        """End the session. Returns when it ended."""
+        state = self._state
+        if state.fate is Fate.NEW:  # No receiver was told that it began.
+            return self._storage.end(state.owner, access)
+        return self._context.end(state.owner, access, "destroyed")
 
     def _require_session(self, call: str) -> str:
         """The session's id.
@@ -207,6 +234,8 @@ class UserStore(StoredMapping):
         )
         self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
         self._state.user = None if user is None else user.name
+        owner = self._state.owner
+        on_commit(self._storage, lambda: context.signals.regenerated(owner, user))
 
     def _is_of_another(self, user: Owner) -> bool:
         """Whether the session is another user's, whose values are not for this one."""
@@ -249,7 +278,7 @@ class UserStore(StoredMapping):
             with suppress(SessionEnded):  # The user may have logged out of that one, too.
                 self._bind(new_id, user)
                 state.take(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
-                state.user = user.name
+                state.user, state.is_first = user.name, True
                 return
         self._begin_another(user)
 

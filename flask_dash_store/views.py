@@ -9,14 +9,51 @@ for, so that ``next(iter(store))`` costs as much of many keys as of few.
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from .storage.base import ValueInfo
 
 if TYPE_CHECKING:
     from .mapping import StoredMapping
 
-_MISSING: Final = object()
+
+class Missing(Enum):
+    """What is returned instead of a value that is not there, where None can be one; and a default that is not given."""
+
+    MISSING = "missing"
+
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Final = Missing.MISSING
 
 FEW = 10
+
+
+@dataclass(frozen=True)
+class StoredValue:
+    """What :meth:`UserStore.describe` says of a value, which it does not read.
+
+    :ivar key: under which it is stored
+    :ivar nbytes: how many bytes it takes, with those of its key
+    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays; or ``"small"``
+    :ivar expires_at: when the key is gone by itself, in UTC; None for as long as the session keeps its values
+    """
+
+    key: str
+    nbytes: int
+    kind: Literal["small", "large"]
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, info: ValueInfo) -> StoredValue:
+        """The value that a storage knows."""
+        expires_at = None if info.expires is None else datetime.fromtimestamp(info.expires, UTC)
+        return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
 def iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:
@@ -65,8 +102,8 @@ class Items(ItemsView[str, Any]):
     def __contains__(self, item: object) -> bool:
         if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
             return False
-        value = self._mapping.get(item[0], _MISSING)
-        return value is not _MISSING and (value is item[1] or value == item[1])
+        value = self._mapping.get(item[0], MISSING)
+        return value is not MISSING and (value is item[1] or value == item[1])
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
         return reversed(self._mapping.copy().items())

@@ -61,7 +61,7 @@ class SessionMiddleware:
         self.home = home
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
-        self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime)
+        self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
@@ -122,8 +122,9 @@ class SessionMiddleware:
 
         The first of them has the storage note when it came.
         """
+        access = self._context.expiry.access()
         try:
-            ended_at = self._context.storage.end(session.owner, self._context.expiry.access())
+            ended_at = self._context.end(session.owner, access, "lifetime")
         except StorageError as error:
             logger.warning("Requests in parallel may be given different sessions: %s", error)
             ended_at = -SUCCESSION
@@ -132,7 +133,9 @@ class SessionMiddleware:
                 return self._keep(session, now)
         if now - ended_at >= SUCCESSION:
             return self._begin(Fate.NEW, new_session_id(), now)
-        return self._begin(Fate.SUCCEEDED, self._context.ids.after_lifetime(session.id, ended_at), now)
+        state = self._begin(Fate.SUCCEEDED, self._context.ids.after_lifetime(session.id, ended_at), now)
+        state.is_first = ended_at == access.now
+        return state
 
     def _missing_cookie(self, environ: WSGIEnvironment) -> Cookie:
         # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
@@ -160,6 +163,8 @@ class SessionMiddleware:
             headers.append(("Set-Cookie", self._cookie.dump(*issue, environ["wsgi.url_scheme"])))
             keep_private(headers)
             vary_on_cookie(headers)
+            if state.begins:
+                self._context.signals.started(session_owner(issue.session_id))
         elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers

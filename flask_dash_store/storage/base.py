@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,9 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 Value = tuple[str, Stored, float | None]
 """A key, what is stored under it, and when the key itself expires, in seconds since the epoch; None for never."""
+
+Expired = Callable[[str, list[str]], object]
+"""Gets the name of an owner whose values have expired, and their keys."""
 
 ENDED = b""
 """What is kept as the session of an owner whose session has ended. No SHA-256 is empty, so no id opens it."""
@@ -121,6 +124,19 @@ class Stat(NamedTuple):
     user: bytes | None = None
 
 
+class ValueInfo(NamedTuple):
+    """What is known of a value without reading it: its key, its bytes with those of the key, and when it expires.
+
+    ``expires`` is when the key is gone by itself, in seconds since the epoch; None for never. ``is_large`` says whether
+    it has buffers.
+    """
+
+    key: str
+    nbytes: int
+    expires: float | None
+    is_large: bool
+
+
 class SessionInfo(NamedTuple):
     """A session of a user.
 
@@ -189,6 +205,13 @@ class Storage(ABC):
         """How much the owner has, and whose session it is; of an owner without values, an expiry of None and zeros.
 
         It is not a use: it moves nothing. It costs as much of many keys as of few.
+        """
+
+    @abstractmethod
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        """What is known of the owner's values, in the order of :meth:`keys`. None is read, and it is not a use.
+
+        A time before all times asks for what has expired and is not removed yet, too.
         """
 
     # Writing
@@ -267,7 +290,12 @@ class Storage(ABC):
 
     @abstractmethod
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,
     ) -> Removed:
         """Remove what has expired, forget owners that ended long ago, and give the space back.
 
@@ -280,6 +308,9 @@ class Storage(ABC):
         :param expiry_limit: finite expiries that lie after it are brought forward to it. Such expiries come from a
             clock that has been stepped back since.
         :param wait: whether to wait for other writers; without it, what they hold is left for the next call
+        :param expired: called once for each owner whose values have expired, with those of their keys that were still
+            there, after the commit that removed them: it holds up no other writer. A storage whose server removes what
+            has expired by itself does not call it.
         :raises StorageBusy: when others write for longer than the timeout; without ``wait``, when others write now
         """
 

@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, SessionEnded, StorageBusy, StorageClose
 from ..expiry import Access
 from ..owner import Owner
 from . import base
-from .base import Dump, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat
+from .base import Dump, Expired, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat, ValueInfo
 from .lock import WriteLock
 from .transaction import Transaction, current_transaction, joined
 
@@ -116,6 +116,10 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         expires = entry.expires if entry.values else None
         return Stat(expires, entry.nbytes, len(entry.values), entry.user)
 
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        values = self._read(owner, access._replace(touch_threshold=math.inf)).values
+        return [ValueInfo(key, kept.nbytes, kept.expires, kept.stored[1] is not None) for key, kept in values.items()]
+
     # Writing
 
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
@@ -183,9 +187,15 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     # Maintenance, transactions, and the end
 
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,
     ) -> Removed:
         owners = keys = 0
+        removed: list[tuple[str, list[str]]] = []
         with self._begin(self._timeout if wait else 0) as transaction:
             names = self._to_maintain = self._to_maintain or list(transaction.entries)
             for name in names[-OWNERS_PER_CALL:]:
@@ -196,13 +206,18 @@ class MemoryStorage(base.Storage, base.SupportsExport):
                     entry = replace(entry, expires=min(entry.expires, expiry_limit.latest))
                 live = entry.at(Access(now, entry.expires, math.inf))
                 transaction.entries[name] = live
+                if entry.expires <= now and entry.values:
+                    removed.append((name, list(entry.values)))
                 if entry.expires > now:
                     keys += len(entry.values) - len(live.values)
                 elif entry.renewed_at is None or entry.renewed_at < ended_before:
                     owners += 1
                     transaction.entries[name] = None
             del names[-OWNERS_PER_CALL:]
-            return Removed(owners, keys, has_more=bool(names))
+        if expired is not None:
+            for each in removed:
+                expired(*each)
+        return Removed(owners, keys, has_more=bool(names))
 
     def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002  # It keeps out all writers.
         return self._begin()
@@ -239,7 +254,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         """What is kept of an owner, for a reader."""
         with self._seen() as entries:
             entry = _find(entries, owner, access)
-        if entry.values and access.is_touch_due(entry.expires):
+        if access.is_touch_due(entry.expires):
             with suppress(StorageBusy), self._begin(timeout=0) as transaction:
                 entry = _find(transaction.entries, owner, access)
                 transaction.entries[owner.name] = replace(entry, expires=access.expires)

@@ -254,6 +254,15 @@ def on_rollback(storage: object, call: Call) -> None:
         transaction.on_rollback(call)
 
 
+def on_commit(storage: object, call: Call) -> None:
+    """Call something once the transaction on a storage that the present context is in is committed; in none, now."""
+    transaction = current_transaction(storage, Transaction)  # type: ignore[type-abstract]
+    if transaction is None:
+        call()
+    else:
+        transaction.on_commit(call)
+
+
 def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractContextManager[T]:
     """A block that gives the present context's transaction on a storage, at a savepoint; or one that begins here.
 

@@ -223,6 +223,32 @@ def test_a_session_that_has_ended_since_the_move_stays_ended_when_it_is_copied_a
     assert old.visit(dict) == {}
 
 
+def test_an_id_that_was_replaced_since_the_move_stays_dead_when_it_is_copied_again(move: Move) -> None:
+    ada = Browser(move.before)
+    ada.visit(write)
+    move.copy()
+    planted, ada = ada.in_flight(move.after), ada.in_flight(move.after)
+    move.clock.step(1)
+    ada.visit(lambda store: store.regenerate(user_id="ada"))
+    ada.visit(lambda store: store.update(secret="ada's"))
+    values = ada.visit(dict)
+    assert move.copy().output.splitlines()[-1] == "Copied 0 sessions and users; 1 were there already."
+    assert planted.visit(dict) == {}
+    assert ada.visit(dict) == values
+
+
+def test_a_session_that_was_renewed_since_the_move_ends_when_the_source_has_ended_it(move: Move) -> None:
+    ada = Browser(move.before)
+    ada.visit(write)
+    move.copy()
+    there = ada.in_flight(move.after)
+    ada.visit(UserStore.destroy)
+    move.clock.step(1)
+    there.visit(UserStore.regenerate)
+    move.copy()
+    assert there.visit(dict) == {}
+
+
 # In how many runs
 
 

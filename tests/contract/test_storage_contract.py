@@ -19,7 +19,7 @@ from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, St
 from flask_dash_store.expiry import Access, ExpiryPolicy
 from flask_dash_store.owner import Owner
 from flask_dash_store.storage import Storage
-from flask_dash_store.storage.base import ENDED, ExpiryLimit, Removed, SessionInfo, Stat
+from flask_dash_store.storage.base import ENDED, ExpiryLimit, Removed, SessionInfo, Stat, ValueInfo
 from flask_dash_store.storage.transaction import Transaction, current_transaction, on_rollback
 
 Now = Callable[..., Access]
@@ -45,10 +45,10 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "clear": (),
 }
 ENDS: dict[str, tuple[Any, ...]] = {"renew": (NEW_ANN.session,), "end": ()}
-CALLS = READS | WRITES | ENDS | {"stat": ()}
+CALLS = READS | WRITES | ENDS | {"stat": (), "describe": ()}
 
-NOTHING = {"get": None, "has": False, "keys": [], "items": [], "stat": Stat(None, 0, 0), "expire": False}
-NOTHING |= {"delete": False, "clear": None}
+NOTHING = {"get": None, "has": False, "keys": [], "items": [], "stat": Stat(None, 0, 0), "describe": []}
+NOTHING |= {"expire": False, "delete": False, "clear": None}
 ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "never written": ((), 0),
     "deleted": (("set", "delete"), 0),
@@ -402,6 +402,38 @@ def test_a_clock_stepped_back_brings_the_expiry_back_with_the_next_use(storage, 
 def test_the_first_value_brings_an_expiry_even_when_it_does_not_count_as_use(storage, clock, now) -> None:
     storage.set(ANN, "k", small(b""), now(counts_as_use=False))
     assert expires(storage, ANN, now()) == clock() + TTL
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_values_are_described_in_order_unread_and_it_is_no_use(storage, clock, now, in_transaction) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    storage.set(ANN, "\N{EURO SIGN}", large(b"w"), now(), clock() + TTL + 5)
+    storage.set(ANN, "short", small(b""), now(), clock() + 1)
+    clock.step(TTL / 2)
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        if in_transaction:
+            storage.set(ANN, "last", small(b"123"), now()._replace(touch_threshold=math.inf))
+        described = storage.describe(ANN, now())
+        assert expires(storage, ANN, now()) == START + TTL
+        assert sum(info.nbytes for info in described) == nbytes(storage, ANN, now())
+    assert [(info.key, info.expires, info.is_large) for info in described] == [
+        ("k", None, False),
+        ("\N{EURO SIGN}", START + TTL + 5, True),
+    ] + [("last", None, False)] * in_transaction
+    assert described[0] == ValueInfo("k", 2, None, False)
+    clock.step(TTL)
+    assert storage.describe(ANN, now()) == []
+
+
+def test_what_has_expired_and_is_still_there_is_described_at_a_time_before_all_times(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"v"), now())
+    storage.set(ANN, "l", small(b"v"), now(), clock() + 1)
+    clock.step(TTL)
+    always = Access(-1.0, math.inf, math.inf)
+    assert [info.key for info in storage.describe(ANN, always)] == ["k", "l"]
+    storage.end(ANN, now())
+    with pytest.raises(SessionEnded):
+        storage.describe(ANN, always)
 
 
 def test_values_without_an_expiry_stay(storage, clock) -> None:
@@ -790,6 +822,35 @@ def test_a_new_storage_needs_no_maintenance(storage) -> None:
     assert storage.maintain(START, START) == Removed()
 
 
+@pytest.mark.parametrize("kind", [small, large])
+def test_maintenance_tells_once_of_each_owner_that_expired_and_its_keys_and_keeps_no_one_waiting(
+    storage, clock, now, thread, kind
+) -> None:
+    storage.renew(EVE, digest("new id"), now(), USER)  # It is remembered, and has no values.
+    storage.set(NEW_ANN, "other", kind(b"v"), now())
+    storage.renew(NEW_ANN, digest("id 2"), now())  # It is remembered, and has.
+    many = [f"key {n}" for n in range(300)]
+    storage.set_all(owner("u.many"), [(key, small(b"v")) for key in many], now())
+    storage.end(owner("s.ended"), now())
+    clock.step(TTL - 1)
+    storage.set(BOB, "k", small(b"v"), now())
+    clock.step(1)
+    told: list[tuple[str, list[str]]] = []
+
+    def tell(name: str, keys: list[str]) -> None:
+        thread.submit(storage.set, BOB, name, small(b"told"), now()).result(timeout=20)
+        told.append((name, keys))
+
+    for _ in range(2):
+        while storage.maintain(clock(), START, wait=True, expired=tell).has_more:
+            pass
+    if type(storage).__name__ == "RedisStorage":  # Its server removes by itself what has expired.
+        assert told == []
+    else:
+        assert sorted(told) == [("s.ann", ["other"]), ("u.many", many)]
+    assert storage.keys(BOB, now()) == ["k", *(name for name, _ in told)]
+
+
 # Transactions
 
 
@@ -1030,3 +1091,22 @@ def test_closing_during_a_transaction_of_another_thread_is_at_most_a_storage_err
             storage.set(ANN, "k", small(b""), now())
     with pytest.raises(StorageClosed):
         storage.get(ANN, "k", now())
+
+
+def test_keys_that_have_expired_by_themselves_count_for_nothing_in_a_users_list(storage, clock, now) -> None:
+    ann = owner("s.ann", "new id")
+    storage.renew(owner("s.ann"), ann.session, now(), USER)
+    storage.set(ann, "k", small(b"v"), now())
+    storage.set(ann, "l", small(b"gone"), now(), key_expires=clock() + 1)
+    clock.step(1)
+    assert [info.nbytes for info in storage.sessions(USER, now())] == [size_of(storage, {"k": small(b"v")}, now())]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_of_a_session_without_values_keeps_whose_it_is(storage, clock, now, read) -> None:
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    for _ in range(3):
+        clock.step(TTL / 2)
+        call(storage, read, now(), NEW_ANN)
+    assert [info.owner for info in storage.sessions(USER, now())] == [NEW_ANN]
+    assert storage.stat(NEW_ANN, now()).user == USER

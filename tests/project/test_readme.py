@@ -161,6 +161,19 @@ def test_users_and_threads_have_stores_outside_of_requests(load: Load, caplog: p
     assert browser.get("/seen").text == "ready"
 
 
+def test_receivers_of_signals_are_told_of_a_login_and_a_logout(load: Load) -> None:
+    module = load("Signals")
+    store = flask_dash_store.user_store
+    module.app.add_url_rule("/in", "in", lambda: store.regenerate(user_id="ann") or store.get("cart", "none"))
+    module.app.add_url_rule("/cart", "cart", lambda: store["cart"])
+    module.app.add_url_rule("/out", "out", lambda: store.destroy() or "")
+    client = module.app.test_client()
+    assert client.get("/in").text == "none"
+    assert client.get("/cart").json == []
+    client.get("/out")
+    assert module.ended == {"destroyed": 1}
+
+
 def test_a_layout_function_shows_each_visitor_their_own_value(load: Load) -> None:
     server = load("Layout functions").app.server
     server.add_url_rule("/set/<name>", "set", lambda name: flask_dash_store.user_store.update(name=name) or "")
@@ -189,7 +202,14 @@ def test_the_values_of_dash_database_move(load: Load) -> None:
 
 
 def test_no_python_code_is_left_out() -> None:
-    run = {"Use it", "Using a store", "Log in, log out", "Users, and work outside of requests", "Layout functions"}
+    run = {
+        "Use it",
+        "Using a store",
+        "Log in, log out",
+        "Users, and work outside of requests",
+        "Signals",
+        "Layout functions",
+    }
     in_chromium = {"Log out while a callback runs"}  # tests/browser/test_dash_sessions.py
     assert set(blocks("README.md", "python")) == run | in_chromium | {"DashDatabase"}
 

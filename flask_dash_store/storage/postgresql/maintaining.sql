@@ -1,13 +1,16 @@
 -- Removes a little of what has expired, of _limit owners at most. With a _timeout_ms of 0 it passes over those whose
 -- locks others hold. An owner found by a query may have been used again before it was locked, so it is looked at again.
+-- If it _tells, expired_keys are those of the owners whose values have expired, and expired_owners whose each is.
 CREATE FUNCTION maintain(
     _now double precision, _ended_before double precision, _prefix text, _latest double precision, _limit bigint,
-    _timeout_ms integer, OUT owners bigint, OUT keys bigint, OUT has_more boolean
+    _timeout_ms integer, _tells boolean, OUT owners bigint, OUT keys bigint, OUT has_more boolean,
+    OUT expired_owners text[], OUT expired_keys bytea[]
 ) LANGUAGE plpgsql :settings AS $$
 DECLARE
     past record;
     own sessions;
     found_now bigint;
+    own_keys bytea[];
 BEGIN
     owners := 0;
     keys := 0;
@@ -49,6 +52,11 @@ BEGIN
         SELECT * INTO own FROM sessions s
         WHERE s.id = past.id AND (s.expires <= _now OR s.expires IS NULL AND s.renewed_at < _ended_before);
         CONTINUE WHEN NOT FOUND;
+        IF _tells THEN
+            own_keys := ARRAY(SELECT v.key FROM "values" v WHERE v.session = own.id ORDER BY v.position);
+            expired_owners := expired_owners || array_fill(own.owner, ARRAY[cardinality(own_keys)]);
+            expired_keys := expired_keys || own_keys;
+        END IF;
         own := drop_values(own);
         IF own.renewed_at >= _ended_before THEN
             UPDATE sessions s SET expires = NULL, user_hash = NULL, bytes = 0, keys = 0 WHERE s.id = own.id;

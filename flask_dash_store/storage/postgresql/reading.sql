@@ -61,6 +61,16 @@ BEGIN
     WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner ORDER BY v.position;
 END $$;
 
+CREATE FUNCTION describe_values(a access) RETURNS TABLE (
+    expires double precision, ended_at double precision,
+    key bytea, bytes integer, key_expires double precision, is_large boolean
+) LANGUAGE plpgsql STABLE :settings AS $$
+BEGIN
+    RETURN QUERY SELECT s.expires, when_ended(s, a), v.key, v.bytes, v.expires, v.buffers_name IS NOT NULL
+    FROM sessions s LEFT JOIN "values" v ON v.session = s.id AND (v.expires IS NULL OR v.expires > a.now)
+    WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner ORDER BY v.position;
+END $$;
+
 -- What is counted of a session includes the values that have expired by themselves and are not deleted yet.
 CREATE FUNCTION count_expired(s sessions, _now double precision, OUT bytes bigint, OUT keys bigint)
 LANGUAGE plpgsql STABLE AS $$

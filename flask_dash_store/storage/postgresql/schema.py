@@ -14,7 +14,7 @@ from .connection import Target
 from .transaction import Database
 
 # The number of the tables and functions together. A version that changes any of them has to raise it.
-FORMAT = 1
+FORMAT = 2
 
 _FILES = ("tables.sql", "reading.sql", "writing.sql", "maintaining.sql")
 
@@ -29,6 +29,7 @@ _ARGUMENTS = {
     "has_value": [_ACCESS, "%b"],
     "list_keys": [_ACCESS, "%s", "%s"],
     "list_values": [_ACCESS],
+    "describe_values": [_ACCESS],
     "stat_session": [_ACCESS],
     "list_sessions": ["%b", "%s"],
     "list_owners": ["%s", "%s"],
@@ -44,7 +45,7 @@ _ARGUMENTS = {
     "renew_session": [_ACCESS, "%b", "%b"],
     "end_session": [_ACCESS],
     "replace_session": ["%s", "%b", "%s", "%b", "%s", "%s"],
-    "maintain": ["%s", "%s", "%s", "%s", "%s", "%s"],
+    "maintain": ["%s", "%s", "%s", "%s", "%s", "%s", "%s"],
 }
 
 # It is asked seldom, so it needs none of the settings that a function brings.

@@ -6,6 +6,8 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from ...buffers import Stored
@@ -17,6 +19,7 @@ from ..base import (
     DEFAULT_TIMEOUT,
     ENDED,
     Dump,
+    Expired,
     ExpiryLimit,
     KeyExpiry,
     Limits,
@@ -27,6 +30,7 @@ from ..base import (
     SupportsExport,
     Synchronous,
     Value,
+    ValueInfo,
 )
 from .connection import Row, Target
 from .pool import Pool
@@ -112,6 +116,10 @@ class PostgresqlStorage(Storage, SupportsExport):
         for expires, nbytes, keys, user in self._ask("stat_session", owner, access):
             return Stat(expires if keys else None, nbytes, keys, None if user is None else bytes(user))
         return Stat()
+
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        rows = self._ask("describe_values", owner, access)
+        return [ValueInfo(key.decode(), *known) for _, key, *known in rows if key is not None]
 
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
         """The rows that a function returns for an owner that has not expired. This is a use of the owner."""
@@ -217,14 +225,27 @@ class PostgresqlStorage(Storage, SupportsExport):
     # Maintenance
 
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,
     ) -> Removed:
         args = (now, ended_before, *(expiry_limit or _NO_EXPIRY_LIMIT))
-        removed = Removed(*self._database.call(self._sql["maintain"], (*args, PURGED_TOGETHER, 0)))
+        removed = self._maintain(args, PURGED_TOGETHER, 0, expired)
         if wait and removed == Removed():
             # What is left is locked by others. To wait for one at a time, holding no other lock, cannot be a deadlock.
-            removed = Removed(*self._database.call(self._sql["maintain"], (*args, 1, self._timeout_ms)))
+            removed = self._maintain(args, 1, self._timeout_ms, expired)
         return removed
+
+    def _maintain(self, args: tuple[Any, ...], limit: int, timeout_ms: int, expired: Expired | None) -> Removed:
+        tells = expired is not None
+        *removed, names, keys = self._database.call(self._sql["maintain"], (*args, limit, timeout_ms, tells))
+        if expired is not None:
+            for name, pairs in groupby(zip(names or (), keys or (), strict=True), itemgetter(0)):
+                expired(name, [bytes(key).decode() for _, key in pairs])
+        return Removed(*removed)
 
     # Copying
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ...errors import StorageCorrupt
 from ...expiry import Access
 from ...owner import Owner
-from ..base import Dump, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
+from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
 from . import scripts
 from .calls import Calls
 from .fields import (
@@ -111,7 +111,12 @@ class AllOwners(Storage, SupportsExport):
     # Maintenance
 
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,  # noqa: ARG002  # The server removes most of it, and does not say of whom.
     ) -> Removed:
         if expiry_limit is not None:
             for name, expiry in self._expiries(expiry_limit.prefix):

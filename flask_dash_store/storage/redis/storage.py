@@ -38,6 +38,7 @@ from ..base import (
     Limits,
     SessionInfo,
     Stat,
+    ValueInfo,
 )
 from . import scripts
 from .all_owners import BATCH, BATCH_BYTES, AllOwners
@@ -162,6 +163,16 @@ class RedisStorage(AllOwners):
         expires, nbytes, keys, user = self._calls.stat(owner, access.now)
         expiry = parse_time(expires)
         return Stat(expiry if keys > 0 else None, int(nbytes), keys, user) if access.is_future(expiry) else Stat()
+
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        expires, *headers = self._calls.headers(owner, access.now, None, newest_first=False)
+        if not access.is_future(parse_time(expires)):
+            return []
+        return [
+            ValueInfo(key, header.nbytes, header.expires, header.buffers is not None)
+            for key, header in headers_in_order(headers)
+            if access.is_live_key(header.expires)
+        ]
 
     # Writing
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
-from ..base import Removed
+from ..base import Expired, Removed
 from . import schema
 from .buffer_files import BufferStore
 from .connection import MAX_DELAY
@@ -54,12 +54,16 @@ class Maintenance:
         self._buffers = buffers
         self._orphans_removed_at = 0.0
 
-    def run(self, now: float, ended_before: float, wait: bool) -> Removed:
+    def run(self, now: float, ended_before: float, wait: bool, expired: Expired | None) -> Removed:
         """One short transaction that removes, or else one that gives space back."""
+        keys_of: dict[str, list[str]] | None = None if expired is None else {}
         with self._database.transaction(wait) as transaction:
             keys, more_keys = self._remove_keys(transaction, now)
-            owners, more_owners = self._remove_owners(transaction, now, ended_before)
+            owners, more_owners = self._remove_owners(transaction, now, ended_before, keys_of)
             more_values = self._remove_deleted(transaction, PAGES_TOGETHER if not (keys or owners) else 0)
+        if expired is not None and keys_of is not None:
+            for owner, names in keys_of.items():
+                expired(owner, names)
         has_more = more_keys or more_owners or more_values or self._vacuum(wait)
         if has_more:
             if wait:  # The lock stays free for long enough to be seen by another process that waits for it.
@@ -75,13 +79,24 @@ class Maintenance:
             forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
         return len(rows), len(rows) == OWNERS_TOGETHER
 
-    def _remove_owners(self, transaction: Transaction, now: float, ended_before: float) -> tuple[int, bool]:
-        """How many owners were removed, and whether there are more."""
+    def _remove_owners(
+        self, transaction: Transaction, now: float, ended_before: float, keys_of: dict[str, list[str]] | None
+    ) -> tuple[int, bool]:
+        """How many owners were removed, and whether there are more.
+
+        :param keys_of: takes the keys of those whose removal begins, if that is wanted
+        """
         rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_TOGETHER))
         pages, removed = PAGES_TOGETHER, 0
         for name, expiry, renewed in rows:
+            if keys_of is not None and expiry is not None:
+                keys = [key[len(name) + 1 :] for (key,) in transaction.execute(schema.ALL_KEYS, {"owner": name})]
+                if keys:
+                    keys_of[name] = keys
             pages = delete_some(transaction, self._buffers, schema.SIZES, name, pages)
             if pages <= 0:
+                if keys_of is not None:
+                    transaction.execute(schema.NOTE_REMOVAL, (name, expiry))
                 return removed, True  # No one misses the values that are deleted already: they have expired.
             is_remembered = isinstance(renewed, float) and renewed >= ended_before
             sql = schema.KEEP_RENEWED if is_remembered else schema.DELETE_SESSION

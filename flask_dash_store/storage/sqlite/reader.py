@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from ...buffers import Stored
 from ...errors import SessionEnded, StorageBusy, StorageCorrupt, StorageError
 from ...expiry import Access
 from ...owner import Owner
-from ..base import ENDED, SessionInfo, Stat, Storage
+from ..base import ENDED, SessionInfo, Stat, Storage, ValueInfo
 from . import schema
 from .buffer_files import BufferStore
 from .database import Database
@@ -161,8 +162,18 @@ class Reader(Storage):
             check_session(owner, *row[1:3])
         return current
 
+    def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
+        start = len(owner.name) + 1
+        return [
+            ValueInfo(key[start:], nbytes, expires, file is not None)
+            for key, nbytes, expires, file, boot in self._own_rows(
+                schema.DESCRIBE, owner, access._replace(touch_threshold=math.inf)
+            )
+            if self._is_whole(key[start:], file, boot)
+        ]
+
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
-        rows = self._database.select(schema.SESSIONS, (user, access.now))
+        rows = self._database.select(schema.SESSIONS, {"user": user, "now": access.now})
         return [SessionInfo(Owner(name, session), *rest) for name, session, *rest in rows]
 
     def owners(self, prefix: str, access: Access) -> list[str]:

@@ -99,6 +99,11 @@ _OWN = f"{_ALL} AND {_KEPT}"
 _LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
 _EXPIRED = "(expires <= :now OR expires >= '')"
 
+# With the affinity that a column has and the index has not, SQLite would go through all values for each owner. The "+"
+# takes it away (https://www.sqlite.org/datatype3.html#type_conversions_prior_to_comparison).
+_OF_S = f"{_owner_of()} = +s.key AND rowid > COALESCE(s.deleted_up_to, 0)"
+_KEPT_OF_S = f'FROM "values" INDEXED BY "values_by_owner" WHERE {_OF_S}'
+
 _IS_DELETED = f"""
     (rowid <= COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = {_owner_of('"values".')}), 0))"""
 
@@ -115,19 +120,23 @@ HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key AND
 KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid LIMIT :limit'
 LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+DESCRIBE = f"""
+    SELECT {_EXPIRY}, key, {_size_of()}, expires, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid"""
 STAT = f"""
     SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
         FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
     ) WHERE key = :owner"""
 SESSION = 'SELECT value, session, renewed, keys, bytes FROM "sessions" WHERE key = ?'
-SESSIONS = 'SELECT key, session, created, value, bytes FROM "sessions" WHERE user = ? AND value > ? ORDER BY created'
+SESSIONS = f"""
+    SELECT key, session, created, value, bytes - (
+        SELECT COALESCE(SUM({_size_of()}), 0)
+        FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OF_S} AND {_EXPIRED}
+    ) FROM "sessions" s WHERE user = :user AND value > :now ORDER BY created"""
 OWNERS = f"""
     SELECT key FROM "sessions" s
     WHERE key >= :prefix AND key < :end AND typeof(value) IN ('real', 'integer') AND value > :now
-    AND EXISTS (
-        SELECT 1 FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0) AND {_LIVE}
-    ) ORDER BY key"""
+    AND EXISTS (SELECT 1 {_KEPT_OF_S} AND {_LIVE}) ORDER BY key"""
 ALL_OWNERS = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
 DUMP_SESSION = 'SELECT value, session, renewed, created, user FROM "sessions" WHERE key = ?'
 DUMP = f'SELECT key, value, expires, file, boot FROM "values" WHERE {_OWN} ORDER BY rowid'
@@ -137,12 +146,6 @@ IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
 
-# The commonest write: a small value over one of the same length, which changes no count. It costs two thirds of SET.
-OVERWRITE = """
-    UPDATE "values" SET value = ?1 WHERE key = ?2 AND expires IS NULL AND file IS NULL AND length(value) = ?3
-    AND EXISTS (
-        SELECT 1 FROM "sessions"
-        WHERE key = ?4 AND session IS ?5 AND value > ?6 AND value BETWEEN ?7 AND ?8 AND deleted_up_to IS NULL)"""
 # The common write: a small value of a session that needs no touch, within its limits, which it checks as if the value
 # were new. Over a value with a file, or an expired one, near the limits, and while there are rows that count as
 # deleted, it changes nothing, and PUT does it.
@@ -198,6 +201,9 @@ LIMIT_EXPIRY = """
 PAST_OWNERS = """
     SELECT key, value, renewed FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
+ALL_KEYS = f'SELECT key FROM "values" WHERE {_OWN} ORDER BY rowid'
+# Its values are being removed, in several steps, and its keys have been told.
+NOTE_REMOVAL = 'UPDATE "sessions" SET value = NULL WHERE key = ? AND value IS ?'
 WITH_DELETED = 'SELECT key FROM "sessions" WHERE deleted_up_to IS NOT NULL LIMIT 1'
 # What is to be removed of an owner, and how long each is.
 SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} LIMIT :limit'
@@ -219,7 +225,6 @@ DELETE_DELETED = f'DELETE FROM "values" WHERE {_IS_DELETED}'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
 ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'
 DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
-_KEPT_OF_S = f'FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0)'
 WRONG_COUNTS = f"""
     SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) {_KEPT_OF_S})
     OR keys IS NOT (SELECT COUNT(*) {_KEPT_OF_S})"""

@@ -13,6 +13,7 @@ from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
     Dump,
+    Expired,
     ExpiryLimit,
     Limits,
     Removed,
@@ -114,15 +115,20 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         return self._has_deleted or self._database.checkpoints.is_due
 
     def maintain(
-        self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
+        self,
+        now: float,
+        ended_before: float,
+        expiry_limit: ExpiryLimit | None = None,
+        wait: bool = False,
+        expired: Expired | None = None,
     ) -> Removed:
         self._has_deleted = False
         self._database.checkpoints.make_if_due()
         if expiry_limit is not None:
             prefix, latest = expiry_limit
             args = {"prefix": prefix, "end": end_of(prefix), "latest": latest}
-            self._database.change((schema.LIMIT_EXPIRY, args))
-        removed = self._freeing(lambda: self._maintenance.run(now, max(ended_before, 0.0), wait))
+            self._database.change(schema.LIMIT_EXPIRY, args)
+        removed = self._freeing(lambda: self._maintenance.run(now, max(ended_before, 0.0), wait, expired))
         if self._reserve is not None and not removed.has_more:
             self._reserve.keep()
         return removed
