@@ -1,7 +1,9 @@
 """The signed session id in the visitor's cookie: issue and verify.
 
 The cookie is ``<session id>.<scope>.<time of issue>.<signature>``. It alone says who the visitor is and how old the
-session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain.
+session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain. A ``p``
+behind the time says of Flask's session that it is permanent, so that a request which does not use it is known to renew
+the cookie.
 
 A browser can hold several cookies of our name: of a sibling app, of a sibling subdomain, from before a change of path
 or domain (RFC 6265, 5.4 and 8.6). It sends them without saying which is which, so the value has to.
@@ -31,14 +33,15 @@ VERIFIED_COOKIES = 8192
 
 # The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
 # one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
-_FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})\.[A-Za-z0-9_-]{64}", re.ASCII)
+_FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})(p?)\.[A-Za-z0-9_-]{64}", re.ASCII)
 
 
 class Session(NamedTuple):
     """Who a cookie says the visitor is.
 
     ``issued_at`` is when it was issued, in seconds since the epoch; ``is_own`` whether for this app's path and domain;
-    ``is_current`` whether it is as this app issues it now: for its path and domain, and with the current secret.
+    ``is_current`` whether it is as this app issues it now: for its path and domain, and with the current secret;
+    ``is_permanent`` whether the browser keeps the cookie of Flask's session when it is closed.
     """
 
     id: str
@@ -46,22 +49,24 @@ class Session(NamedTuple):
     issued_at: float
     is_own: bool
     is_current: bool
+    is_permanent: bool
 
 
 @dataclass(frozen=True)
 class CookieAttributes:
     """What the browser learns about the cookie.
 
-    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``
+    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None says nothing
     :param secure: None follows the scheme of each request
     """
 
     name: str
     path: str
     domain: str | None
-    samesite: str
+    samesite: str | None
     secure: bool | None
     partitioned: bool
+    httponly: bool = True
 
 
 def _signer(secrets: Sequence[bytes]) -> Signer:
@@ -73,14 +78,24 @@ class SessionCookie:
 
     :param secrets: the app's secrets, the current one first
     :param lifetime: seconds for which the browser keeps the cookie
+    :param permanent: seconds, within the lifetime, for which it keeps that of a permanent session of Flask, while it
+        keeps others until it is closed; None where it is no cookie of Flask's session
     """
 
-    def __init__(self, attributes: CookieAttributes, secrets: Sequence[bytes], lifetime: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        attributes: CookieAttributes,
+        secrets: Sequence[bytes],
+        lifetime: float,
+        clock: Clock,
+        permanent: float | None = None,
+    ) -> None:
         self.attributes = attributes
         self._prefix = attributes.name + "="
         self._scope = _scope(attributes)
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
+        self._permanent = permanent
         self._clock = clock
         # A signature that was verified need not be again: it depends on the secrets alone, which are this object's.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
@@ -120,25 +135,42 @@ class SessionCookie:
         is_current = _is_signed(self._signer, value)
         if not is_current and not any(_is_signed(former, value) for former in self._former):
             return None
-        session_id, scope, issued = form.groups()
+        session_id, scope, issued, permanent = form.groups()
         is_own = scope == self._scope
-        return Session(session_id, session_owner(session_id), float(issued), is_own, is_own and is_current)
+        owner = session_owner(session_id)
+        return Session(session_id, owner, float(issued), is_own, is_own and is_current, bool(permanent))
 
-    def dump(self, session_id: str, issued_at: float, scheme: str) -> str:
+    def dump(self, session_id: str, issued_at: float, scheme: str, is_permanent: bool = False) -> str:
         """The value of a Set-Cookie header that gives the browser this session.
 
         :param issued_at: seconds since the epoch, from which the session's lifetime counts
         :param scheme: of the request, for a cookie whose Secure follows it
+        :param is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
         """
+        mark = "p" if is_permanent else ""
+        value = self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}{mark}").decode("ascii")
+        return self._dump(value, self._max_age(issued_at, is_permanent), scheme)
+
+    def dump_expired(self, scheme: str) -> str:
+        """The value of a Set-Cookie header that makes the browser forget its cookie."""
+        return self._dump("", 0, scheme)
+
+    def _max_age(self, issued_at: float, is_permanent: bool) -> int | None:
+        remaining = int(self._lifetime) - max(0, int(self._clock() - issued_at))
+        if self._permanent is None:
+            return remaining
+        return min(int(self._permanent), remaining) if is_permanent else None
+
+    def _dump(self, value: str, max_age: int | None, scheme: str) -> str:
         attributes = self.attributes
         return dump_cookie(
             attributes.name,
-            self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}").decode("ascii"),
-            max_age=int(self._lifetime) - max(0, int(self._clock() - issued_at)),
+            value,
+            max_age=max_age,
             path=attributes.path,
             domain=attributes.domain,
             secure=scheme == "https" if attributes.secure is None else attributes.secure,
-            httponly=True,
+            httponly=attributes.httponly,
             samesite=attributes.samesite,
             partitioned=attributes.partitioned,
         )

@@ -77,6 +77,10 @@ class DerivedIds:
         derived = self._derive("login", session_id, renewed_at, user)
         return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
 
+    def after_flask_cookie(self, value: str) -> str:
+        """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
+        return self._derive("cookie", value)
+
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
         digest = hmac.digest(self._key, " ".join(map(str, facts)).encode(), "sha384")

@@ -186,9 +186,10 @@ class UserStore(StoredMapping):
 
     def _bind(self, session_id: str, user: Owner | None) -> None:
         """Let the storage know whose session it is. Its id stays."""
-        if user is not None:
+        if user is not None and user.name != self._state.user:
             digest = session_digest(session_id)
             self._storage.renew(self._state.owner, digest, self._first_access(), user_hash(user))
+            self._state.user = user.name
 
     def _first_access(self) -> Access:
         """The access of a session that begins now."""
@@ -230,6 +231,21 @@ class UserStore(StoredMapping):
             return False
         state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
         return True
+
+
+def state_of(store: UserStore) -> SessionState:
+    """What the request has done to the session of its store."""
+    return store._state  # noqa: SLF001
+
+
+def bind(store: UserStore, user_id: str | int) -> None:
+    """Count a session as that of a user who has been logged in with it already. Its id stays.
+
+    :raises InvalidKey: when the user id is too long or holds a lone surrogate
+    """
+    state = state_of(store)
+    if state.session_id is not None:
+        store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
 
 
 @dataclass(frozen=True)
