@@ -1,9 +1,10 @@
 """The signed session id in the visitor's cookie: issue and verify.
 
 The cookie is ``<session id>.<scope>.<time of issue>.<signature>``. It alone says who the visitor is and how old the
-session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain. A ``p``
-behind the time says of Flask's session that it is permanent, so that a request which does not use it is known to renew
-the cookie.
+session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain,
+and its last character for the other attributes, so that browsers learn of a setting that has changed. A ``p`` behind
+the time says of Flask's session that it is permanent, so that a request which does not use it is known to renew the
+cookie.
 
 A browser can hold several cookies of our name: of a sibling app, of a sibling subdomain, from before a change of path
 or domain (RFC 6265, 5.4 and 8.6). It sends them without saying which is which, so the value has to.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import string
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ logger = logging.getLogger("flask_dash_store")
 MAX_COOKIE_LENGTH = 256
 VERIFIED_COOKIES = 8192
 
+_BASE64 = string.ascii_letters + string.digits + "-_"
+_WHERE_LENGTH = 3
+
 # The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
 # one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
 _FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})(p?)\.[A-Za-z0-9_-]{64}", re.ASCII)
@@ -40,7 +45,7 @@ class Session(NamedTuple):
     """Who a cookie says the visitor is.
 
     ``issued_at`` is when it was issued, in seconds since the epoch; ``is_own`` whether for this app's path and domain;
-    ``is_current`` whether it is as this app issues it now: for its path and domain, and with the current secret;
+    ``is_current`` whether it is as this app issues it now: with all its attributes, and with the current secret;
     ``is_permanent`` whether the browser keeps the cookie of Flask's session when it is closed.
     """
 
@@ -93,6 +98,7 @@ class SessionCookie:
         self.attributes = attributes
         self._prefix = attributes.name + "="
         self._scope = _scope(attributes)
+        self._where = self._scope[:_WHERE_LENGTH]
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
         self._permanent = permanent
@@ -136,9 +142,9 @@ class SessionCookie:
         if not is_current and not any(_is_signed(former, value) for former in self._former):
             return None
         session_id, scope, issued, permanent = form.groups()
-        is_own = scope == self._scope
-        owner = session_owner(session_id)
-        return Session(session_id, owner, float(issued), is_own, is_own and is_current, bool(permanent))
+        is_own = scope.startswith(self._where)
+        is_current = is_current and scope == self._scope
+        return Session(session_id, session_owner(session_id), float(issued), is_own, is_current, bool(permanent))
 
     def dump(self, session_id: str, issued_at: float, scheme: str, is_permanent: bool = False) -> str:
         """The value of a Set-Cookie header that gives the browser this session.
@@ -185,6 +191,19 @@ def _is_signed(signer: Signer, value: str) -> bool:
 
 
 def _scope(attributes: CookieAttributes) -> str:
-    """Stands for where the browser sends a cookie; three bytes are enough to tell a few apps of one host apart."""
+    """Stands for where the browser sends a cookie, and how.
+
+    18 bits of a hash are enough to tell a few apps of one host apart. The others are written out, for any of them to
+    differ.
+    """
     where = f"{(attributes.domain or '').lstrip('.').lower()} {attributes.path}"
-    return urlsafe_b64encode(hashlib.sha256(where.encode()).digest()[:3]).decode("ascii")
+    choices = (
+        (attributes.samesite, (None, "Lax", "Strict", "None")),
+        (attributes.secure, (None, True, False)),
+        (attributes.partitioned, (False, True)),
+        (attributes.httponly, (True, False)),
+    )
+    how = 0
+    for choice, among in choices:
+        how = how * len(among) + among.index(choice)
+    return urlsafe_b64encode(hashlib.sha256(where.encode()).digest())[:_WHERE_LENGTH].decode("ascii") + _BASE64[how]

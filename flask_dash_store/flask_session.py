@@ -256,8 +256,8 @@ def check_interface(app: Flask) -> None:
     if kind not in (SecureCookieSessionInterface, StoreSessionInterface):
         raise ConfigurationError(
             f"flask_session=True keeps flask.session in the visitor's store, but the app {app.name!r} has another "
-            f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as Flask-Session's "
-            "Session(app), or leave out USER_STORE_FLASK_SESSION."
+            f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as "
+            "Flask-Session's Session(app), or leave out USER_STORE_FLASK_SESSION."
         )
 
 

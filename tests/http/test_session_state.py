@@ -25,6 +25,7 @@ ROWS: list[Row] = [
     ([Cookie.WITHHELD], [Fate.NEW], [Use.WRITTEN], PRESENT),
     ([Cookie.WITHHELD], [Fate.NEW], [Use.NONE, Use.READ], NOTHING),
     ([Cookie.WITHHELD], [each for each in Fate if each is not Fate.NEW], USES, NOTHING),
+    (NOT_BARRED, [Fate.INHERITED], USES, NOTHING),
     (NOT_BARRED, [Fate.ENDED], USES, NOTHING),
     (NOT_BARRED, [Fate.DESTROYED], USES, UNKNOWN),
     (NOT_BARRED, [Fate.NEW], [Use.READ, Use.WRITTEN], PRESENT),
