@@ -44,6 +44,12 @@ BOUNDS = (
     Bound("dataframe_set", "set of a 50 MB numeric DataFrame / `pickle.dump` of it to a file", 1.3),
     Bound("scale_get", "get of a small value with 1,000,000 sessions / with 100", 2.0),
     Bound("scale_set", "set of a small value with 1,000,000 sessions / with 100", 2.0),
+    Bound("bool_SQLite", "`bool(store)` with 100,000 keys / with 10, SQLite", 1.5),
+    Bound("first_SQLite", "`next(iter(store))` with 100,000 keys / with 10, SQLite", 2.0),
+    Bound("popitem_SQLite", "`store.popitem()` with 100,000 keys / with 10, SQLite", 1.5),
+    Bound("bool_Redis", "`bool(store)` with 100,000 keys / with 10, Redis", 1.5),
+    Bound("first_Redis", "`next(iter(store))` with 100,000 keys / with 10, Redis", 2.0),
+    Bound("popitem_Redis", "`store.popitem()` with 100,000 keys / with 10, Redis", 1.5),
     Bound("purge_after", "p99 of a request while the app purges 100,000 sessions after responses / without", 2.0),
     Bound("purge_beside", "p99 of a request while another process purges 100,000 sessions / without", 2.0),
 )

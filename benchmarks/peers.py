@@ -40,7 +40,7 @@ def sqlite_url(folder: Path) -> str:
 
 def session_id(user: str) -> str:
     """A session id that is the same for the same user in each process."""
-    return urlsafe_b64encode(hashlib.sha256(user.encode()).digest()).rstrip(b"=").decode()
+    return urlsafe_b64encode(hashlib.sha384(user.encode()).digest()).decode()
 
 
 def _flask_dash_store(folder: Path) -> ValuesOf:

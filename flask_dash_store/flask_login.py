@@ -30,6 +30,7 @@ class LoginSignals:
 
     def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
         if is_available() and self._is_wanted():
+            # Whose session it was is forgotten when its values expire, while Flask's session goes on.
             if _was_another(app):
                 user_store.destroy()
             user_store.regenerate(_id_of(app, user))

@@ -19,7 +19,7 @@ from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState, Use
 from .storage import Storage
 from .storage.base import KeyExpiry, Stat
-from .views import Items, Keys, Values
+from .views import Items, Keys, Values, iterate
 
 T = TypeVar("T")
 
@@ -103,10 +103,10 @@ class StoredMapping(MutableMapping[str, Any]):
         return self._stat().keys
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys())
+        return iterate(self._keys)
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(self._keys())
+        return iterate(self._last_keys)
 
     def keys(self) -> KeysView[str]:
         """A view of the keys, first inserted first."""
@@ -225,11 +225,10 @@ class StoredMapping(MutableMapping[str, Any]):
         :raises KeyError: when there is none and no ``default`` is given
         :raises TamperedValue: as :meth:`get` does, and UnreadableValue; the key stays then
         """
-        checked = self._check_key(key, self._context.max_key_length)
-        none: tuple[Owner, Stored | None] = (self._state.owner, None)
+        self._check_key(key, self._context.max_key_length)
         while True:
             # A large value is read and decoded before the lock is taken, and removed if it is still there then.
-            owner, stored = self._read(lambda owner, access: (owner, self._storage.get(owner, checked, access)), none)
+            owner, stored = self._stored(key)
             if stored is None:
                 break
             value = self._codec.decode(owner.name, key, stored)
@@ -239,9 +238,14 @@ class StoredMapping(MutableMapping[str, Any]):
             raise KeyError(key)
         return default
 
-    def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored) -> bool:
-        """Delete the key if what is stored under it is this still: no two values have the same payload."""
+    def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
+        """Delete the key if what is stored under it is this still: no two values have the same payload.
+
+        :param only_last: not if another key was inserted since
+        """
         with self.transaction():
+            if only_last and self._last_keys(1) != [key]:
+                return False
             access = self._write_access()
             present = self._storage.get(owner, key, access)
             return present is not None and present[0] == stored[0] and self._storage.delete(owner, key, access)
@@ -251,9 +255,13 @@ class StoredMapping(MutableMapping[str, Any]):
 
         :raises KeyError: when the store is empty
         """
-        with self.transaction():
-            for key in reversed(self):
-                return key, self.pop(key)
+        while keys := self._last_keys(1):  # As pop() does it.
+            key = keys[0]
+            owner, stored = self._stored(key)
+            if stored is not None:
+                value = self._codec.decode(owner.name, key, stored)
+                if self._delete_if_unchanged(owner, key, stored, only_last=True):
+                    return key, value
         raise KeyError("popitem(): the user store is empty")
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -262,16 +270,13 @@ class StoredMapping(MutableMapping[str, Any]):
         :param key: a str of 1 to 512 characters
         :param default: anything that can be stored; it is not looked at when there is a value
         """
-        value = self.get(key, _MISSING)
-        if value is not _MISSING:
-            return value
-        stored = self._encode(key, default)
-        with self.transaction():
-            value = self.get(key, _MISSING)
-            if value is not _MISSING:
-                return value
-            self._write(lambda owner, access: self._storage.set(owner, key, stored, access))
-        return default
+        while (value := self.get(key, _MISSING)) is _MISSING:
+            stored = self._encode(key, default)
+            with self.transaction():
+                if key not in self:
+                    self._write(lambda owner, access: self._storage.set(owner, key, stored, access))  # noqa: B023
+                    return default
+        return value
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set several keys: all of them, or on an error none.
@@ -308,19 +313,30 @@ class StoredMapping(MutableMapping[str, Any]):
         :param by: what is added to the number, which counts as 0 when there is none
         :raises NotANumber: when what is stored is not a number, or ``by`` cannot be added to it
         """
+        self._check_key(key, self._context.max_key_length)
         with self.transaction():
-            number = self.get(key, 0)
-            if not isinstance(number, Number):
-                raise NotANumber(
-                    f"increment({key!r}): what is stored is a {type(number).__name__}, not a number.", key=key
-                )
-            try:
-                total = number + by  # type: ignore[operator]
-            except TypeError as error:
-                both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
-                raise NotANumber(f"increment({key!r}): {both}.", key=key) from error
-            self._set(key, total, _keep)
-            return total
+            owner, stored = self._stored(key)
+            if stored is None or stored[1] is None:
+                number = 0 if stored is None else self._codec.decode(owner.name, key, stored)
+                return self._add(key, number, by)
+        # What is so large is hardly a number, and no one waits while that is found out.
+        self._check_number(key, self.get(key, 0))
+        with self.transaction():
+            return self._add(key, self.get(key, 0), by)
+
+    def _add(self, key: str, number: Any, by: float) -> Any:
+        self._check_number(key, number)
+        try:
+            total = number + by
+        except TypeError as error:
+            both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
+            raise NotANumber(f"increment({key!r}): {both}.", key=key) from error
+        self._set(key, total, _keep)
+        return total
+
+    def _check_number(self, key: str, value: object) -> None:
+        if not isinstance(value, Number):
+            raise NotANumber(f"increment({key!r}): what is stored is a {type(value).__name__}, not a number.", key=key)
 
     @contextmanager
     def edit(self, key: str, default: Any = _MISSING) -> Iterator[Any]:
@@ -328,6 +344,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
         The block is a transaction. When it ends the value is written back; an exception leaves what was stored. A
         TTL of the key stays. What cannot be changed in place, such as a number, wants :meth:`transaction` instead.
+        Other writers wait while the value is read, changed and written, so a large one is better set as a whole.
 
         :param key: a str of 1 to 512 characters
         :param default: what to begin with when there is no such key
@@ -375,6 +392,11 @@ class StoredMapping(MutableMapping[str, Any]):
         except SessionEnded as ended:
             return self._read(read, nothing) if self._begins_another(ended) else nothing
 
+    def _stored(self, key: str) -> tuple[Owner, Stored | None]:
+        """Whose value it is, and what is stored, if anything is."""
+        none: tuple[Owner, Stored | None] = (self._state.owner, None)
+        return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
+
     def _write(self, write: Callable[[Owner, Access], T]) -> T:
         try:
             return write(self._state.owner, self._write_access())
@@ -404,8 +426,11 @@ class StoredMapping(MutableMapping[str, Any]):
     def _write_access(self) -> Access:
         return self._access()
 
-    def _keys(self) -> list[str]:
-        return self._read(self._storage.keys, [])
+    def _keys(self, limit: int | None = None) -> list[str]:
+        return self._read(lambda owner, access: self._storage.keys(owner, access, limit), [])
+
+    def _last_keys(self, limit: int | None = None) -> list[str]:
+        return self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first=True), [])
 
     def _stat(self) -> Stat:
         return self._read(self._storage.stat, Stat())

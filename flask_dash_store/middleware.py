@@ -43,7 +43,7 @@ class UserStoreMiddleware:
     :param lifetime: age, in seconds or as a timedelta, at which a session ends however busy it is. By default 31 days.
     :param max_bytes: bytes that all keys and values of one session or user may take. By default 1 GiB.
     :param max_value_bytes: bytes that one value may take. By default 512 MiB.
-    :param max_keys: how many keys one session or user may have. By default 100,000.
+    :param max_keys: how many keys one session or user may have. By default 10,000.
     :param max_key_length: characters that a key may have: at most 512, which is the default
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.

@@ -81,6 +81,13 @@ class DerivedIds:
         """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
         return self._derive("cookie", value)
 
+    def after_end(self, session_id: str, ended_at: float, user: str) -> str:
+        """The id, of a new owner, with which a user begins who has logged in instead of a session that has ended.
+
+        :param user: the name of the user's owner
+        """
+        return self._derive("instead", session_id, ended_at, user)
+
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
         digest = hmac.digest(self._key, " ".join(map(str, facts)).encode(), "sha384")

@@ -66,7 +66,7 @@ class SessionState:
 
     :ivar owner: whose values these are
     :ivar session_id: the present id; None for the store of a user id
-    :ivar user: the name of the user's owner with whom this request has renewed the session; None for none
+    :ivar user: the name of the user's owner who has logged in with this request; None for none
     :ivar issued_at: when that id was issued, in seconds since the epoch
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
     :ivar arrived_at: when the request came; None for a store that belongs to no request

@@ -45,7 +45,8 @@ class UserStore(StoredMapping):
     - Each key is read and written by itself, at once, so that callbacks in parallel lose nothing of each other's.
     - ``setdefault``, ``pop``, ``popitem``, ``update``, ``clear``, ``increment``, ``edit`` and ``transaction`` are
       atomic across threads and processes.
-    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time.
+    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time. So does an iteration
+      over the keys; of more than ten it reads the first, and all others when the second is asked for.
 
     Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails, and
     :class:`~flask_dash_store.errors.InvalidKey` or :class:`~flask_dash_store.errors.InvalidKeyType` for what cannot be
@@ -89,11 +90,12 @@ class UserStore(StoredMapping):
         The old id is dead at once, in all processes, so that an id that was known before the login opens nothing
         after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
 
-        Where another request has ended the session meanwhile, a fresh one begins, without values. A second login of
-        the same user from the same session within five seconds, as with a double click or a response that was lost on
-        its way, goes on with the first one's session instead, if both pass the user id.
+        Where the session is another user's, or another request has ended it meanwhile, a fresh one begins, without
+        values; that of the other user ends. A second login of the same user from the same session within five seconds,
+        as with a double click or a response that was lost on its way, goes on with the first one's session instead, if
+        both pass the user id.
 
-        :param user_id: who has logged in: the session then counts as that user's, for
+        :param user_id: who has logged in: the session then counts as that user's until its values expire, for
             :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves it as it is.
             It opens the session that the same user's login has just begun, so pass the id of the account whose password
             has been checked, never one that the request brings.
@@ -113,12 +115,14 @@ class UserStore(StoredMapping):
         self._check_reach()
         state.use = Use.WRITTEN
         on_rollback(self._storage, state.restorer())
+        is_done = user is None or user.name == state.user  # An extension may have done it in this request already.
         if state.fate is Fate.DESTROYED:
-            self._begin_another(user)
+            self._begin_instead(session_id, user, state.ended_at)
+        elif user is not None and not is_done and self._is_of_another(user):
+            self._begin_instead(session_id, user, self._storage.end(state.owner, self._access()))
         elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
-            self._bind(session_id, user)
-        elif state.fate is not Fate.RENEWED or (user is not None and user.name != state.user):
-            # An extension may have done it in this request already. Only one id can be derived from the one before.
+            self._bind(session_id, None if is_done else user)
+        elif state.fate is not Fate.RENEWED or not is_done:
             try:
                 self._renew(session_id, user)
             except SessionEnded as ended:
@@ -138,10 +142,10 @@ class UserStore(StoredMapping):
         if state.fate is Fate.DESTROYED:
             return
         access = self._access()
-        if state.fate is not Fate.NEW or state.use is Use.WRITTEN:
-            self._storage.end(state.owner, access)
+        is_stored = state.fate is not Fate.NEW or state.use is Use.WRITTEN
+        ended_at = self._storage.end(state.owner, access) if is_stored else access.now
         on_rollback(self._storage, state.restorer())
-        state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, access.now
+        state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
 
     def _session(self, call: str) -> str:
         if self._state.session_id is None:
@@ -160,6 +164,15 @@ class UserStore(StoredMapping):
         self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
         self._state.user = None if user is None else user.name
 
+    def _is_of_another(self, user: Owner) -> bool:
+        """Whether the session is another user's, whose values are not for this one."""
+        state = self._state
+        if state.fate is Fate.NEW:  # Its id is known to this request alone.
+            return state.user not in (None, user.name)
+        with suppress(SessionEnded):
+            return self._storage.stat(state.owner, self._first_access()).user not in (None, user_hash(user))
+        return False
+
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -177,6 +190,21 @@ class UserStore(StoredMapping):
                 state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
                 state.user = user.name
                 return
+        self._begin_instead(session_id, user, ended.ended_at)
+
+    def _begin_instead(self, session_id: str, user: Owner | None, ended_at: float) -> None:
+        """Begin a session instead of one that has ended: one for a double click of the same user, if the id can be
+        derived. It is not when no cookie came, for then no other request has the id that has ended.
+        """
+        state, now = self._state, self._context.expiry.clock()
+        has_come = state.cookie in (Cookie.CURRENT, Cookie.STALE)
+        if user is not None and has_come and not state.has_missed_its_cookie(ended_at, now):
+            new_id = self._context.ids.after_end(session_id, ended_at, user.name)
+            with suppress(SessionEnded):  # The user may have logged out of that one, too.
+                self._bind(new_id, user)
+                state.take(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
+                state.user = user.name
+                return
         self._begin_another(user)
 
     def _begin_another(self, user: Owner | None) -> None:
@@ -186,9 +214,9 @@ class UserStore(StoredMapping):
 
     def _bind(self, session_id: str, user: Owner | None) -> None:
         """Let the storage know whose session it is. Its id stays."""
-        if user is not None and user.name != self._state.user:
-            digest = session_digest(session_id)
-            self._storage.renew(self._state.owner, digest, self._first_access(), user_hash(user))
+        if user is not None:
+            owner = session_owner(session_id)
+            self._storage.renew(owner, session_digest(session_id), self._first_access(), user_hash(user))
             self._state.user = user.name
 
     def _first_access(self) -> Access:

@@ -18,7 +18,8 @@ method:
 A session is known by the SHA-256 of its id, ``owner.session``. The first write of an owner stores it; from then on
 only that id opens the values, until :meth:`Storage.renew` puts another in its place or :meth:`Storage.end` none. So an
 id that has been replaced is known to be dead for as long as the storage remembers the owner: values that have expired
-are removed, but an owner that was renewed or ended is remembered until ``ended_before`` has passed that time.
+are removed, and whose session it was is forgotten with them, but an owner that was renewed or ended is remembered until
+``ended_before`` has passed that time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from ..expiry import Access
 from ..owner import Owner
 
 DEFAULT_MAX_BYTES = 2**30
-DEFAULT_MAX_KEYS = 100_000
+DEFAULT_MAX_KEYS = 10_000  # With 100,000, one clear() or update() can take a second, for which others wait.
 DEFAULT_TIMEOUT = 5.0
 
 KeyExpiry = float | None | Literal["keep"]
@@ -105,11 +106,15 @@ class StorageOptions:
 
 
 class Stat(NamedTuple):
-    """How much an owner has: when it expires, in seconds since the epoch; bytes, with those of the keys; and keys."""
+    """How much an owner has: when it expires, in seconds since the epoch; bytes, with those of the keys; and keys.
+
+    ``user`` is the hash of the user whose session it is, None for no user's.
+    """
 
     expires: float | None = None
     nbytes: int = 0
     keys: int = 0
+    user: bytes | None = None
 
 
 class SessionInfo(NamedTuple):
@@ -156,8 +161,12 @@ class Storage(ABC):
         """Whether there is a value under the key."""
 
     @abstractmethod
-    def keys(self, owner: Owner, access: Access) -> list[str]:
-        """The owner's keys, first inserted first; an overwrite keeps a key where it is."""
+    def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
+        """The owner's keys, first inserted first; an overwrite keeps a key where it is.
+
+        :param limit: how many at most, from the beginning of the order. A few cost as much of many as of few.
+        :param newest_first: whether the order is the other way round
+        """
 
     @abstractmethod
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
@@ -165,9 +174,9 @@ class Storage(ABC):
 
     @abstractmethod
     def stat(self, owner: Owner, access: Access) -> Stat:
-        """How much the owner has; of an owner without values, an expiry of None and zeros.
+        """How much the owner has, and whose session it is; of an owner without values, an expiry of None and zeros.
 
-        It is not a use: it moves nothing.
+        It is not a use: it moves nothing. It costs as much of many keys as of few.
         """
 
     # Writing
@@ -207,7 +216,8 @@ class Storage(ABC):
         """From now on another session id opens the owner's values. An owner without values is remembered, too.
 
         :param session: the SHA-256 of the new id
-        :param user: a hash of the user who has logged in, by which :meth:`sessions` finds the session; None leaves it
+        :param user: a hash of the user who has logged in, by which :meth:`sessions` finds the session; None leaves it.
+            It is kept as long as the owner's expiry is in the future, with values or without.
         """
 
     @abstractmethod

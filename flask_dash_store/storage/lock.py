@@ -65,8 +65,9 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock, however often it was acquired, if it is this thread's."""
-        if self.is_left:
-            self._lock._release_save()  # noqa: SLF001
+        lock = self._lock
+        if lock is not None and lock._is_owned():  # noqa: SLF001
+            lock._release_save()  # noqa: SLF001
 
     @property
     def is_left(self) -> bool:
@@ -109,9 +110,10 @@ class WriteLock(Lock):
 
     def release(self, holder: Transaction | None = None) -> None:
         """Release the lock, if it is this thread's, and no other transaction's than this one's."""
-        if self._holder is None or self._holder() is holder:
+        lock, held_by = self._lock, self._holder
+        if lock is not None and lock._is_owned() and (held_by is None or held_by() is holder):  # noqa: SLF001
             self._holder = None
-            super().release()
+            lock._release_save()  # noqa: SLF001
 
 
 def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool:

@@ -14,6 +14,7 @@ from collections import ChainMap
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 from ..buffers import Buffers, Stored
@@ -103,15 +104,17 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     def has(self, owner: Owner, key: str, access: Access) -> bool:
         return key in self._read(owner, access).values
 
-    def keys(self, owner: Owner, access: Access) -> list[str]:
-        return list(self._read(owner, access).values)
+    def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
+        values = self._read(owner, access).values
+        return list(islice(reversed(values) if newest_first else iter(values), limit))
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         return [(key, _copy(kept.stored)) for key, kept in self._read(owner, access).values.items()]
 
     def stat(self, owner: Owner, access: Access) -> Stat:
         entry = self._read(owner, access._replace(touch_threshold=math.inf))
-        return Stat(entry.expires, entry.nbytes, len(entry.values)) if entry.values else Stat()
+        expires = entry.expires if entry.values else None
+        return Stat(expires, entry.nbytes, len(entry.values), entry.user)
 
     # Writing
 

@@ -138,7 +138,7 @@ def test_what_is_absent_is_as_if_it_had_never_been(storage, clock, now, absence)
     storage.set(ANN, "k", small(b"again"), now(), "keep")
     assert items(storage, ANN, now()) == [("first", b"1"), ("k", b"again")]
     nbytes = size_of(storage, {"first": small(b"1"), "k": small(b"again")}, now())
-    assert storage.stat(ANN, now())[1:] == (nbytes, 2)
+    assert storage.stat(ANN, now())[1:] == (nbytes, 2, None)
 
 
 # Values
@@ -182,6 +182,61 @@ def test_keys_are_in_order_of_insertion_and_an_overwrite_keeps_a_key_where_it_is
     storage.renew(ANN, NEW_ANN.session, now())
     assert storage.keys(NEW_ANN, now()) == [key for key, _ in items(storage, NEW_ANN, now())] == ["z", "m", "a"]
     assert storage.stat(NEW_ANN, now()).keys == 3
+
+
+def check_ends(storage: Storage, now: Now, expected: str) -> None:
+    """What is at the ends of an owner's keys, which are these in all."""
+    keys = list(expected)
+    assert (storage.keys(ANN, now()), storage.keys(ANN, now(), newest_first=True)) == (keys, keys[::-1])
+    for limit in (1, 2, 100):
+        assert storage.keys(ANN, now(), limit) == keys[:limit]
+        assert storage.keys(ANN, now(), limit, newest_first=True) == keys[::-1][:limit]
+    assert storage.keys(ANN, now(), 0) == []
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_few_keys_are_the_first_or_the_last_of_those_that_are_there(storage, clock, now, in_transaction) -> None:
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        check_ends(storage, now, "")
+        for key in "abcdefgh":
+            storage.set(ANN, key, small(b""), now(), clock() + 1 if key in "abh" else None)
+        storage.set(ANN, "c", large(b"overwritten"), now())
+        check_ends(storage, now, "abcdefgh")
+        clock.step(1)
+        check_ends(storage, now, "cdefg")
+        for key in "cge":
+            storage.delete(ANN, key, now())
+        check_ends(storage, now, "df")
+        storage.set_all(ANN, [(key, small(b"")) for key in "dcab"], now())
+        check_ends(storage, now, "dfcab")
+        storage.clear(ANN, now())
+        check_ends(storage, now, "")
+        storage.set(ANN, "z", small(b""), now())
+        check_ends(storage, now, "z")
+
+
+@pytest.mark.parametrize("change", ["delete the ends", "clear", "add"])
+def test_the_ends_are_as_before_when_what_has_changed_them_is_rolled_back(storage, now, change) -> None:
+    storage.set_all(ANN, [(key, small(b"")) for key in "abc"], now())
+    with storage.transaction(ANN):
+        storage.set(ANN, "d", small(b""), now())
+        storage.delete(ANN, "a", now())
+        with suppress(ZeroDivisionError), storage.transaction(ANN):
+            if change == "delete the ends":
+                storage.delete(ANN, "b", now())
+                storage.delete(ANN, "d", now())
+                check_ends(storage, now, "c")
+            elif change == "clear":
+                storage.clear(ANN, now())
+                storage.set(ANN, "x", small(b""), now())
+                check_ends(storage, now, "x")
+            else:
+                storage.set(ANN, "a", small(b""), now())
+                check_ends(storage, now, "bcda")
+            raise ZeroDivisionError
+        check_ends(storage, now, "bcd")
+        storage.set(ANN, "e", small(b""), now())
+    check_ends(storage, now, "bcde")
 
 
 @pytest.mark.parametrize(
@@ -528,6 +583,44 @@ def test_a_session_stays_its_users_until_another_logs_in(storage, now) -> None:
     storage.renew(owner("s.ann", "id 2"), digest("id 3"), now(), OTHER_USER)
     assert storage.sessions(USER, now()) == []
     assert [info.owner.session for info in storage.sessions(OTHER_USER, now())] == [digest("id 3")]
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_stat_tells_whose_session_it_is_with_values_or_without(storage, now, is_stored, in_transaction) -> None:
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        if is_stored:
+            storage.set(ANN, "k", small(b"v"), now())
+        before = storage.stat(ANN, now())
+        assert before.user is None
+        storage.renew(ANN, NEW_ANN.session, now(), USER)
+        assert storage.stat(NEW_ANN, now()) == before._replace(user=USER)
+        storage.clear(NEW_ANN, now())
+        assert storage.stat(NEW_ANN, now()) == Stat(user=USER)
+
+
+@pytest.mark.parametrize("again", ["set", "renew"])
+@pytest.mark.parametrize("is_stored", [False, True])
+@pytest.mark.parametrize("is_maintained", [False, True])
+def test_a_session_whose_values_have_expired_is_no_users_any_more(
+    storage, clock, now, is_stored, is_maintained, again
+) -> None:
+    storage.renew(ANN, NEW_ANN.session, now(), USER)
+    if is_stored:
+        storage.set(NEW_ANN, "k", small(b"v"), now())
+    clock.step(TTL)
+    assert storage.stat(NEW_ANN, now()) == Stat()
+    if is_maintained:
+        maintain(storage, clock(), 0)
+    session = NEW_ANN
+    if again == "renew":
+        session = owner("s.ann", "another id")
+        storage.renew(NEW_ANN, session.session, now())
+    storage.set(session, "k", small(b"v"), now())
+    assert (storage.stat(session, now()).user, storage.sessions(USER, now())) == (None, [])
+    storage.renew(session, digest("last id"), now(), OTHER_USER)
+    (info,) = storage.sessions(OTHER_USER, now())
+    assert info.created_at == clock()
 
 
 def test_a_login_that_is_rolled_back_leaves_the_session_as_it_was(storage, now) -> None:

@@ -97,6 +97,17 @@ def test_another_login_without_a_logout_reads_nothing_of_the_first_user_either()
     assert shop.stores.sessions("ada") == []
 
 
+def test_nor_when_the_values_had_expired_and_the_first_user_has_stored_others(clock: Any) -> None:
+    shop = Shop(clock=clock, ttl=100)
+    browser = shop.app.test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    clock.step(100)
+    get(browser, "/cart/pens")
+    get(browser, "/in/bob")
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["bob", "None"]
+
+
 def test_another_login_of_the_same_user_keeps_the_cart() -> None:
     shop = Shop()
     browser = shop.app.test_client()

@@ -383,3 +383,106 @@ def test_a_login_begins_the_lifetime_again(browser: Browser, clock: Any) -> None
     browser.visit(lambda store: store.regenerate("ada"))
     clock.step(TTL - 1)
     assert browser.visit(read) == "Ada"
+
+
+# Another user's login, without a logout
+
+
+def test_another_users_login_finds_nothing_of_the_first_and_ends_their_session(site: Site, browser: Browser) -> None:
+    browser.visit(log_in("ada"))
+    before = browser.in_flight()
+    browser.visit(log_in("bob"))
+    assert browser.cookies_received == 3
+    assert browser.visit(dict) == {"secret of bob": "bob"}
+    assert before.visit(dict) == {}
+    assert before.id[:20] != browser.id[:20]
+    assert (len(site.middleware.sessions("ada")), len(site.middleware.sessions("bob"))) == (0, 1)
+
+
+def test_another_login_of_the_same_user_keeps_the_values(site: Site, browser: Browser) -> None:
+    browser.visit(log_in("ada"))
+    before = browser.id
+    browser.visit(lambda store: (store.regenerate(), store.regenerate("ada")))
+    assert browser.visit(dict) == {"name": "Ada", "secret of ada": "ada"}
+    assert browser.id != before
+    assert len(site.middleware.sessions("ada")) == 1
+
+
+def test_a_double_click_on_the_login_of_another_user_begins_one_session(
+    site: Site, browser: Browser, clock: Any
+) -> None:
+    browser.visit(log_in("ada"))
+    first, second, late = (browser.in_flight() for _ in range(3))
+    first.visit(log_in("bob"))
+    first.visit(write)
+    clock.step(0.09)
+    second.visit(log_in("bob"))
+    assert second.cookie == first.cookie
+    assert second.visit(dict) == {"secret of bob": "bob", "name": "Ada"}
+    assert len(site.middleware.sessions("bob")) == 1
+    clock.step(GRACE)
+    late.visit(log_in("bob"))
+    assert late.visit(dict) == {"secret of bob": "bob"}
+
+
+def test_a_double_click_on_a_logout_and_login_in_one_view_begins_one_session(browser: Browser, clock: Any) -> None:
+    def switch(store: UserStore) -> None:
+        store.destroy()
+        log_in("bob")(store)
+
+    first, second, late = (browser.in_flight() for _ in range(3))
+    first.visit(switch)
+    first.visit(write)
+    clock.step(0.09)
+    second.visit(switch)
+    assert second.cookie == first.cookie
+    assert second.visit(dict) == {"secret of bob": "bob", "name": "Ada"}
+    clock.step(GRACE)
+    late.visit(switch)
+    assert late.visit(dict) == {"secret of bob": "bob"}
+
+
+def test_a_thief_with_the_id_that_another_users_login_has_ended_gets_none_of_theirs(browser: Browser) -> None:
+    browser.visit(log_in("ada"))
+    thief = browser.in_flight()
+    browser.visit(log_in("bob"))
+    thief.visit(log_in("eve"))
+    assert thief.visit(dict) == {"secret of eve": "eve"}
+    assert browser.visit(dict) == {"secret of bob": "bob"}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_two_logins_in_one_request_share_nothing(site: Site, browser: Browser, is_new: bool) -> None:
+    visitor = Browser(site) if is_new else browser
+    visitor.visit(lambda store: (log_in("ada")(store), log_in("bob")(store)))
+    assert visitor.visit(dict) == {"secret of bob": "bob"}
+    assert site.middleware.sessions("ada") == []
+
+
+def test_what_is_stored_after_a_users_values_have_expired_is_kept_at_a_login(browser: Browser, clock: Any) -> None:
+    browser.visit(log_in("ada"))
+    clock.step(TTL)
+    browser.visit(lambda store: store.update(cart="of a visitor"))
+    browser.visit(log_in("bob"))
+    assert browser.visit(dict) == {"cart": "of a visitor", "secret of bob": "bob"}
+
+
+def test_another_users_login_that_is_rolled_back_leaves_the_session_as_it_was(site: Site, browser: Browser) -> None:
+    def fail(store: UserStore) -> None:
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            log_in("bob")(store)
+            raise ZeroDivisionError
+
+    browser.visit(log_in("ada"))
+    before = browser.id
+    browser.visit(fail)
+    assert (browser.id, browser.visit(dict)) == (before, {"name": "Ada", "secret of ada": "ada"})
+    assert (len(site.middleware.sessions("ada")), site.middleware.sessions("bob")) == (1, [])
+
+
+def test_another_users_login_on_an_opened_store_goes_on_with_a_session_of_theirs(site: Site, browser: Browser) -> None:
+    browser.visit(log_in("ada"))
+    store = site.middleware.open(browser.id)
+    log_in("bob")(store)
+    assert dict(store) == dict(site.middleware.open(store.session_id or "")) == {"secret of bob": "bob"}
+    assert browser.visit(dict) == {}

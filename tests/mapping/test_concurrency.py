@@ -166,6 +166,33 @@ def test_a_coroutine_is_not_in_the_transaction_of_another_one_of_its_thread(stor
     assert store["key"] == "old"
 
 
+def test_a_coroutine_that_writes_beside_the_transaction_of_another_one_of_its_thread_gets_an_error_at_once(
+    path,
+) -> None:
+    """It would wait for itself: the thread cannot go on with the other coroutine while it waits for the lock."""
+    store = open_store(path, timeout=100)
+
+    async def hold(is_inside: asyncio.Event, is_tried: asyncio.Event) -> None:
+        with store.transaction():
+            store["held"] = 1
+            is_inside.set()
+            await is_tried.wait()
+
+    async def side_by_side() -> None:
+        is_inside, is_tried = asyncio.Event(), asyncio.Event()
+        holding = asyncio.create_task(hold(is_inside, is_tried))
+        await is_inside.wait()
+        for write in (lambda: store.update(key=1), lambda: store.increment("n"), lambda: store.clear()):
+            with pytest.raises(StorageBusy, match=r"Another task of this thread.*Do not await"):
+                write()
+        is_tried.set()
+        await holding
+
+    asyncio.run(asyncio.wait_for(side_by_side(), 60))
+    store["after"] = 2
+    assert dict(store) == {"held": 1, "after": 2}
+
+
 def test_a_task_that_was_started_in_a_transaction_has_its_own_after_its_end(path) -> None:
     store = open_store(path, timeout=0.05)
 

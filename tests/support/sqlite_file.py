@@ -6,12 +6,25 @@ locks (https://www.sqlite.org/howtocorrupt.html, section 2.2).
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from flask_dash_store.storage.sqlite import SqliteStorage
+
+WRITE_WITH_SQLITEDICT = """
+import json, sys
+from sqlitedict import SqliteDict
+with SqliteDict(sys.argv[1], tablename="values", journal_mode="WAL", autocommit=True) as table:
+    for change in json.loads(sys.argv[2]):
+        if change[1] is None:
+            del table[change[0]]
+        else:
+            table[change[0]] = change[1]
+"""
 
 
 def execute(database: Path, sql: str, args: Any = ()) -> list[tuple[Any, ...]]:
@@ -34,3 +47,15 @@ def problems(database: Path) -> list[str]:
         return list(storage.problems())
     finally:
         storage.close()
+
+
+def run(script: str, *args: object) -> str:
+    """What a script prints that runs in a Python of its own."""
+    command = [sys.executable, "-c", script, *map(str, args)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def purge(storage: SqliteStorage, now: float) -> int:
+    """How many owners maintenance removes until there is no more to do."""
+    removed = storage.maintain(now, 0, wait=True)
+    return removed.owners + (purge(storage, now) if removed.has_more else 0)

@@ -51,7 +51,7 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
         own := drop_values(own);
         IF own.renewed_at >= _ended_before THEN
-            UPDATE sessions s SET expires = NULL, bytes = 0, keys = 0 WHERE s.id = own.id;
+            UPDATE sessions s SET expires = NULL, user_hash = NULL, bytes = 0, keys = 0 WHERE s.id = own.id;
         ELSE
             DELETE FROM sessions s WHERE s.id = own.id;
         END IF;

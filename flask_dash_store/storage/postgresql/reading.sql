@@ -26,13 +26,29 @@ BEGIN
     FROM sessions s WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner;
 END $$;
 
-CREATE FUNCTION list_keys(a access) RETURNS TABLE (
+-- In the order of an index, so that a few keys of many are found without the others. The limit is null for all.
+CREATE FUNCTION list_keys(a access, _limit bigint, _newest_first boolean) RETURNS TABLE (
     expires double precision, ended_at double precision, key bytea
-) LANGUAGE plpgsql STABLE :settings AS $$
+) LANGUAGE plpgsql STABLE :settings SET enable_sort = off AS $$
+DECLARE
+    own sessions;
 BEGIN
-    RETURN QUERY SELECT s.expires, when_ended(s, a), v.key
-    FROM sessions s LEFT JOIN "values" v ON v.session = s.id AND (v.expires IS NULL OR v.expires > a.now)
-    WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner ORDER BY v.position;
+    SELECT * INTO own FROM sessions s WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    expires := own.expires;
+    ended_at := when_ended(own, a);
+    IF _newest_first THEN
+        RETURN QUERY SELECT own.expires, ended_at, v.key FROM "values" v
+        WHERE v.session = own.id AND (v.expires IS NULL OR v.expires > a.now) ORDER BY v.position DESC LIMIT _limit;
+    ELSE
+        RETURN QUERY SELECT own.expires, ended_at, v.key FROM "values" v
+        WHERE v.session = own.id AND (v.expires IS NULL OR v.expires > a.now) ORDER BY v.position LIMIT _limit;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN NEXT;
+    END IF;
 END $$;
 
 CREATE FUNCTION list_values(a access) RETURNS TABLE (
@@ -54,10 +70,10 @@ BEGIN
 END $$;
 
 CREATE FUNCTION stat_session(a access) RETURNS TABLE (
-    expires double precision, ended_at double precision, bytes bigint, keys bigint
+    expires double precision, ended_at double precision, bytes bigint, keys bigint, user_hash bytea
 ) LANGUAGE plpgsql STABLE :settings AS $$
 BEGIN
-    RETURN QUERY SELECT s.expires, when_ended(s, a), s.bytes - expired.bytes, s.keys - expired.keys
+    RETURN QUERY SELECT s.expires, when_ended(s, a), s.bytes - expired.bytes, s.keys - expired.keys, s.user_hash
     FROM sessions s, count_expired(s, a.now) expired
     WHERE left(s.owner, 256) = left(a.owner, 256) AND s.owner = a.owner;
 END $$;

@@ -27,7 +27,7 @@ _ACCESS = "ROW(%s, %b, %s, %s, %s, {timeout_ms}, {is_durable})::{schema}.access"
 _ARGUMENTS = {
     "get_value": [_ACCESS, "%b"],
     "has_value": [_ACCESS, "%b"],
-    "list_keys": [_ACCESS],
+    "list_keys": [_ACCESS, "%s", "%s"],
     "list_values": [_ACCESS],
     "stat_session": [_ACCESS],
     "list_sessions": ["%b", "%s"],

@@ -100,16 +100,17 @@ class PostgresqlStorage(Storage, SupportsExport):
     def has(self, owner: Owner, key: str, access: Access) -> bool:
         return (True,) in self._read("has_value", owner, access, key.encode())
 
-    def keys(self, owner: Owner, access: Access) -> list[str]:
-        return [key.decode() for (key,) in self._read("list_keys", owner, access) if key is not None]
+    def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
+        rows = self._read("list_keys", owner, access, limit, newest_first)
+        return [key.decode() for (key,) in rows if key is not None]
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         rows = self._read("list_values", owner, access)
         return [(key.decode(), stored(*value)) for key, *value in rows if key is not None]
 
     def stat(self, owner: Owner, access: Access) -> Stat:
-        for expires, nbytes, keys in self._ask("stat_session", owner, access):
-            return Stat(expires, nbytes, keys) if keys else Stat()
+        for expires, nbytes, keys, user in self._ask("stat_session", owner, access):
+            return Stat(expires if keys else None, nbytes, keys, None if user is None else bytes(user))
         return Stat()
 
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:

@@ -92,7 +92,8 @@ BEGIN
     ELSE
         UPDATE sessions s SET bytes = own.bytes, keys = own.keys,
             expires = CASE WHEN is_touched THEN a.expires ELSE s.expires END,
-            created_at = CASE WHEN own.expires IS NULL THEN a.now ELSE s.created_at END
+            created_at = CASE WHEN own.expires IS NULL THEN a.now ELSE s.created_at END,
+            user_hash = CASE WHEN own.expires IS NULL THEN NULL ELSE s.user_hash END
         WHERE s.id = own.id AND (is_touched OR s.bytes <> own.bytes OR s.keys <> own.keys);
     END IF;
     RETURN own.id;

@@ -63,7 +63,7 @@ class AllOwners(Storage, SupportsExport):
         fields, bodies = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
         session, renewed, user = (fields.get(field) for field in (b"session", b"renewed", b"user"))
         if session is None:
-            session, renewed, user = self._calls.remembered(name)
+            session, renewed = self._calls.remembered(name)
         if not fields and session is None:
             return None
         values: list[Value] = []

@@ -55,12 +55,13 @@ class Calls:
             answer = self._server.execute("HMGET", self._leases.record(owner.name), *_KNOWN, *names, repeatable=True)
         return self._checked(owner, answer)
 
-    def headers(self, owner: Owner, now: float) -> list[Any]:
-        """The owner's expiry, and all keys, each with its header."""
-        return self._checked(owner, self._read(scripts.HEADERS, owner, now))
+    def headers(self, owner: Owner, now: float, limit: int | None, newest_first: bool) -> list[Any]:
+        """The owner's expiry, and keys, each with its header: so many from one end at least, in any order."""
+        args = -1 if limit is None else limit, int(newest_first)
+        return self._checked(owner, self._read(scripts.HEADERS, owner, now, *args))
 
     def stat(self, owner: Owner, now: float) -> list[Any]:
-        """The owner's expiry, its bytes, and its keys, without those that have expired."""
+        """The owner's expiry, its bytes and its keys without those that have expired, and the user's hash."""
         return self._checked(owner, self._read(scripts.STAT, owner, now))
 
     def all_fields(self, owner: Owner, now: float) -> dict[bytes, bytes]:
@@ -77,15 +78,15 @@ class Calls:
         expires, session, renewed, *rest = answer
         if owner.session != ANY_SESSION:
             if session is None:  # It has no values, and may have ended; this is one more round trip for few.
-                session, renewed = self.remembered(owner.name)[:2]
+                session, renewed = self.remembered(owner.name)
             if session is not None and session != session_argument(owner):
                 raise SessionEnded(parse_time(renewed) or 0.0)
         return [expires, *rest]
 
     def remembered(self, name: str) -> list[bytes | None]:
-        """The session, the time of its last renewal or its end, and the user, which outlive an owner's record."""
+        """The session, and the time of its last renewal or its end, which outlive an owner's record."""
         key = self._leases.record(name) + ":session"
-        return self._server.execute("HMGET", key, "session", "renewed", "user", repeatable=True)  # type: ignore[no-any-return]
+        return self._server.execute("HMGET", key, "session", "renewed", repeatable=True)  # type: ignore[no-any-return]
 
     def buffers(self, name: str, names: Sequence[str]) -> list[bytes | None]:
         """An owner's buffers of these names; None for those that are missing."""

@@ -80,8 +80,8 @@ local function apply(layer, fields)
             pairs_ = {}
         end
     end
-    local expires, session, renewed, user = unpack(call('HMGET', main, 'expires', 'session', 'renewed', 'user'))
-    if call('HEXISTS', layer, 'renewed') == 1 then remember(session, renewed, user) end
+    local expires, session, renewed = unpack(call('HMGET', main, 'expires', 'session', 'renewed'))
+    if call('HEXISTS', layer, 'renewed') == 1 then remember(session, renewed) end
     if expires then keep_all(expires) else discard() end
 end
 

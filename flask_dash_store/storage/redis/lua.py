@@ -9,12 +9,14 @@ These keys, which share a hash tag and so lie in one slot of a cluster, are an o
   - ``renewed``: when the session was renewed last, if it was; ``user``: a hash of the user who logged in, if one did
   - ``created``: when the first value was stored
   - ``bytes``, ``keys``: how much there is, with what has expired by itself and was not removed yet
-  - ``next``: the position in the order of insertion that the next new key gets
+  - ``first``, ``next``: the position in the order of insertion that the first key has, or 1 if it is not there, and the
+    one that the next new key gets
+  - ``p:<position>``: the key that has it. Those whose keys are deleted are gaps, which are given up at both ends
   - ``i:<key>``: a value's header: its position, its bytes, its expiry or ``-``, and its buffers' name or ``-``
   - ``v:<key>``: its payload
 
-- ``…:session``: a hash with ``session`` (empty once it has ended), ``renewed`` and ``user``, which is written when a
-  session is renewed or ended and outlives the record, so that ids that have been replaced are known to be dead
+- ``…:session``: a hash with ``session`` (empty once it has ended) and ``renewed``, which is written when a session is
+  renewed or ended and outlives the record, so that ids that have been replaced are known to be dead
 - ``…:buffers``: the set of the names of the buffers that the record's headers name
 - ``…:b:<name>``: buffers. They are written before the header that names them, and expire by themselves until then
 - ``…:expiring``: a sorted set of the keys that have an expiry of their own. None has a higher score than its expiry;
@@ -107,6 +109,10 @@ local function get_all(...)
     return unpack(values)
 end
 
+local function at(position)  -- The name of the field that has the key at a position.
+    return 'p:' .. string.format('%.0f', position)
+end
+
 local function each_field(pattern, visit)
     local seen = {}
     for i = layers, 1, -1 do
@@ -163,6 +169,11 @@ local function put(...)
     local fields = {{...}}
     for i = 2, #fields, 2 do fields[i] = '+' .. fields[i] end
     call('HSET', top, unpack(fields))
+end
+
+local function take(...)  -- These fields away.
+    if not top then return call('HDEL', main, ...) end
+    for _, field in ipairs({{...}}) do call('HSET', top, field, '-') end
 end
 
 local function keep(expires, ...)  -- Lets the server keep these keys until a little later.
@@ -231,31 +242,29 @@ local function note_expiry(key, key_expires, before, expires)
     end
 end
 
-local function forget(key, name)  -- A value. The caller counts.
-    if top then
-        unlink_in_layer(layers, key)
-        call('HSET', top, 'i:' .. key, '-', 'v:' .. key, '-')
-    else
-        call('HDEL', main, 'i:' .. key, 'v:' .. key)
+local function forget(key, position, name)  -- A value. The caller counts.
+    if top then unlink_in_layer(layers, key) end
+    take('i:' .. key, 'v:' .. key)
+    if position then take(at(position)) end
+    if not top then
         call('ZREM', expiring, key)
         unlink(name)
     end
 end
 
--- Whose session it is, when it was renewed, and its user: from the record, or else from what outlives it.
+-- Whose session it is, and when it was renewed: from the record, or else from what outlives it.
 local function known()
-    local stored, renewed, user = get_all('session', 'renewed', 'user')
-    if stored then return stored, renewed, user end
-    return unpack(call('HMGET', remembered, 'session', 'renewed', 'user'))
+    local stored, renewed = get_all('session', 'renewed')
+    if stored then return stored, renewed end
+    return unpack(call('HMGET', remembered, 'session', 'renewed'))
 end
 
 local function is_opened_by(stored)
     return not stored or session == '*' or stored == session
 end
 
-local function remember(stored, renewed, user)
+local function remember(stored, renewed)
     call('HSET', remembered, 'session', stored, 'renewed', renewed)
-    if user then call('HSET', remembered, 'user', user) end
     if keep_ended == '' then call('PERSIST', remembered) else call('PEXPIRE', remembered, keep_ended) end
 end
 """

@@ -15,14 +15,45 @@ return answer
 """,
 )
 
+# So many positions without a key are passed over, in a search for a few keys or when those at the ends are deleted.
+GAPS = 1000
+
+# Gets how many keys are wanted, or -1 for all, and 1 if the last ones are. It may answer with more.
 HEADERS = script(
     READS,
-    """
-local answer = {'OK', get_all('expires', 'session', 'renewed')}
-each_field('i:*', function(field, header)
-    answer[#answer + 1] = string.sub(field, 3)
+    f"""
+local limit, is_from_end = tonumber(ARGV[7]), ARGV[8] == '1'
+local expires, stored_session, renewed, keys, first, next_position =
+    get_all('expires', 'session', 'renewed', 'keys', 'first', 'next')
+local answer = {{'OK', expires, stored_session, renewed}}
+local function add(key, header)
+    answer[#answer + 1] = key
     answer[#answer + 1] = header
-end)
+end
+
+local function add_from_end()
+    local live, found, positions = 0, 0, {{}}
+    first, next_position = tonumber(first or 1), tonumber(next_position or 1)
+    local last = next_position - 1
+    for n = 0, math.min(last - first, limit + {GAPS}) do
+        local position = is_from_end and last - n or first + n
+        local key = get(at(position))
+        local header = key and get('i:' .. key)
+        local stored_position, _, key_expires = parse(header)
+        if tonumber(stored_position or '') == position then
+            add(key, header)
+            found = found + 1
+            if is_live(key_expires) then live = live + 1 end
+            if live == limit then return true end
+        end
+    end
+    return found == tonumber(keys or '')
+end
+
+if limit < 0 or not add_from_end() then
+    answer = {{'OK', expires, stored_session, renewed}}
+    each_field('i:*', function(field, header) add(string.sub(field, 3), header) end)
+end
 return answer
 """,
 )
@@ -42,10 +73,11 @@ return answer
 STAT = script(
     READS,
     """
-local expires, stored_session, renewed, bytes, keys = get_all('expires', 'session', 'renewed', 'bytes', 'keys')
+local expires, stored_session, renewed, bytes, keys, user =
+    get_all('expires', 'session', 'renewed', 'bytes', 'keys', 'user')
 local expired_bytes, expired_keys = expired({})
 bytes, keys = (tonumber(bytes or '') or 0) - expired_bytes, (tonumber(keys or '') or 0) - expired_keys
-return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), keys}
+return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), keys, user}
 """,
 )
 
@@ -55,20 +87,22 @@ return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), ke
 # It gets the access's expiry and touch threshold.
 USES = (
     WRITES
-    + """
+    + f"""
 local access_expires, touch_threshold = ARGV[7], number(ARGV[8])
-local stored_session, renewed, user = known()
-if not is_opened_by(stored_session) then return {'ENDED', renewed or '0'} end
-local stored, bytes, keys, next_position = get_all('expires', 'bytes', 'keys', 'next')
+local stored_session, renewed = known()
+if not is_opened_by(stored_session) then return {{'ENDED', renewed or '0'}} end
+local stored, bytes, keys, next_position, first = get_all('expires', 'bytes', 'keys', 'next', 'first')
 local expiry = number(stored)
 local was_live = expiry ~= nil and expiry > now
 local is_due = not was_live or math.abs(expiry - number(access_expires)) > touch_threshold
 local expires = is_due and access_expires or stored
 bytes, keys, next_position = tonumber(bytes or ''), tonumber(keys or ''), tonumber(next_position or '')
+first = tonumber(first or '') or 1
+local user
 if not was_live then
-    bytes, keys, next_position = 0, 0, 1
+    bytes, keys, next_position, first = 0, 0, 1, 1
 elseif not (bytes and keys and next_position) then  -- They are damaged.
-    bytes, keys, next_position = 0, 0, 1
+    bytes, keys, next_position, first = 0, 0, 1, 1
     each_field('i:*', function(_, header)
         local position, size = parse(header)
         if position then
@@ -77,13 +111,25 @@ elseif not (bytes and keys and next_position) then  -- They are damaged.
     end)
 end
 
+-- Gives up the positions at the ends whose keys have been deleted.
+local function trim()
+    local before, gaps = first, 0
+    while gaps < {GAPS} and first < next_position and not get(at(next_position - 1)) do
+        next_position, gaps = next_position - 1, gaps + 1
+    end
+    while gaps < {GAPS} and first < next_position and not get(at(first)) do
+        first, gaps = first + 1, gaps + 1
+    end
+    if first ~= before then put('first', first) end
+end
+
 -- Removes some of what has expired by itself. A transaction's layers are left as they are: its counts allow for it.
 local function sweep(limit)
     local swept = 0
     for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text, 'LIMIT', 0, limit)) do
         local position, size, key_expires, name = parse(get('i:' .. key))
         if position and not is_live(key_expires) then
-            forget(key, name)
+            forget(key, position, name)
             bytes, keys, swept = bytes - size, keys - 1, swept + 1
         elseif position and key_expires ~= '-' then
             call('ZADD', expiring, key_expires, key)
@@ -91,7 +137,10 @@ local function sweep(limit)
             call('ZREM', expiring, key)
         end
     end
-    if swept > 0 then put('bytes', bytes, 'keys', keys) end
+    if swept > 0 then
+        trim()
+        put('bytes', bytes, 'keys', keys, 'next', next_position)
+    end
     return swept
 end
 
@@ -131,7 +180,7 @@ SET = script(
     USES,
     """
 local max_bytes, max_keys = tonumber(ARGV[9]), tonumber(ARGV[10])
-local seen, values, replaced = {}, {}, {}
+local seen, values, replaced, past = {}, {}, {}, {}
 for i = 11, #ARGV, 4 do
     local key, wanted, payload, name = unpack(ARGV, i, i + 3)
     local position, size, key_expires, old_name = parse(seen[key] or was_live and get('i:' .. key))
@@ -142,7 +191,10 @@ for i = 11, #ARGV, 4 do
         if buffer_size == 0 then return {'GONE'} end
         new_size = new_size + buffer_size
     end
-    if position and not is_there then bytes, keys = bytes - size, keys - 1 end
+    if position and not is_there then
+        bytes, keys = bytes - size, keys - 1
+        past[#past + 1] = position
+    end
     local more_bytes, more_keys = new_size - (is_there and size or 0), is_there and 0 or 1
     seen[key] = seen[key] or '-'
     bytes, keys = bytes + more_bytes, keys + more_keys
@@ -153,28 +205,31 @@ for i = 11, #ARGV, 4 do
             return {'BYTES', key, more_bytes, bytes - expired_bytes - more_bytes}
         end
     end
-    if not is_there then
-        position = string.format('%.0f', next_position)
-        next_position = next_position + 1
-    end
+    local new_position = not is_there and string.format('%.0f', next_position)
+    if new_position then position, next_position = new_position, next_position + 1 end
     if wanted == 'keep' then wanted = is_there and key_expires or '-' end
     if old_name and old_name ~= name then replaced[#replaced + 1] = old_name end
     seen[key] = string.format('%s %.0f %s %s', position, new_size, wanted, name)
-    values[#values + 1] = {key, payload, wanted, name, key_expires}
+    values[#values + 1] = {key, payload, wanted, name, key_expires, new_position}
 end
 if not was_live then
     if not top then call('HSET', main, 'expires', expires) end
     erase_all()
 end
 for _, value in ipairs(values) do
-    local key, payload, wanted, name, before = unpack(value, 1, 5)
+    local key, payload, wanted, name, before, new_position = unpack(value, 1, 6)
     if top then unlink_in_layer(layers, key) end
     put('i:' .. key, seen[key], 'v:' .. key, payload)
+    if new_position then put(at(new_position), key) end
     note_expiry(key, wanted, before, expires)
     if not top and name ~= '-' then link(name, expires) end
 end
 if not top then
     for _, name in ipairs(replaced) do unlink(name) end
+end
+if #past > 0 then
+    for _, position in ipairs(past) do take(at(position)) end
+    trim()
 end
 record()
 return {'OK'}
@@ -213,8 +268,11 @@ DELETE = script(
 local key = ARGV[9]
 local position, size, key_expires, name = parse(was_live and get('i:' .. key))
 if was_live then
-    forget(key, name)
-    if position then bytes, keys = bytes - size, keys - 1 end
+    forget(key, position, name)
+    if position then
+        bytes, keys = bytes - size, keys - 1
+        trim()
+    end
     record()
 end
 return {'OK', position and is_live(key_expires) and 1 or 0}
@@ -225,7 +283,8 @@ CLEAR = script(
     USES,
     """
 if was_live then
-    local created = get('created')
+    local created
+    created, user = get_all('created', 'user')
     erase_all()
     bytes, keys, next_position, was_live, is_due = 0, 0, 1, false, true
     session = stored_session or session
@@ -251,7 +310,7 @@ else
     erase_all()
     record()
 end
-if not top then remember(session, renewed, user) end
+if not top then remember(session, renewed) end
 return {'OK'}
 """,
 )

@@ -140,11 +140,12 @@ class RedisStorage(AllOwners):
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
-    def keys(self, owner: Owner, access: Access) -> list[str]:
-        expires, *headers = self._calls.headers(owner, access.now)
+    def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
+        expires, *headers = self._calls.headers(owner, access.now, limit, newest_first)
         if not self._is_live(owner, expires, access):
             return []
-        return [key for key, header in headers_in_order(headers) if access.is_live_key(header.expires)]
+        keys = [key for key, header in headers_in_order(headers) if access.is_live_key(header.expires)]
+        return keys[:: -1 if newest_first else 1][:limit]
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         fields, bodies = self._calls.snapshot(owner, access.now)
@@ -157,9 +158,9 @@ class RedisStorage(AllOwners):
         ]
 
     def stat(self, owner: Owner, access: Access) -> Stat:
-        expires, nbytes, keys = self._calls.stat(owner, access.now)
+        expires, nbytes, keys, user = self._calls.stat(owner, access.now)
         expiry = parse_time(expires)
-        return Stat(expiry, int(nbytes), keys) if access.is_future(expiry) and keys > 0 else Stat()
+        return Stat(expiry if keys > 0 else None, int(nbytes), keys, user) if access.is_future(expiry) else Stat()
 
     # Writing
 
@@ -226,7 +227,7 @@ class RedisStorage(AllOwners):
             info = self._session(name.decode(), user, access)
             if info is not None:
                 found.append(info)
-            elif float(score) < access.now - _INDEX_GRACE and self._calls.remembered(name.decode())[2] != user:
+            elif float(score) < access.now - _INDEX_GRACE:
                 stale += [name, score]
         if stale:
             self._server.run(scripts.FORGET_SESSIONS, [index], stale, repeatable=True)

@@ -71,10 +71,10 @@ class Backup:
 
     def _hold_buffers(self, held: Path) -> None:
         """Keep the buffers of this point in time, for they are unlinked when their values are replaced."""
-        names = self._database.select(schema.NAMED_FILES)
-        if names:
+        rows = self._database.select(schema.KEPT_FILES)
+        if rows:
             held.mkdir(mode=0o700, parents=True)
-        for (name,) in names:
+        for _, name in rows:
             with suppress(FileNotFoundError):
                 os.link(self._directory / name, held / name)
 
@@ -104,7 +104,7 @@ class Backup:
 
     def _restore(self, source: Path, copy: apsw.Connection) -> None:
         # Under names of their own: one that is there already may be unlinked before its row is back.
-        names = {name: secrets.token_hex(NAME_BYTES) for (name,) in copy.execute(schema.NAMED_FILES)}
+        names = {name: secrets.token_hex(NAME_BYTES) for _, name in copy.execute(schema.KEPT_FILES)}
         try:
             if names:
                 _copy_buffers(buffers_beside(source), self._directory, names)
@@ -136,20 +136,23 @@ def _check_whole(source: Path, copy: apsw.Connection) -> None:
     if problem != "ok":
         raise StorageError(f"The backup {source} is damaged: {problem}.")
     buffers = BufferFiles(buffers_beside(source), sync=False)
-    for (name,) in copy.execute(schema.NAMED_FILES):
+    for _, name in copy.execute(schema.KEPT_FILES):
         if buffers.read(str(name), may_be_torn=True) is None:
             raise StorageError(f"The backup {source} is not whole: {name} is missing or damaged.")
 
 
 def _leave_out_damaged(file: Path, buffers: Path) -> list[str]:
-    """Delete the values of a copy whose buffers are missing or damaged. Returns their names."""
+    """Delete from a copy what counts as deleted, and values without their buffers. Returns the names of these."""
     kept = BufferFiles(buffers, sync=False)
     copy = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        rows = copy.execute(schema.ALL_FILES).fetchall()
+        copy.pragma("secure_delete", "ON")
+        copy.execute(schema.DELETE_DELETED).fetchall()
+        rows = copy.execute(schema.KEPT_FILES).fetchall()
         damaged = [str(name) for name, file in rows if kept.read(str(file), may_be_torn=True) is None]
         for name in damaged:
             copy.execute(schema.DELETE, (name,)).fetchall()
+        copy.execute("PRAGMA incremental_vacuum").fetchall()
     finally:
         copy.close(True)
     return damaged

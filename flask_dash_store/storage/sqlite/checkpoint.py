@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 
 import apsw
 
@@ -14,11 +14,16 @@ from .pool import Pool
 logger = logging.getLogger("flask_dash_store")
 
 # A checkpoint waits for the disk, and copies each changed page once however often it has changed. It is made once a
-# response has been sent, or else by a later write. While requests write, one can end without having caught up with
-# them; a WAL that has grown much longer gets one for which this process's writers wait.
+# response has been sent, or else by a later write, each time that the WAL has grown by so many pages.
 WAL_PAGES = 4096
 OVERDUE_WAL_PAGES = 2 * WAL_PAGES
-LONG_WAL_PAGES = 8 * WAL_PAGES
+# The WAL begins at its start again when no one reads from it. While readers always overlap that is never so, and it
+# grows without end. So beyond these lengths a checkpoint waits for those who are reading, which keeps out writers, but
+# no new readers, for as long as the longest read that has begun, or for so many seconds at most.
+LONG_WAL_PAGES = 4 * WAL_PAGES
+LONG_WAIT = 0.025
+HUGE_WAL_PAGES = 16 * WAL_PAGES
+HUGE_WAIT = 1.0
 
 
 class Checkpoints:
@@ -27,47 +32,60 @@ class Checkpoints:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._making = Lock(pool.name, pool.timeout)
+        self._pages_then = 0
 
     @property
     def is_due(self) -> bool:
-        return self._pool.wal_pages >= WAL_PAGES
+        return self._grown() >= WAL_PAGES
+
+    def _grown(self) -> int:
+        """By how many pages the WAL has grown since the last checkpoint that this process made."""
+        pages = self._pool.wal_pages
+        if pages < self._pages_then:  # It has begun at its start again.
+            self._pages_then = 0
+        return pages - self._pages_then
 
     def make_if_overdue(self) -> None:
         """Do what no response has been sent for, after a write."""
-        if self._pool.wal_pages >= OVERDUE_WAL_PAGES:
+        if self._grown() >= OVERDUE_WAL_PAGES:
             self.make_if_due()
 
     def make_if_due(self) -> None:
         """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
-        pool = self._pool
         if not self.is_due:
             return
         # Another thread that makes one is enough.
         with suppress(StorageBusy), self._making.held(timeout=0.0):
-            is_long = pool.wal_pages > LONG_WAL_PAGES
-            pool.wal_pages = 0
-            with pool.write_lock.held(pool.timeout) if is_long else nullcontext():
-                self.make()
+            pages = self._pages_then = self._pool.wal_pages
+            self.make()
+            if pages > LONG_WAL_PAGES:
+                wait = LONG_WAIT if pages <= HUGE_WAL_PAGES else HUGE_WAIT
+                with self._pool.write_lock.held(min(wait, self._pool.timeout)) as left:
+                    self.make(apsw.SQLITE_CHECKPOINT_RESTART, left)
 
-    def make(self, truncate: bool = False) -> None:
+    def truncate(self) -> None:
+        """Leave the WAL empty, unless readers and writers take longer than a call may wait."""
+        self.make()
+        self.make(apsw.SQLITE_CHECKPOINT_TRUNCATE, self._pool.timeout)
+
+    def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> None:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
 
-        :param truncate: whether to wait for readers and writers, and leave the WAL empty
+        :param mode: SQLite's. Writers wait for any other than this, so it is made after one of this mode, which leaves
+            it little to do.
+        :param wait: how many seconds it may wait for readers and writers
         """
+        pool = self._pool
         try:
-            connection = self._pool.acquire()
+            connection = pool.acquire()
             try:
-                connection.backoff.timeout = 0.0
-                with suppress(apsw.BusyError):  # Another process is doing it.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                connection.backoff.timeout = self._pool.timeout
-                if truncate:  # Writers wait for this one, so it is left little to do.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                connection.backoff.timeout = wait
+                connection.wal_checkpoint(mode=mode)
             finally:
-                connection.backoff.timeout = self._pool.timeout
-                self._pool.release(connection)
+                connection.backoff.timeout = pool.timeout
+                pool.release(connection)
         except apsw.BusyError:
-            pass  # A reader takes longer than the timeout.
+            pass  # Another process is making one, or a reader takes longer.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
-            logger.warning("A checkpoint of the storage %s failed: %s", self._pool.name, error)
+            logger.warning("A checkpoint of the storage %s failed: %s", pool.name, error)

@@ -59,7 +59,6 @@ class Database:
             transaction.execute(sql, args)
             return transaction.changes
         pool = self._pool
-        lock = pool.write_lock
         try:
             try:
                 timeout = pool.acquire_write_lock(pool.timeout)
@@ -74,12 +73,12 @@ class Database:
                     connection.backoff.timeout = pool.timeout
                     pool.release(connection)
             finally:
-                lock.release()
+                pool.write_lock.release()  # The pool has another one once it has noticed a fork.
         finally:  # A signal's handler may have raised before the first instruction of that.
-            if lock.is_left:
-                lock.release()
+            if pool.write_lock.is_left:
+                pool.write_lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
-            self.checkpoints.make_if_due()
+            self.checkpoints.make_if_overdue()
         return changes
 
     def _current(self) -> Transaction | None:

@@ -96,7 +96,7 @@ class Export:
                     yield f"The database is damaged: {problem}."
             for (name,) in self._database.select(schema.WRONG_COUNTS):
                 yield f"The bytes and keys of {name[:10]}… are miscounted."
-            for name_and_key, file in self._database.select(schema.ALL_FILES):
+            for name_and_key, file in self._database.select(schema.KEPT_FILES):
                 yield from self._problems_of_file(name_and_key, file)
         except StorageCorrupt as error:
             yield str(error)

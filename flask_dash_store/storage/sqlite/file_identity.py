@@ -7,9 +7,11 @@ SQLite does not notice: it goes on writing to the file that it has open, which n
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from time import monotonic
 
 from ...errors import StorageError
+from .files import why_closed
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
@@ -34,7 +36,14 @@ class FileIdentity:
 
     def is_same(self) -> bool:
         """Whether the path still names that file, and its WAL, by one look that is good for a while."""
-        is_same = _inode_of(self.path) == self._inode and self._is_wal_known()
+        try:  # Without helpers, for each write does this.
+            file = os.stat(self.path)
+            is_same = (file.st_dev, file.st_ino) == self._inode
+            if self._wal_inode is not None:
+                wal = os.stat(self._wal_path)
+                is_same &= (wal.st_dev, wal.st_ino) == self._wal_inode
+        except OSError:
+            is_same = False
         self.is_known_until = monotonic() + GLANCE if is_same else 0.0
         return is_same
 
@@ -46,7 +55,8 @@ class FileIdentity:
         found = _inode_of(self.path)
         if found is None:
             raise StorageError(
-                f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
+                why_closed(Path(self.path))
+                or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
                 "then begins with an empty one."
             )
         if found != self._inode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import shutil
 import stat
 import tempfile
@@ -40,7 +41,8 @@ def prepare_private_file(path: Path) -> Path:
         _create(path)
         _check(path)
     except OSError as error:
-        raise StorageError(f"The storage file {path} cannot be used: {error.strerror}.") from error
+        reason = why_closed(path) or f"The storage file {path} cannot be used: {error.strerror}."
+        raise StorageError(reason) from error
     return path
 
 
@@ -75,7 +77,38 @@ def _check(path: Path) -> None:
 def _check_owner(path: Path) -> None:
     status = path.lstat()
     if status.st_uid != os.geteuid():
-        raise StorageError(f"The storage file {path} belongs to another user (uid {status.st_uid}).")
+        raise StorageError(_not_ours(path, status.st_uid))
+
+
+def why_closed(path: Path) -> str | None:
+    """Whose file or directory keeps this process's user from a storage file, and what to do; None when none does."""
+    directories = [*reversed(path.parent.parents), path.parent]
+    needed = [(each, os.X_OK) for each in directories]
+    needed += [(Path(f"{path}{suffix}"), os.R_OK | os.W_OK) for suffix in SIDE_FILES] + [(path.parent, os.W_OK)]
+    for file, mode in needed:
+        with suppress(OSError):  # There is no such file.
+            owner = file.stat().st_uid
+            # A directory of this user's own that is closed to it is another fault.
+            if owner != os.geteuid() and not os.access(file, mode, effective_ids=True):
+                return _not_ours(file, owner)
+    return None
+
+
+def _not_ours(path: Path, owner: int) -> str:
+    present = os.geteuid()
+    return (
+        f"{path} belongs to {_user_name(owner)} (uid {owner}), and this process, which runs as {_user_name(present)} "
+        f"(uid {present}), may not use it for its storage. Run all that opens the storage as one user. A server that "
+        "root starts and that then changes its user (gunicorn --user) must not open it before, as --preload lets an "
+        "app do; what root has made already, give to the user with chown."
+    )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "a user without a name"
 
 
 def make_private(path: str) -> None:

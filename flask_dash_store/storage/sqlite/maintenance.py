@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 
-from ...errors import StorageBusy
 from ..base import Removed
 from . import schema
 from .buffer_files import BufferStore
@@ -31,6 +29,22 @@ def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[
         transaction.on_commit(partial(buffers.remove, files))
 
 
+def delete_some(
+    transaction: Transaction, buffers: BufferStore, sql: str, owner: str, pages: int = PAGES_TOGETHER, now: float = 0.0
+) -> int:
+    """Delete values of an owner until that has changed so many pages.
+
+    :param sql: finds the values, and how long they are
+    :returns: how many pages are left: none if values may be, too
+    """
+    for rowid, nbytes in transaction.execute(sql, {"owner": owner, "now": now, "limit": pages}):
+        forget_files(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+        pages -= 1 + (nbytes or 0) // PAGE_BYTES
+        if pages <= 0:
+            break
+    return pages
+
+
 class Maintenance:
     """What :meth:`Storage.maintain` promises, on SQLite."""
 
@@ -44,7 +58,7 @@ class Maintenance:
         with self._database.transaction(wait) as transaction:
             keys, more_keys = self._remove_keys(transaction, now)
             owners, more_owners = self._remove_owners(transaction, now, ended_before)
-            more_values = not (keys or owners) and self._empty_an_ended_one(transaction)
+            more_values = self._remove_deleted(transaction, PAGES_TOGETHER if not (keys or owners) else 0)
         has_more = more_keys or more_owners or more_values or self._vacuum(wait)
         if has_more:
             if wait:  # The lock stays free for long enough to be seen by another process that waits for it.
@@ -65,7 +79,7 @@ class Maintenance:
         rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_TOGETHER))
         pages, removed = PAGES_TOGETHER, 0
         for name, expiry, renewed in rows:
-            pages = self._delete_values(transaction, name, pages)
+            pages = delete_some(transaction, self._buffers, schema.SIZES, name, pages)
             if pages <= 0:
                 return removed, True  # No one misses the values that are deleted already: they have expired.
             is_remembered = isinstance(renewed, float) and renewed >= ended_before
@@ -74,20 +88,10 @@ class Maintenance:
             removed += transaction.changes
         return removed, len(rows) == OWNERS_TOGETHER
 
-    def _delete_values(self, transaction: Transaction, name: str, pages: int) -> int:
-        """Delete values until that has changed so many pages. Returns how many are left: none if values may be, too."""
-        for rowid, nbytes in transaction.execute(schema.SIZES, {"owner": name, "limit": pages}):
-            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
-            pages -= 1 + (nbytes or 0) // PAGE_BYTES
-            if pages <= 0:
-                break
-        return pages
-
-    def _empty_an_ended_one(self, transaction: Transaction) -> bool:
-        """Delete values of a session that ended, where they were too many, or the disk too full, to do it then."""
-        for (name,) in transaction.execute(schema.ENDED_WITH_VALUES):
-            if self._delete_values(transaction, name, PAGES_TOGETHER) > 0:
-                transaction.execute(schema.SET_EMPTY, (name,))
+    def _remove_deleted(self, transaction: Transaction, pages: int) -> bool:
+        """Remove some rows that count as deleted, of the first owner who has any. Returns whether one had."""
+        for (name,) in transaction.execute(schema.WITH_DELETED):
+            delete_some(transaction, self._buffers, schema.SIZES_DELETED, name, pages)
             return True
         return False
 
@@ -118,5 +122,4 @@ class Maintenance:
                 if not self._database.select(schema.IS_NAMED, (file,)):
                     self._buffers.remove([file])
         if wait:
-            with suppress(StorageBusy):
-                self._database.checkpoints.make(truncate=True)  # What was deleted is still to be read in the WAL.
+            self._database.checkpoints.truncate()  # What was deleted is still to be read in the WAL.

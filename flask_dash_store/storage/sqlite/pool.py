@@ -1,10 +1,11 @@
 """Connections to one SQLite database, for any thread of any process.
 
-A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use or to close one that was
-inherited (https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds
-its parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
-once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited one
-all the same may not use the storage.
+A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use one that was inherited
+(https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds its
+parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
+once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited
+idle ones all the same closes them before it opens its own; one that inherited a connection in use may not use the
+storage.
 
 The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that make
 checkpoints at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
@@ -21,6 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import apsw
 
@@ -29,6 +31,7 @@ from ..lock import Lock, WriteLock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
+from .files import why_closed
 
 Connect = Callable[[float], Connection]
 
@@ -95,13 +98,18 @@ class Pool:
             try:
                 connection = self._connect(timeout)
             except apsw.Error as error:
-                raise self.error(error) from error
+                raise self._closed_to_us() or self.error(error) from error
             connection.backoff.timeout = self.timeout
             connection.set_wal_hook(self._note_wal())
             self._open.add(connection)
             if self.file is not None:
                 self.file.note_wal()
         return connection
+
+    def _closed_to_us(self) -> StorageError | None:
+        """The error for a file that a server has opened as root, say, before it changed its user."""
+        reason = None if self.file is None else why_closed(Path(self.file.path))
+        return None if reason is None else StorageError(reason)
 
     def check_file(self) -> None:
         """Write to no file that has been deleted or replaced, for what is written there is lost.
@@ -169,6 +177,18 @@ class Pool:
             self.check_file()
         return timeout
 
+    def check_before_commit(self) -> None:
+        """Do not commit to a WAL that has been removed since the transaction began.
+
+        :raises StorageError: when it has been, or the file has gone
+        """
+        if self.file is not None and not self.file.is_same():
+            self.check_file()
+            raise StorageError(
+                f"The transaction on {self.name} has been rolled back, because its -wal file was removed while it was "
+                "open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
+            )
+
     # The end, and forks
 
     def check_open(self) -> None:
@@ -201,16 +221,27 @@ class Pool:
         self._opening.release()
 
     def after_fork_in_child(self) -> None:
-        inherited = list(self._open)
-        for connection in inherited:
+        self.close_inherited()
+        in_use = list(self._open)
+        for connection in in_use:
             _never_finalize(connection)
         self._max_idle = MAX_IDLE
         self._start()
-        if inherited:
+        if in_use:
             self._closed_because = (
-                "had a connection open when this process was forked, so this process cannot use it; start processes "
+                "had a connection in use when this process was forked, so this process cannot use it; start processes "
                 "before a transaction begins, or after it ends"
             )
+
+    def close_inherited(self) -> None:
+        """Close the connections that were idle when a fork in C, of which no hook of Python's knew, copied them.
+
+        While one is open, those that are opened here share the locks that SQLite believes it to hold, which are the
+        parent's. SQLite forbids to close one, for that can make a checkpoint, and remove the WAL that others use. An
+        idle one that makes no checkpoint only closes its files, which takes no lock from any other process.
+        """
+        self._stale |= set(self._idle)
+        self.close_idle()
 
     def error(self, error: Exception, connection: apsw.Connection | None = None) -> StorageError:
         """The package's own exception for what SQLite said."""

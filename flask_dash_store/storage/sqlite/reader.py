@@ -52,10 +52,14 @@ class Reader(Storage):
         rows = self._own_rows(schema.HAS, owner, access, key=f"{owner.name}/{key}")
         return any(access.is_live_key(expires) and self._is_whole(key, file, boot) for expires, file, boot in rows)
 
-    def keys(self, owner: Owner, access: Access) -> list[str]:
-        rows = self._own_rows(schema.KEYS, owner, access)
+    def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
+        sql = schema.LAST_KEYS if newest_first else schema.KEYS
+        rows = self._own_rows(sql, owner, access, limit=-1 if limit is None else limit)
         start = len(owner.name) + 1  # SQLite's own functions end a text at a NUL, which a key may hold.
-        return [key[start:] for key, file, boot in rows if self._is_whole(key[start:], file, boot)]
+        keys = [key[start:] for key, file, boot in rows if self._is_whole(key[start:], file, boot)]
+        if limit == len(rows) > len(keys):  # A power loss has taken some of these; others may take their places.
+            return self.keys(owner, access, None, newest_first)[:limit]
+        return keys
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
         try:
@@ -74,9 +78,9 @@ class Reader(Storage):
                 found.append((key, value))
         return found
 
-    def _own_rows(self, sql: str, owner: Owner, access: Access, key: str = "") -> list[Row]:
+    def _own_rows(self, sql: str, owner: Owner, access: Access, **more: str | int) -> list[Row]:
         """What a query that begins with the owner's expiry says of an owner that has not expired."""
-        args = {"owner": owner.name, "session": owner.session, "now": access.now, "key": key}
+        args = {"owner": owner.name, "session": owner.session, "now": access.now, **more}
         rows = self._database.select(sql, args)
         if not rows or rows[0][0] is None:
             self._check(owner, access)
@@ -144,9 +148,9 @@ class Reader(Storage):
         row = self._database.select_one(schema.STAT, {"owner": owner.name, "now": access.now})
         if row is None:
             return Stat()
-        expiry, session, renewed, nbytes, keys = row
+        expiry, session, renewed, nbytes, keys, user = row
         check_session(owner, session, renewed)
-        return Stat(expiry, nbytes, keys) if access.is_future(expiry) and keys > 0 else Stat()
+        return Stat(expiry if keys > 0 else None, nbytes, keys, user) if access.is_future(expiry) else Stat()
 
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
         rows = self._database.select(schema.SESSIONS, (user, access.now))

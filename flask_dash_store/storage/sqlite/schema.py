@@ -10,6 +10,11 @@ when its first value was stored; a hash of the user who has logged in; and how m
 owner that is kept only so that its former ids stay dead has the time of its last renewal, negated, as its expiry. So
 what has expired and what may be forgotten are one range of one index.
 
+``deleted_up_to`` makes deleting all of an owner's values one small write, however many there are: those up to this
+rowid, which is one of theirs, count as deleted, and maintenance removes their rows, the first ones first. A new row has
+a larger rowid than any that is there, and a key that is set again gets a new row. VACUUM leaves rowids as they are
+where a table has an index.
+
 Triggers keep the counts, so that a write is one statement, and so that they stay right when another program writes with
 stock sqlitedict. That uses whatever SQLite its Python has, so triggers and indexes use nothing newer than SQLite 3.31.
 """
@@ -18,7 +23,7 @@ from __future__ import annotations
 
 from ...errors import UnknownFormat
 
-FORMAT = 3
+FORMAT = 4
 """The number of this layout, kept as SQLite's ``user_version``."""
 APPLICATION_ID = int.from_bytes(b"fds\0")
 """Says that a file is this package's, as SQLite's ``application_id``."""
@@ -28,6 +33,7 @@ PAGE_BYTES = 4096  # SQLite's default.
 COLUMNS = {
     "values": ("expires REAL", "file TEXT", "file_bytes INTEGER", "boot TEXT"),
     "sessions": (
+        "deleted_up_to INTEGER",
         "session BLOB",
         "renewed REAL",
         "created REAL",
@@ -57,8 +63,8 @@ INDEXES = (
     'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
     'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
     'CREATE INDEX IF NOT EXISTS "sessions_by_user" ON "sessions" (user) WHERE user IS NOT NULL',
-    # Those that have ended, and whose values are still to be deleted.
-    'CREATE INDEX IF NOT EXISTS "sessions_to_empty" ON "sessions" (key) WHERE value < 0 AND keys > 0',
+    # Those of which there are rows that count as deleted, for maintenance to remove.
+    'CREATE INDEX IF NOT EXISTS "sessions_with_deleted" ON "sessions" (key) WHERE deleted_up_to IS NOT NULL',
 )
 
 TRIGGERS = (
@@ -72,29 +78,45 @@ TRIGGERS = (
     END""",
     f"""CREATE TRIGGER IF NOT EXISTS "count_update" AFTER UPDATE OF value, file_bytes ON "values"
     WHEN length(NEW.value) IS NOT length(OLD.value) OR NEW.file_bytes IS NOT OLD.file_bytes BEGIN
-        UPDATE "sessions" SET bytes = bytes + {_size_of("NEW.")} - {_size_of("OLD.")} WHERE key = {_owner_of("NEW.")};
+        UPDATE "sessions" SET bytes = bytes + {_size_of("NEW.")} - {_size_of("OLD.")}
+        WHERE key = {_owner_of("NEW.")} AND (deleted_up_to IS NULL OR deleted_up_to < NEW.rowid);
     END""",
     f"""CREATE TRIGGER IF NOT EXISTS "count_delete" AFTER DELETE ON "values" BEGIN
-        UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1 WHERE key = {_owner_of("OLD.")};
+        UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1
+        WHERE key = {_owner_of("OLD.")} AND (deleted_up_to IS NULL OR deleted_up_to < OLD.rowid);
+        -- The largest rowid may be given again once its row has gone, to a row that does not count as deleted.
+        UPDATE "sessions" SET deleted_up_to = (
+            SELECT rowid FROM "values" WHERE {_owner_of()} = {_owner_of("OLD.")} AND rowid < OLD.rowid
+            ORDER BY rowid DESC LIMIT 1
+        ) WHERE key = {_owner_of("OLD.")} AND deleted_up_to = OLD.rowid;
     END""",
 )
 
-_OWN = f"{_owner_of()} = :owner"
+_ALL = f"{_owner_of()} = :owner"
+_DELETED_UP_TO = 'COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = :owner), 0)'
+_KEPT = f"rowid > {_DELETED_UP_TO}"
+_OWN = f"{_ALL} AND {_KEPT}"
 _LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
 _EXPIRED = "(expires <= :now OR expires >= '')"
+
+_IS_DELETED = f"""
+    (rowid <= COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = {_owner_of('"values".')}), 0))"""
 
 # Reading
 
 # As a subquery the expiry costs a tenth of what it costs in a join. It is NULL when another session id is the owner's.
 _EXPIRY = '(SELECT value FROM "sessions" WHERE key = :owner AND session IS :session)'
 GET = """
-    SELECT (SELECT value FROM "sessions" WHERE key = ?1 AND session IS ?2), value, expires, file, boot
-    FROM "values" WHERE key = ?3"""
-HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key'
-KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
+    SELECT (
+        SELECT value FROM "sessions"
+        WHERE key = ?1 AND session IS ?2 AND (deleted_up_to IS NULL OR deleted_up_to < "values".rowid)
+    ), value, expires, file, boot FROM "values" WHERE key = ?3"""
+HAS = f'SELECT {_EXPIRY}, expires, file, boot FROM "values" WHERE key = :key AND {_KEPT}'
+KEYS = f'SELECT {_EXPIRY}, key, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid LIMIT :limit'
+LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
 STAT = f"""
-    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys FROM "sessions", (
+    SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
         FROM "values" INDEXED BY "values_by_owner_and_expiry" WHERE {_OWN} AND {_EXPIRED}
     ) WHERE key = :owner"""
@@ -103,46 +125,53 @@ SESSIONS = 'SELECT key, session, created, value, bytes FROM "sessions" WHERE use
 OWNERS = f"""
     SELECT key FROM "sessions" s
     WHERE key >= :prefix AND key < :end AND typeof(value) IN ('real', 'integer') AND value > :now
-    AND EXISTS (SELECT 1 FROM "values" WHERE {_owner_of()} = s.key AND {_LIVE}) ORDER BY key"""
+    AND EXISTS (
+        SELECT 1 FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0) AND {_LIVE}
+    ) ORDER BY key"""
 ALL_OWNERS = 'SELECT key FROM "sessions" WHERE key > ? ORDER BY key LIMIT 1000'
 DUMP_SESSION = 'SELECT value, session, renewed, created, user FROM "sessions" WHERE key = ?'
 DUMP = f'SELECT key, value, expires, file, boot FROM "values" WHERE {_OWN} ORDER BY rowid'
 NAMED_FILES = 'SELECT file FROM "values" WHERE file IS NOT NULL'
+KEPT_FILES = f'SELECT key, file FROM "values" WHERE file IS NOT NULL AND NOT {_IS_DELETED}'
 IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
 
 # The common write: a small value of a session that needs no touch, within its limits, which it checks as if the value
-# were new. Over a value with a file, or an expired one, and near the limits, it changes nothing, and PUT does it.
+# were new. Over a value with a file, or an expired one, near the limits, and while there are rows that count as
+# deleted, it changes nothing, and PUT does it.
 SET = """
     INSERT INTO "values" (key, value, expires, file_bytes)
     SELECT ?1, ?2, ?3, 0 FROM "sessions"
     WHERE key = ?4 AND session IS ?5 AND value > ?6 AND value BETWEEN ?7 AND ?8 AND bytes + ?9 <= ?10 AND keys < ?11
+    AND deleted_up_to IS NULL
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
     WHERE file IS NULL AND (expires IS NULL OR (expires > ?6 AND expires < ''))"""
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,
     file = excluded.file, file_bytes = excluded.file_bytes, boot = excluded.boot"""
-SIZE = f'SELECT {_size_of()}, expires, file FROM "values" WHERE key = ?'
+SIZE = f'SELECT {_size_of()}, expires, file, {_IS_DELETED} FROM "values" WHERE key = ?'
 EXPIRE_KEY = 'UPDATE "values" SET expires = ? WHERE key = ?'
 SURVIVED_BOOT = 'UPDATE "values" SET boot = ? WHERE file = ?'
 DELETE_TORN = 'DELETE FROM "values" WHERE file = ?'
-DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING expires, file'
-CLEAR = f'DELETE FROM "values" WHERE {_OWN} RETURNING file'
-DELETE_EXPIRED = f'DELETE FROM "values" WHERE {_OWN} AND {_EXPIRED} RETURNING file'
+DELETE = 'DELETE FROM "values" WHERE key = ? RETURNING file'
+DELETE_KEPT = f'DELETE FROM "values" WHERE key = :key AND {_KEPT} RETURNING file, expires'
+CLEAR = f'DELETE FROM "values" WHERE {_ALL} RETURNING file'
+COUNT_AS_DELETED = f"""
+    UPDATE "sessions" SET bytes = 0, keys = 0, deleted_up_to = (
+        SELECT rowid FROM "values" WHERE {_ALL} ORDER BY rowid DESC LIMIT 1
+    ) WHERE key = :owner"""
 
 # Sessions
 
 BEGIN_SESSION = """
     INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, bytes = 0, keys = 0"""
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL,
+    bytes = 0, keys = 0"""
 # Of those who find at the same time that it is due, one is enough.
 TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
-RENEW = """
-    INSERT INTO "sessions" (key, value, session, renewed, created, user) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = excluded.session, renewed = excluded.renewed,
-    user = COALESCE(excluded.user, user)"""
+RENEW = 'UPDATE "sessions" SET value = ?, session = ?, renewed = ?, user = COALESCE(?, user) WHERE key = ?'
 END = """
     INSERT INTO "sessions" (key, value, session, renewed) VALUES (?1, -?2, x'', ?2)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, session = x'', renewed = excluded.renewed, user = NULL"""
@@ -163,24 +192,31 @@ LIMIT_EXPIRY = """
 PAST_OWNERS = """
     SELECT key, value, renewed FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
-ENDED_WITH_VALUES = 'SELECT key FROM "sessions" WHERE value < 0 AND keys > 0 LIMIT 1'
-SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
+WITH_DELETED = 'SELECT key FROM "sessions" WHERE deleted_up_to IS NOT NULL LIMIT 1'
+# What is to be removed of an owner, and how long each is.
+SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} LIMIT :limit'
+SIZES_KEPT = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
+SIZES_DELETED = f"""
+    SELECT rowid, length(value) FROM "values" WHERE {_ALL} AND rowid <= {_DELETED_UP_TO} ORDER BY rowid LIMIT :limit"""
+SIZES_EXPIRED = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} AND {_EXPIRED} LIMIT :limit'
 DELETE_ROW = 'DELETE FROM "values" WHERE rowid = ? RETURNING file'
 DELETE_SESSION = 'DELETE FROM "sessions" WHERE key = ? AND value IS ?'
-KEEP_RENEWED = 'UPDATE "sessions" SET value = -renewed, bytes = 0, keys = 0 WHERE key = ? AND value IS ?'
-SET_EMPTY = 'UPDATE "sessions" SET bytes = 0, keys = 0 WHERE key = ?'
+KEEP_RENEWED = """
+    UPDATE "sessions" SET value = -renewed, user = NULL, bytes = 0, keys = 0 WHERE key = ? AND value IS ?"""
 PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
 # All of it, for backups
 
-ALL_VALUES = 'SELECT key, value, expires, file, file_bytes, boot FROM "values" ORDER BY rowid'
-ALL_FILES = 'SELECT key, file FROM "values" WHERE file IS NOT NULL'
+ALL_VALUES = f"""
+    SELECT key, value, expires, file, file_bytes, boot FROM "values" WHERE NOT {_IS_DELETED} ORDER BY rowid"""
+DELETE_DELETED = f'DELETE FROM "values" WHERE {_IS_DELETED}'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
 ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'
 DELETE_ALL = ('DELETE FROM "values"', 'DELETE FROM "sessions"')
+_KEPT_OF_S = f'FROM "values" WHERE {_owner_of()} = s.key AND rowid > COALESCE(s.deleted_up_to, 0)'
 WRONG_COUNTS = f"""
-    SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) FROM "values"
-        WHERE {_owner_of()} = s.key) OR keys IS NOT (SELECT COUNT(*) FROM "values" WHERE {_owner_of()} = s.key)"""
+    SELECT key FROM "sessions" s WHERE bytes IS NOT (SELECT COALESCE(SUM({_size_of()}), 0) {_KEPT_OF_S})
+    OR keys IS NOT (SELECT COUNT(*) {_KEPT_OF_S})"""
 
 
 # One statement, so that another process which is making the tables is seen before that or after it.

@@ -114,11 +114,12 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
 
     @property
     def needs_maintenance(self) -> bool:
-        return self._database.checkpoints.is_due
+        return self._has_deleted or self._database.checkpoints.is_due
 
     def maintain(
         self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
     ) -> Removed:
+        self._has_deleted = False
         self._database.checkpoints.make_if_due()
         if expiry_limit is not None:
             prefix, latest = expiry_limit

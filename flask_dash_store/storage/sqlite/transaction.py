@@ -48,6 +48,7 @@ class Transaction(Base):
 
     def _commit(self) -> None:
         connection = self._in_transaction()
+        self.pool.check_before_commit()
         try:
             connection.execute("COMMIT")
         except apsw.Error as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from typing import TypeVar
@@ -13,15 +13,16 @@ from ...expiry import Access
 from ...owner import Owner
 from ..base import KeyExpiry, Limits
 from . import schema
-from .maintenance import forget_files
+from .maintenance import delete_some, forget_files
 from .reader import Reader, check_session
 from .reserve import Reserve
-from .transaction import Row, Transaction
+from .transaction import Transaction
 
 T = TypeVar("T")
 
-# What ends with a session is deleted at once when it is little, and else by maintenance: no other visitor waits.
-FEW_KEYS = 64
+# All values of an owner are deleted at once when they are few rows, with few bytes in these. More of them count as
+# deleted, and maintenance removes the rows: no other visitor waits for as long as that takes.
+FEW_ROWS = 64
 FEW_BYTES = 2**20
 
 
@@ -30,38 +31,56 @@ class Writer(Reader):
 
     _limits: Limits
     _reserve: Reserve | None
+    _has_deleted = False
+    """Whether this process has left rows for maintenance to remove."""
 
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        payload, buffers = value
-        if buffers is None and key_expires != "keep":
-            name, session = owner
-            now, expires, threshold = access
-            earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
-            most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-            args = (
-                f"{name}/{key}", payload, key_expires, name, session, now, earliest, latest, most_bytes, *self._limits
-            )  # fmt: skip
-            if self._database.change(schema.SET, args):
-                return
-        self._put(owner, key, value, access, key_expires)
+        if not self._set_small(owner, key, value, access, key_expires):
+            self._put_all(owner, [(key, value, key_expires)], access)
 
-    def _put(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> None:
+    def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
+        self._put_all(owner, [(key, value, None) for key, value in values], access)
+
+    def _set_small(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> bool:
+        """Store a value by the one statement that does for most. Returns whether it did."""
+        payload, buffers = value
+        if buffers is not None or key_expires == "keep":
+            return False
+        name, session = owner
+        now, expires, threshold = access
+        earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
+        most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
+        args = (
+            f"{name}/{key}", payload, key_expires, name, session, now, earliest, latest, most_bytes, *self._limits
+        )  # fmt: skip
+        return self._database.change(schema.SET, args) > 0
+
+    def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
+        written: list[str] = []
+        try:
+            for _, (_, buffers), _ in values:  # No one waits for these: the lock is not acquired yet.
+                if buffers is not None:
+                    self._buffers.write(buffers)
+                    written.append(buffers.name)
+            with self._database.transaction() as transaction:
+                if written:
+                    transaction.on_rollback(partial(self._buffers.remove, written))
+                self._begin_use(transaction, owner, access)
+                for each in values:
+                    if not self._set_small(owner, each[0], each[1], access, each[2]):
+                        self._put(transaction, owner, *each, access)
+        except UserStoreError:
+            self._buffers.remove(written)  # When no transaction has begun, it has not rolled back either.
+            raise
+
+    def _put(
+        self, transaction: Transaction, owner: Owner, key: str, value: Stored, key_expires: KeyExpiry, access: Access
+    ) -> None:
         payload, buffers = value
         file, file_bytes, boot = (buffers.name, buffers.nbytes, self._boot) if buffers else (None, 0, None)
-        if buffers is not None:
-            self._buffers.write(buffers)
-        try:
-            with self._database.transaction() as transaction:
-                if file is not None:
-                    transaction.on_rollback(partial(self._buffers.remove, [file]))
-                self._begin_use(transaction, owner, access)
-                kept = self._make_room(transaction, owner, key, len(payload) + file_bytes, access)
-                expires = kept if key_expires == "keep" else key_expires
-                transaction.execute(schema.PUT, (f"{owner.name}/{key}", payload, expires, file, file_bytes, boot))
-        except UserStoreError:
-            if file is not None:  # When no transaction has begun, it has not rolled back either.
-                self._buffers.remove([file])
-            raise
+        kept = self._make_room(transaction, owner, key, len(payload) + file_bytes, access)
+        expires = kept if key_expires == "keep" else key_expires
+        transaction.execute(schema.PUT, (f"{owner.name}/{key}", payload, expires, file, file_bytes, boot))
 
     def _open(self, transaction: Transaction, owner: Owner, access: Access) -> float | None:
         """The expiry of the owner; None when it has expired, or is not known. Then its values are gone now.
@@ -72,7 +91,10 @@ class Writer(Reader):
             check_session(owner, session, renewed)
             if access.is_future(expiry):
                 return expiry
-        self._delete_values(transaction, schema.CLEAR, owner.name)
+            self._delete_all(transaction, owner)
+            return None
+        # Another program may have written some.
+        forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": owner.name}))
         return None
 
     def _begin_use(self, transaction: Transaction, owner: Owner, access: Access) -> None:
@@ -91,46 +113,57 @@ class Writer(Reader):
     def _make_room(self, transaction: Transaction, owner: Owner, key: str, nbytes: int, access: Access) -> float | None:
         """See that a value fits in the place of what is there, and return when that expires by itself, if it does.
 
-        A key that has expired is deleted, so that what is stored there next is new, and comes last.
+        A key that has expired, or counts as deleted, is deleted, so that what is stored there next is new, and comes
+        last.
 
         :raises QuotaExceeded: when there are no bytes left for it
         :raises TooManyKeys: when it is one key too many
         """
         more_bytes, more_keys, kept = nbytes + len(key.encode()), 1, None
-        for old_bytes, expires, file in transaction.execute(schema.SIZE, (f"{owner.name}/{key}",)):
-            if access.is_live_key(expires):
+        for old_bytes, expires, file, is_deleted in transaction.execute(schema.SIZE, (f"{owner.name}/{key}",)):
+            if access.is_live_key(expires) and not is_deleted:
                 more_bytes, more_keys, kept = more_bytes - old_bytes, 0, expires
                 forget_files(transaction, self._buffers, [(file,)])
             else:
-                self._delete_key(transaction, owner, key)
-        if not self._fits(transaction, owner, key, more_bytes, more_keys, must=False):
-            self._delete_values(transaction, schema.DELETE_EXPIRED, owner.name, access.now)
-            self._fits(transaction, owner, key, more_bytes, more_keys, must=True)
+                rows = transaction.execute(schema.DELETE, (f"{owner.name}/{key}",))
+                forget_files(transaction, self._buffers, rows)
+        for *_, keys, nbytes in transaction.execute(schema.SESSION, (owner.name,)):
+            if not self._fits(more_bytes, more_keys, nbytes, keys):
+                self._make_room_of_expired(transaction, owner, key, more_bytes, more_keys, access.now)
         return kept
 
-    def _fits(
-        self, transaction: Transaction, owner: Owner, key: str, more_bytes: int, more_keys: int, must: bool
-    ) -> bool:
-        """Whether there is room for so much more; what shrinks is always let in."""
-        for *_, keys, nbytes in transaction.execute(schema.SESSION, (owner.name,)):
+    def _fits(self, more_bytes: int, more_keys: int, nbytes: int, keys: int) -> bool:
+        """Whether so much may be added to what an owner has; what shrinks is always let in."""
+        has_room = more_bytes <= 0 or nbytes + more_bytes <= self._limits.max_bytes
+        return has_room and (more_keys == 0 or keys < self._limits.max_keys)
+
+    def _make_room_of_expired(
+        self, transaction: Transaction, owner: Owner, key: str, more_bytes: int, more_keys: int, now: float
+    ) -> None:
+        """Count no keys that have expired by themselves, and delete some: each write does, so that it takes no long."""
+        delete_some(transaction, self._buffers, schema.SIZES_EXPIRED, owner.name, now=now)
+        for *_, nbytes, keys, _ in transaction.execute(schema.STAT, {"owner": owner.name, "now": now}):
             if more_keys and keys >= self._limits.max_keys:
-                if must:
-                    raise self._limits.too_many_keys(key, keys)
-                return False
-            if more_bytes > 0 and nbytes + more_bytes > self._limits.max_bytes:
-                if must:
-                    raise self._limits.quota_exceeded(key, more_bytes, nbytes)
-                return False
-        return True
+                raise self._limits.too_many_keys(key, keys)
+            if not self._fits(more_bytes, more_keys, nbytes, keys):
+                raise self._limits.quota_exceeded(key, more_bytes, nbytes)
 
-    def _delete_key(self, transaction: Transaction, owner: Owner, key: str) -> list[Row]:
-        rows = transaction.execute(schema.DELETE, (f"{owner.name}/{key}",))
-        forget_files(transaction, self._buffers, [(file,) for _, file in rows])
-        return rows
+    def _delete_all(self, transaction: Transaction, owner: Owner, at_once: bool = True) -> None:
+        """Delete all values of an owner that is known, or have them count as deleted.
 
-    def _delete_values(self, transaction: Transaction, sql: str, name: str, now: float = 0.0) -> None:
-        args = {"owner": name, "now": now}
-        forget_files(transaction, self._buffers, transaction.execute(sql, args))
+        :param at_once: whether to delete the rows, where they are few
+        """
+        few_rows = FEW_ROWS if at_once else 0
+        rows = transaction.execute(schema.SIZES_KEPT, {"owner": owner.name, "limit": few_rows + 1})
+        if len(rows) > few_rows or sum(nbytes or 0 for _, nbytes in rows) > FEW_BYTES:
+            transaction.execute(schema.COUNT_AS_DELETED, {"owner": owner.name})
+            transaction.on_commit(self._note_deleted)
+            return
+        for rowid, _ in rows:
+            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+
+    def _note_deleted(self) -> None:
+        self._has_deleted = True
 
     def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
         with self._database.transaction() as transaction:
@@ -139,7 +172,7 @@ class Writer(Reader):
                 return False
             self._move_expiry(transaction, owner, expiry, access)
             rows = transaction.execute(schema.SIZE, (f"{owner.name}/{key}",))
-            is_there = any(access.is_live_key(expires) for _, expires, _ in rows)
+            is_there = any(access.is_live_key(expires) and not is_deleted for _, expires, _, is_deleted in rows)
             if is_there:
                 transaction.execute(schema.EXPIRE_KEY, (key_expires, f"{owner.name}/{key}"))
             return is_there
@@ -153,7 +186,10 @@ class Writer(Reader):
             if expiry is None:
                 return False
             self._move_expiry(transaction, owner, expiry, access)
-            return any(access.is_live_key(expires) for expires, _ in self._delete_key(transaction, owner, key))
+            args = {"owner": owner.name, "key": f"{owner.name}/{key}"}
+            rows = transaction.execute(schema.DELETE_KEPT, args)
+            forget_files(transaction, self._buffers, [row[:1] for row in rows])
+            return any(access.is_live_key(expires) for _, expires in rows)
 
     def clear(self, owner: Owner, access: Access) -> None:
         self._freeing(lambda: self._clear(owner, access))
@@ -163,14 +199,14 @@ class Writer(Reader):
             expiry = self._open(transaction, owner, access)
             if expiry is not None:
                 self._move_expiry(transaction, owner, expiry, access)
-                self._delete_values(transaction, schema.CLEAR, owner.name)
+                self._delete_all(transaction, owner)
 
     # Sessions as a whole
 
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         with self._database.transaction() as transaction:
-            self._open(transaction, owner, access)
-            transaction.execute(schema.RENEW, (owner.name, access.expires, session, access.now, user))
+            self._begin_use(transaction, owner, access)
+            transaction.execute(schema.RENEW, (access.expires, session, access.now, user, owner.name))
 
     def end(self, owner: Owner, access: Access) -> float:
         row = self._database.select_one(schema.SESSION, (owner.name,))
@@ -179,17 +215,14 @@ class Writer(Reader):
         try:
             return self._end(owner, access)
         except StorageFull:
-            # The values of a session that has ended are out of reach, so it is enough if maintenance deletes them.
-            return self._freeing(lambda: self._end(owner, access, deletes=False))
+            return self._freeing(lambda: self._end(owner, access, at_once=False))  # To delete rows takes space first.
 
-    def _end(self, owner: Owner, access: Access, deletes: bool = True) -> float:
+    def _end(self, owner: Owner, access: Access, at_once: bool = True) -> float:
         with self._database.transaction() as transaction:
-            for _, session, renewed, keys, nbytes in transaction.execute(schema.SESSION, (owner.name,)):
+            for _, session, renewed, *_ in transaction.execute(schema.SESSION, (owner.name,)):
                 if session != owner.session:
                     return float(renewed or 0.0)
-                deletes &= keys <= FEW_KEYS and nbytes <= FEW_BYTES
-            if deletes:
-                self._delete_values(transaction, schema.CLEAR, owner.name)
+                self._delete_all(transaction, owner, at_once)
             transaction.execute(schema.END, (owner.name, access.now))
             return access.now
 
