@@ -223,10 +223,10 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             response.vary.add("Cookie")
         if state is None:  # A test's request context that has used neither the session nor the store.
             return
-        if session.is_loaded or state.inherited is not None:
+        # A permanent session is kept alive by each request, as Flask does it, and so has to be read.
+        is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+        if session.is_loaded or is_refreshed or state.inherited is not None:
             _save(app, session, state)
-        elif state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]:
-            state.make_due()
         if not (state.is_in_wsgi_call or state.is_answered):
             finish = app.extensions[EXTENSION].opened(app).wsgi.finish
             response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))

@@ -292,6 +292,16 @@ def test_a_cookie_that_is_sent_again_keeps_its_time_of_issue_and_so_the_lifetime
     assert client.get("/get").text == "{}"
 
 
+def test_a_permanent_session_is_kept_alive_by_requests_that_do_not_use_it(clock: HandClock) -> None:
+    client = shop(clock, PERMANENT_SESSION_LIFETIME=500, USER_STORE_LIFETIME=5000, USER_STORE_TTL=10).test_client()
+    client.get("/put")
+    client.get("/keep/1")
+    for _ in range(3):
+        clock.step(400)
+        client.get("/nothing")
+    assert client.get("/get").text == "{'n': 1, '_permanent': True}"
+
+
 def test_the_store_keeps_what_a_cookie_stands_for_at_least_as_long_as_browsers_keep_it(clock: HandClock) -> None:
     client = shop(clock, USER_STORE_TTL=10).test_client()
     client.get("/put")
