@@ -7,6 +7,7 @@ run on it with ``scripts/flask-suite``.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -507,14 +508,17 @@ def test_requests_in_parallel_take_over_flasks_cookie_together(url: str) -> None
     app.extensions["user_store"].close()
 
 
-def test_a_copy_of_flasks_cookie_opens_nothing_once_its_session_has_ended(url: str) -> None:
-    app = shop(USER_STORE_URL=url)
+@pytest.mark.parametrize("comes_after", [0, 10])
+def test_a_copy_of_flasks_cookie_opens_nothing_once_its_session_has_ended(url: str, comes_after: float) -> None:
+    clock = HandClock(time.time())
+    app = shop(clock, USER_STORE_URL=url)
     app.add_url_rule("/out", "out", lambda: str(g.user_store.destroy()))
     client = with_flasks_cookie(app, _user_id="ada")
     thief = app.test_client()
     thief.set_cookie("session", session_cookie(client))
     client.get("/get")
     client.get("/out")
+    clock.step(comes_after)
     assert thief.get("/get").text == "{}"
     app.extensions["user_store"].close()
 
@@ -572,6 +576,9 @@ def test_what_flasks_settings_become_counts_from_the_next_request_on() -> None:
     assert response.text == "{'n': 1}"
     assert "SameSite=Strict" in response.headers["Set-Cookie"]
     assert "HttpOnly" not in response.headers["Set-Cookie"]
+    app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+    assert "SameSite=Lax" in client.get("/get").headers["Set-Cookie"]
+    assert "Set-Cookie" not in client.get("/get").headers
     with pytest.warns(LateSetting, match="USER_STORE_TTL"):
         app.config["USER_STORE_TTL"] = 5
 
