@@ -12,7 +12,7 @@ from .servers import redis_server
 
 MEASUREMENTS = (
     "frames", "small_values", "requests_in_process", "requests_over_http", "parallel_callbacks", "dataframes", "scale",
-    "many_keys", "purging", "capacity",
+    "many_keys", "purging", "stalls", "capacity",
 )  # fmt: skip
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -52,6 +52,7 @@ BOUNDS = (
     Bound("popitem_Redis", "`store.popitem()` with 100,000 keys / with 10, Redis", 1.5),
     Bound("purge_after", "p99 of a request while the app purges 100,000 sessions after responses / without", 2.0),
     Bound("purge_beside", "p99 of a request while another process purges 100,000 sessions / without", 2.0),
+    Bound("stalls", "ms of the longest write of another visitor while one does something large on SQLite", 50),
 )
 
 

@@ -43,7 +43,7 @@ see = html.Div(
         html.P(id="shown", className="value", role="status"),
         html.P(
             "Reload the page, or restart the server: it stays. Open the page in a private window: "
-            "there you are somebody else, with a value of your own.",
+            "there you are another visitor, with a value of your own.",
             className="hint",
         ),
     ],

@@ -1,7 +1,7 @@
 """The example of the package dash_database, on today's Dash: the session id is the page's, not a cookie's.
 
 The layout function makes a session id, a dcc.Store keeps it in the browser tab, and each callback gets it as a State.
-Whoever knows the id has the values, so it must not be guessable. Where a cookie will do, UserStoreMiddleware needs
+Anyone who knows the id has the values, so it must not be guessable. Where a cookie will do, UserStoreMiddleware needs
 none of this: see dash_app.py.
 
     python examples/dash_database_app.py

@@ -34,7 +34,7 @@ app.layout = html.Main(
         ),
         html.Button("Fire", id="fire"),
         html.Div(id="keys", className="cards", role="status"),
-        # Each callback needs an output of its own. A change of any of them shows the keys anew.
+        # Each callback needs an output of its own. A change of any of them shows the keys again.
         *(html.Span(id=f"done-{colour}", hidden=True) for colour in COLOURS),
     ]
 )

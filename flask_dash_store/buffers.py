@@ -71,9 +71,13 @@ class View(NamedTuple):
 
 
 def pack(data: bytes, views: list[View], threshold: int) -> tuple[bytes, Buffers]:
-    """Put views, and data that are large themselves, into buffers. Returns the rest of the data with a manifest.
+    """Put views, and data that are large themselves, into buffers.
 
-    The manifest has the digest of all that is authenticated, to be signed with the rest.
+    :param data: of a codec, such as a pickle
+    :param views: the buffers that the data lack
+    :param threshold: bytes from which data go into a buffer of their own
+    :returns: the rest of the data with a manifest, which is to be signed; and the buffers. The manifest has the digest
+        of all that is authenticated.
     """
     if len(data) >= threshold:
         views, data, is_apart = [View(memoryview(data), True), *views], b"", True
@@ -89,7 +93,10 @@ def pack(data: bytes, views: list[View], threshold: int) -> tuple[bytes, Buffers
 
 
 def unpack(signed: bytes, buffers: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
-    """The data and the views that :func:`pack` parted; None when they do not belong together.
+    """The data and the views that :func:`pack` has separated; None when they do not belong together.
+
+    :param signed: data with a manifest, whose signature has been verified
+    :param buffers: what the storage has kept under the name in the manifest; None for nothing
 
     What is authenticated is copied first, and digested and given from the copy: a file may be mapped, and even a
     private mapping shows what others write into pages that this process has not written to

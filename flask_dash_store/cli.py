@@ -165,7 +165,7 @@ def _re_sign_all(
 def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
     """Sign a value again, unless the current key has signed it. Returns whether it was signed."""
     codec, storage = extension.codec, extension.storage
-    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # It is no use of the values.
+    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # This does not count as use.
     with storage.transaction(owner):
         stored = storage.get(owner, key, access)
         if stored is None:
@@ -213,7 +213,7 @@ def _say_left_out(damaged: list[tuple[str, str]]) -> None:
     for owner, key in damaged:
         click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
     if damaged:
-        _fail(f"{len(damaged)} values were left out; `flask user-store check` tells more.")
+        _fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
 
 
 def _known(user_id: str | None) -> str:

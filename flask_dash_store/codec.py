@@ -6,8 +6,8 @@ its own end mark: stock sqlitedict reads the small rows of this package, and ign
 
 Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
 keeps them apart, under the random name that the manifest authenticates. A digest in the manifest authenticates their
-bytes too, with one exception: NumPy's arrays, which can be mapped instead of read for it. They are numbers, which NumPy
-reads as no code, length or offset; Arrow reads some of its buffers as offsets, so these are not excepted.
+bytes too, with one exception: NumPy's arrays, which can then be mapped instead of read. They are numbers, which NumPy
+never reads as code, a length or an offset; Arrow reads some of its buffers as offsets, so they are authenticated.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class JsonCodec(_SignedCodec):
     )
 
     def _dumps(self, value: Any, views: list[View]) -> bytes:  # noqa: ARG002
-        _check_names(value)
+        _check_dict_keys(value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
     @staticmethod
@@ -198,16 +198,16 @@ class _UnsuitableKey(TypeError):
     """A key that JSON cannot say, in words that do not show it."""
 
 
-def _check_names(value: Any) -> None:
-    """Refuse keys that Python's json would turn into text, and so into others that are there already."""
+def _check_dict_keys(value: Any) -> None:
+    """Refuse dict keys that json.dumps() would turn into str: of ``{1: "a", "1": "b"}`` one value would be lost."""
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
                 raise _UnsuitableKey(f"a key in it is a {type(name).__qualname__}, not a str")
-            _check_names(each)
+            _check_dict_keys(each)
     elif isinstance(value, (list, tuple)):
         for each in value:
-            _check_names(each)
+            _check_dict_keys(each)
 
 
 # What Python says of a class or a kind of object that cannot be pickled shows none of its contents.
@@ -246,7 +246,8 @@ def _failure(error: Exception) -> str:
 def raised_by_signal_handler(error: BaseException) -> bool:
     """Whether an exception was not raised by what was called, but by a signal's handler that interrupted it.
 
-    So do Celery's soft time limits, and alarms. It belongs to who set the alarm, as it is.
+    Celery's soft time limits and alarms raise such exceptions. They are passed on as they are, to the code that set
+    them.
     """
     handlers = [signal.getsignal(each) for each in signal.valid_signals()]
     codes = {getattr(getattr(each, "__func__", each), "__code__", None) for each in handlers}

@@ -59,10 +59,14 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True)
 class CookieAttributes:
-    """What the browser learns about the cookie.
+    """The attributes of the cookie (RFC 6265, 5.3).
 
-    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None says nothing
-    :param secure: None follows the scheme of each request
+    :param path: under which browsers send it
+    :param domain: to whose hosts browsers send it; None for the one host that has set it
+    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None says nothing of it
+    :param secure: whether browsers send it over https alone; None follows the scheme of each request
+    :param partitioned: whether each site that embeds the app has a cookie of its own (CHIPS)
+    :param httponly: whether scripts of the page cannot read it
     """
 
     name: str
@@ -103,7 +107,7 @@ class SessionCookie:
         self._lifetime = lifetime
         self._permanent = permanent
         self._clock = clock
-        # A signature that was verified need not be again: it depends on the secrets alone, which are this object's.
+        # Whether a signature is valid depends on the secrets alone, which never change in this object.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
         self._has_warned = False
 

@@ -1,7 +1,7 @@
 """DashDatabase: values by an explicit user id, no request and no Flask needed.
 
-It carries on from the package dash_database, with its methods and their behaviour, and without its faults: whatever
-the user ids are, no user sees another's keys, and no call looks at another user's rows.
+It has the methods of the package dash_database and their behaviour, without its faults: whatever the user ids are, no
+user sees another's keys, and no call looks at another user's rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class DashDatabase:
         of them read.
     :param clock: gives seconds since the epoch; for tests
     :raises ConfigurationError: when ``secret_key`` is empty
+    :raises InvalidTTL: when ``ttl`` is not longer than zero
     :raises StorageError: when the file cannot be opened
 
     User ids and key names are str or int; an int is the same as its decimal text. Each method raises
@@ -71,6 +72,11 @@ class DashDatabase:
         :param value: what is stored, as a copy
         :param ttl: seconds, or a timedelta, after which this key is gone; None for as long as the user's values stay
         :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
+        :raises ValueTooLarge: when it takes more than 512 MiB
+        :raises QuotaExceeded: when the user's values together would take more than 1 GiB
+        :raises TooManyKeys: when the user would have more than 10,000 keys
+        :raises InvalidKey: when the user id or the key name is too long, or holds a lone surrogate
+        :raises InvalidTTL: when ``ttl`` is not longer than zero
         """
         self._user(user_id).set(_name(key_name), value, ttl)
         if self._maintenance.is_due(self._context.expiry.clock(), was_written=True):
@@ -105,7 +111,7 @@ class DashDatabase:
                 raise
 
     def delete_all_user_values(self, user_id: str | int) -> None:
-        """Delete all keys of the user. It is no error when there are none.
+        """Delete all keys of the user. There need not be any.
 
         :param user_id: as it was stored
         """
@@ -144,7 +150,7 @@ class DashDatabase:
 
 
 class _UserValues(StoredMapping):
-    """Takes any text as a key, for dash_database did: file names, URLs, nothing at all."""
+    """Takes any text as a key, as dash_database does: file names, URLs, even the empty text."""
 
     @staticmethod
     def _check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:

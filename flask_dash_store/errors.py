@@ -1,7 +1,7 @@
 """Every exception the package raises.
 
-All of them are a :class:`UserStoreError`. Where Python has a word for the fault (``TypeError``, ``ValueError``,
-``TimeoutError``), the exception is that too, so that code which knows nothing of this package still handles it well.
+All of them are a :class:`UserStoreError`. Where Python has an exception for the fault (``TypeError``, ``ValueError``,
+``TimeoutError``), they are that too, so that code which knows nothing of this package still handles them well.
 No message ever holds a session id or a stored value.
 """
 
@@ -13,10 +13,11 @@ from werkzeug.exceptions import Conflict
 
 
 class UserStoreError(Exception):
-    """The root of all errors of this package.
+    """The base class of all errors of this package.
 
-    Each has these attributes, None where they do not apply: ``key`` is the key of the store that the call named,
-    ``limit`` the limit that was met, in the unit of its setting, and ``used`` how much of it was used before.
+    :ivar key: the key of the store that the call named; None where the error is not about one
+    :ivar limit: the limit that was met, in the unit of its setting; None where there is none
+    :ivar used: how much of that limit was in use before the call; None where that is not known
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class ResponseStarted(UserStoreError, RuntimeError):
 class SessionEnded(UserStoreError, Conflict):
     """The session was destroyed or regenerated, so nothing can be written to it any more.
 
-    Flask answers a view that lets it pass with 409 Conflict, and logs no traceback: it is what happens to a request
-    in flight when its visitor logs in or out beside it. ``ended_at`` is when the session ended, in seconds since the
-    epoch.
+    Flask answers a view that does not catch it with 409 Conflict, and logs no traceback: it is what happens to a
+    request in flight when its visitor logs in or out in another one.
+
+    :ivar ended_at: when the session ended, in seconds since the epoch
     """
 
     def __init__(self, ended_at: float) -> None:
@@ -87,7 +89,7 @@ class InvalidKeyType(UserStoreError, TypeError):
 
 
 class InvalidTTL(UserStoreError, ValueError):
-    """A TTL that is not a positive number of seconds or a positive timedelta."""
+    """A TTL that is not a positive number of seconds or a positive timedelta, or is longer than a century."""
 
 
 class UnstorableValue(UserStoreError, TypeError):
@@ -123,7 +125,7 @@ class TooManyKeys(UserStoreError):
 
 
 class StorageError(UserStoreError):
-    """The storage could not do what was asked of it; the message says what it answered."""
+    """The storage failed; the message says how."""
 
 
 class StorageBusy(StorageError, TimeoutError):

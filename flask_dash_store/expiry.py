@@ -87,6 +87,9 @@ class ExpiryPolicy:
 def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = CENTURY) -> float:
     """Turn a duration, in seconds or as a timedelta, into seconds.
 
+    :param what: what error messages call it
+    :param longest: seconds that it may have
+
     :raises InvalidTTL: when it is not a positive duration of at most ``longest`` seconds
     """
     if isinstance(duration, timedelta):

@@ -1,9 +1,11 @@
-"""The middleware as it runs on one app."""
+"""What UserStoreMiddleware keeps for one app: its settings and, once it is open, its storage."""
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -34,11 +36,14 @@ _FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME
 _SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
 
 
-class Extension:
-    """What UserStoreMiddleware has made of one app.
+_extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
 
-    The app's config is read, and the storage opened, with the first request, or the first other use: what the app sets
-    after ``init_app`` counts too. What is wrong already is an error at once.
+
+class Extension:
+    """The user store of one app, installed around its ``wsgi_app``.
+
+    The app's config is read, and the storage opened, with the first request or other use, so settings that come after
+    ``init_app`` count too. Settings that are wrong already when it is made are an error at once.
 
     :param options: the settings that win over the app's config
     :param paths: gives the path under which the browser sees the app, and what of that path the app itself sees
@@ -62,11 +67,16 @@ class Extension:
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
         self._is_closed = False
-        self._lock = threading.Lock()
+        self.begin_in_this_process()
+        _extensions.add(self)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
         give_globals_a_store(app)
         self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
+
+    def begin_in_this_process(self) -> None:
+        """Have a lock that no thread of another process can have left acquired."""
+        self._lock = threading.Lock()
 
     def _check(self, stacklevel: int) -> None:
         settings = Settings.of(self.app.config, self._options)
@@ -98,7 +108,7 @@ class Extension:
         return not self.app.config.get("SECRET_KEY") and self._settings().flask_session
 
     def open(self) -> OpenedExtension:
-        """The extension by the app's settings, which are read now if they were not before.
+        """The opened extension. The first call reads the app's settings and opens the storage.
 
         :raises ConfigurationError: when one cannot be used, or SECRET_KEY is missing
         :raises StorageError: when the storage cannot be opened, or has been closed
@@ -131,11 +141,11 @@ class Extension:
         return self._settings_read or Settings.of(self.app.config, self._options)
 
     def open_in_memory(self) -> OpenedExtension:
-        """Another one by the app's settings, whose values are in memory and its own: for a test."""
+        """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
         return self._open(replace(self._settings(), url="memory://"))
 
     def close(self) -> None:
-        """Release the app's storage. A request that does not use its store is answered still."""
+        """Release the app's storage. Requests that do not use their store are still answered."""
         with self._lock:
             self._is_closed = True
             if self._storage is not None:
@@ -143,7 +153,7 @@ class Extension:
 
 
 class OpenedExtension:
-    """An app's storage, codec and session middleware, by its settings.
+    """An app's storage, codec and session middleware, made from its settings.
 
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
     :param home: the path, as the app sees it, under which the browser sends that cookie
@@ -194,7 +204,10 @@ class OpenedExtension:
         )
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
-        """The storage that a URL names, with this app's limits."""
+        """The storage that a URL names, with this app's limits.
+
+        :param must_exist: whether a file that is not there is an error, instead of being made
+        """
         settings = self.settings
         return open_storage(
             url,
@@ -212,6 +225,8 @@ class OpenedExtension:
         """A use now of the values of a user, which are kept until they are deleted."""
         return ExpiryPolicy(None, self._context.expiry.clock).access()
 
+    # The calls of UserStoreMiddleware, whose docstrings say what they do.
+
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
         expiry = ExpiryPolicy(None if ttl is None else seconds(ttl), self._context.expiry.clock)
         return UserStore(replace(self._context, expiry=expiry), SessionState(user_owner(user_id)))
@@ -219,7 +234,7 @@ class OpenedExtension:
     def open_session(self, session_id: str) -> UserStore:
         state = SessionState(session_owner(session_id))
         state.session_id = session_id
-        state.counts_as_use = lambda: False  # The visitor does not do what a job does.
+        state.counts_as_use = lambda: False  # A job keeps no session alive; only the visitor does.
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
@@ -233,7 +248,7 @@ class OpenedExtension:
                 raise NotASession("but= takes the store of a session, and this one belongs to a user id.")
             kept = session_owner(but.session_id).name
         ended = set[str]()
-        while True:  # One that gets another id meanwhile is found again.
+        while True:  # A session that is given another id meanwhile is found again in the next round.
             access = self._context.expiry.access()
             owners = [info.owner for info in self.storage.sessions(user, access) if info.owner.name != kept]
             if not owners:
@@ -241,6 +256,15 @@ class OpenedExtension:
             for owner in owners:
                 self.storage.end(owner, access)
                 ended.add(owner.name)
+
+
+def _begin_in_child() -> None:
+    for extension in list(_extensions):
+        extension.begin_in_this_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[], bool] | None:

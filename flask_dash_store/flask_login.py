@@ -1,4 +1,4 @@
-"""Flask-Login: who logs in gets a session of their own, and who logs out leaves nothing behind."""
+"""Flask-Login: a login gives the session a new id and binds it to the user, and a logout ends it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LoginSignals:
 
     def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
         if is_available() and self._is_wanted():
-            # Whose session it was is forgotten when its values expire, while Flask's session goes on.
-            if _was_another(app):
+            # The storage forgets the former user when the values expire, but Flask's session still names them.
+            if _was_another_user(app):
                 user_store.destroy()
             user_store.regenerate(_id_of(app, user))
 
@@ -46,7 +46,7 @@ class LoginSignals:
                 user_store.regenerate(_id_of(app, user))
 
 
-def _was_another(app: Flask) -> bool:
+def _was_another_user(app: Flask) -> bool:
     """Whether the request came from another user, who has not logged out. Flask's session is the new one's already."""
     before = app.session_interface.open_session(app, request)
     return before is not None and "_user_id" in before and before["_user_id"] != session.get("_user_id")

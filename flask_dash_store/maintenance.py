@@ -18,7 +18,7 @@ PAUSE = 0.03
 
 
 class Maintenance:
-    """Looks after a storage now and then, for an app that has no other process to do it.
+    """Maintains a storage from time to time, so that the app needs no other process for it.
 
     :param prefix: what the names of the owners begin with whose expiry the context's policy sets
     :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
@@ -39,7 +39,7 @@ class Maintenance:
         return not now < self._next <= now + INTERVAL or (was_written and self._storage.needs_maintenance)
 
     def run(self) -> None:
-        """Do a little, once a response has been sent. Where there is more to do, it is due again soon."""
+        """Do a little, after a response was sent. Where there is more to do, it is due again soon."""
         now = self._clock()
         limit = self._expiry_limit(now)
         self._next = now + INTERVAL

@@ -83,7 +83,8 @@ class StoredMapping(MutableMapping[str, Any]):
 
         :param key: as it was stored
         :param default: what is returned when there is none
-        :raises InvalidKey: when the key cannot be one; InvalidKeyType when it is not a str
+        :raises InvalidKey: when the text cannot be a key
+        :raises InvalidKeyType: when the key is not a str
         :raises TamperedValue: when the stored bytes were not written by this app for this owner and key
         :raises UnreadableValue: when the class of the value has gone or has changed
         """
@@ -121,12 +122,11 @@ class StoredMapping(MutableMapping[str, Any]):
         return Items(self)
 
     def copy(self) -> dict[str, Any]:
-        """All keys and values as they are at one point in time, as a dict of their own.
+        """All keys and values as they are at one point in time, as a plain dict.
 
         :raises TamperedValue: when one of the values was not written by this app for this owner and key
         :raises UnreadableValue: when the class of one of the values has gone or has changed
         """
-
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
@@ -159,7 +159,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
-        """A dict, which is not a store, for a store belongs to a visitor.
+        """A plain dict, for a store belongs to a visitor and cannot be made from keys.
 
         :param keys: those of the dict
         :param value: what is under each of them
@@ -223,7 +223,8 @@ class StoredMapping(MutableMapping[str, Any]):
         :param key: as it was stored
         :param default: what is returned when there is none
         :raises KeyError: when there is none and no ``default`` is given
-        :raises TamperedValue: as :meth:`get` does, and UnreadableValue; the key stays then
+        :raises TamperedValue: as :meth:`get` does; the key stays
+        :raises UnreadableValue: as :meth:`get` does; the key stays
         """
         self._check_key(key, self._context.max_key_length)
         while True:
@@ -239,9 +240,10 @@ class StoredMapping(MutableMapping[str, Any]):
         return default
 
     def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
-        """Delete the key if what is stored under it is this still: no two values have the same payload.
+        """Delete the key if the same value is still stored under it. Returns whether it was.
 
-        :param only_last: not if another key was inserted since
+        :param stored: what was read; its payload tells, for no two values that are stored have the same
+        :param only_last: whether the key must also be the one that was inserted last
         """
         with self.transaction():
             if only_last and self._last_keys(1) != [key]:
@@ -254,8 +256,10 @@ class StoredMapping(MutableMapping[str, Any]):
         """Remove the key that was inserted last, and return it with its value.
 
         :raises KeyError: when the store is empty
+        :raises TamperedValue: as :meth:`get` does; the key stays
+        :raises UnreadableValue: as :meth:`get` does; the key stays
         """
-        while keys := self._last_keys(1):  # As pop() does it.
+        while keys := self._last_keys(1):  # In the same steps as pop().
             key = keys[0]
             owner, stored = self._stored(key)
             if stored is not None:
@@ -268,7 +272,8 @@ class StoredMapping(MutableMapping[str, Any]):
         """The value under the key, which is set to ``default`` first when there is none.
 
         :param key: a str of 1 to 512 characters
-        :param default: anything that can be stored; it is not looked at when there is a value
+        :param default: anything that can be stored; it is ignored when there is a value
+        :returns: the value that is stored, or ``default`` itself
         """
         while (value := self.get(key, _MISSING)) is _MISSING:
             stored = self._encode(key, default)
@@ -279,7 +284,7 @@ class StoredMapping(MutableMapping[str, Any]):
         return value
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set several keys: all of them, or on an error none.
+        """Set several keys at once: all of them, or none if an error is raised.
 
         :param other: a mapping, or pairs of key and value
         :param more: further keys and values
@@ -319,7 +324,7 @@ class StoredMapping(MutableMapping[str, Any]):
             if stored is None or stored[1] is None:
                 number = 0 if stored is None else self._codec.decode(owner.name, key, stored)
                 return self._add(key, number, by)
-        # What is so large is hardly a number, and no one waits while that is found out.
+        # A value with buffers is hardly a number. It is read outside of the transaction, so other writers do not wait.
         self._check_number(key, self.get(key, 0))
         with self.transaction():
             return self._add(key, self.get(key, 0), by)
@@ -343,8 +348,8 @@ class StoredMapping(MutableMapping[str, Any]):
         """Change a value in place: ``with store.edit("cart", []) as cart: cart.append(item)``.
 
         The block is a transaction. When it ends the value is written back; an exception leaves what was stored. A
-        TTL of the key stays. What cannot be changed in place, such as a number, wants :meth:`transaction` instead.
-        Other writers wait while the value is read, changed and written, so a large one is better set as a whole.
+        TTL of the key stays. For a value that cannot be changed in place, such as a number, use :meth:`transaction`.
+        Other writers wait while the value is read, changed and written, so assign a large one as a whole instead.
 
         :param key: a str of 1 to 512 characters
         :param default: what to begin with when there is no such key
@@ -358,12 +363,14 @@ class StoredMapping(MutableMapping[str, Any]):
             self._set(key, value, _keep)
 
     def transaction(self) -> AbstractContextManager[Self]:
-        """A block whose reads and writes are atomic together: no one else writes to this store meanwhile.
+        """A block whose reads and writes are atomic together: no other request writes to this store meanwhile.
 
-        An exception that leaves the block rolls back all of it. Blocks nest, and an inner one can fail by itself. Keep
-        it short, for other writers wait, with SQLite those of all stores; so do not ``await`` in it.
+        An exception that leaves the block rolls back all of it. Blocks nest, and an inner one is a savepoint: it can
+        fail by itself. Keep it short, for other writers wait, with SQLite those of all stores; so do not ``await`` in
+        it.
 
-        :raises StorageBusy: when others write for longer than USER_STORE_TIMEOUT
+        :returns: a context manager that gives the store
+        :raises StorageBusy: on entering, when others write for longer than USER_STORE_TIMEOUT
         """
         self._state.use = self._state.use or Use.READ
         return _Block(self, self._storage.transaction(self._state.owner))
@@ -384,7 +391,7 @@ class StoredMapping(MutableMapping[str, Any]):
         """How many bytes the keys and values take; USER_STORE_MAX_BYTES bounds it."""
         return self._stat().nbytes
 
-    # How each operation comes to the storage. `get` and `[]=` do without these, for each frame costs them.
+    # How each operation reaches the storage. `get` and `[]=` do without these helpers: each call would slow them down.
 
     def _read(self, read: Callable[[Owner, Access], T], nothing: T) -> T:
         try:
@@ -393,7 +400,7 @@ class StoredMapping(MutableMapping[str, Any]):
             return self._read(read, nothing) if self._begins_another(ended) else nothing
 
     def _stored(self, key: str) -> tuple[Owner, Stored | None]:
-        """Whose value it is, and what is stored, if anything is."""
+        """The owner that was read, and what is stored under the key; None when nothing is."""
         none: tuple[Owner, Stored | None] = (self._state.owner, None)
         return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
 
@@ -417,7 +424,10 @@ class StoredMapping(MutableMapping[str, Any]):
             self._set(key, value, expires)  # The signature is bound to the owner.
 
     def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
-        """Whether the store, whose session has ended, now belongs to another one, with which the call can be made."""
+        """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
+
+        :param ended: why the call failed
+        """
         return False
 
     def _access(self) -> Access:
@@ -454,6 +464,11 @@ class StoredMapping(MutableMapping[str, Any]):
 
 
 class _Block(AbstractContextManager["Any"]):
+    """A storage's transaction as a block that gives the store.
+
+    It is a class, for a generator of contextlib's would add frames to each call.
+    """
+
     def __init__(self, store: StoredMapping, block: AbstractContextManager[object]) -> None:
         self._store = store
         self._block = block
@@ -473,5 +488,5 @@ def _keep(access: Access) -> KeyExpiry:  # noqa: ARG001
 
 
 def _at_one_time(other: Any) -> Any:
-    """What ``dict`` takes, but of a store its values at one point in time, where ``dict`` would read key by key."""
+    """An argument for ``dict``. A store is read at one point in time, where ``dict`` would read it key by key."""
     return other.copy() if isinstance(other, StoredMapping) else other

@@ -206,7 +206,7 @@ class UserStoreMiddleware:
         return self.opened().end_sessions(user_id, but)
 
     def purge(self) -> int:
-        """Remove all that has expired. It is done after responses too, a little at a time.
+        """Remove everything that has expired. The app does so by itself, too, a little at a time, after responses.
 
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
@@ -223,10 +223,10 @@ class UserStoreMiddleware:
             extension.close()
 
     def opened(self, app: Flask | None = None) -> OpenedExtension:
-        """What the middleware has made of the app: of the current one, or of the only one that it serves.
+        """An app's storage, codec and session middleware; the storage is opened if it was not before.
 
-        :param app: None for the current one
-        :raises ConfigurationError: when it serves no app, or several and there is no app context; or when a setting
+        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
+        :raises ConfigurationError: when it serves no such app, or several and none is current; or when a setting
             cannot be used
         :raises StorageError: when the storage cannot be opened
         """
@@ -236,9 +236,10 @@ class UserStoreMiddleware:
         return self.extension(app).open()
 
     def extension(self, app: Flask | None = None) -> Extension:
-        """The same, whether it is open or not.
+        """An app's extension, which opens nothing by itself.
 
-        :param app: None for the current one
+        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
+        :raises ConfigurationError: when it serves no such app, or several and none is current
         """
         extensions = list(self._extensions)
         if app is None and has_app_context():

@@ -11,7 +11,7 @@ from .owner import Owner, new_session_id, session_owner
 
 # A browser learns its new id from a response. For as long as that may be on its way, its other requests come with the
 # id before, and a new session for each of them would replace the one that the response brings. HTTP/1.1 keeps six
-# requests in flight, and a page is reloaded or a button clicked again within seconds; who comes later has missed it.
+# requests in flight, and a page is reloaded or a button clicked again within seconds; a later request has missed it.
 GRACE = 5.0
 
 # How far the clocks of two workers may differ, or one be put right, before it matters.

@@ -55,6 +55,7 @@ def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
 
 
 def tampered(owner: str, key: str) -> TamperedValue:
+    """The error for a value that no secret verifies."""
     return TamperedValue(
         f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
         "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks.",

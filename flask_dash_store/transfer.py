@@ -1,4 +1,4 @@
-"""All that one storage keeps into another, as it is: values stay signed, and expiries where they were."""
+"""Copy everything from one storage into another, unchanged: signatures, expiries, and which sessions have ended."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def copy(
         dump = source.dump(name)
         for key in dump.damaged if dump else ():
             damaged(name, key)
-        yield dump is not None and _bring(name, dump, target)
+        yield dump is not None and _copy_owner(name, dump, target)
 
 
-def _bring(name: str, dump: Dump, target: SupportsExport) -> bool:
+def _copy_owner(name: str, dump: Dump, target: SupportsExport) -> bool:
     there = target.dump(name)
     if there is not None and (there.session == ENDED or _is_same(there, dump)):
         return False

@@ -27,7 +27,7 @@ from .storage.transaction import on_rollback
 
 @dataclass(frozen=True, kw_only=True)
 class SessionContext(StoreContext):
-    """What the stores of an app's sessions share, too.
+    """What the stores of an app's sessions share, in addition to what all of its stores share.
 
     :param lifetime: seconds after which a session ends however busy it is
     :param ids: derives the ids on which requests in parallel have to agree
@@ -105,7 +105,7 @@ class UserStore(StoredMapping):
         :raises InvalidKey: when the user id is too long or holds a lone surrogate
         :raises InvalidKeyType: when the user id is neither str nor int
         """
-        session_id, state = self._session("regenerate"), self._state
+        session_id, state = self._require_session("regenerate"), self._state
         if state.is_answered:
             raise ResponseStarted(
                 "regenerate() came after the response's headers were sent, so they could not bring the browser the new "
@@ -113,14 +113,17 @@ class UserStore(StoredMapping):
             )
         user = None if user_id is None else user_owner(user_id)
         self._check_reach()
+        if state.fate is Fate.NEW and user is None:
+            state.use = state.use or Use.READ  # Its id is known to this request alone, so it need not change.
+            return
         state.use = Use.WRITTEN
         on_rollback(self._storage, state.restorer())
-        is_done = user is None or user.name == state.user  # An extension may have done it in this request already.
+        is_done = user is None or user.name == state.user  # With Flask-Login, login_user() has done it already.
         if state.fate is Fate.DESTROYED:
             self._begin_instead(session_id, user, state.ended_at)
         elif user is not None and not is_done and self._is_of_another(user):
             self._begin_instead(session_id, user, self._storage.end(state.owner, self._access()))
-        elif state.fate is Fate.NEW:  # Its id is known to this request alone, so it need not change.
+        elif state.fate is Fate.NEW:
             self._bind(session_id, None if is_done else user)
         elif state.fate is not Fate.RENEWED or not is_done:
             try:
@@ -136,7 +139,7 @@ class UserStore(StoredMapping):
 
         :raises NotASession: on the store of a user id
         """
-        self._session("destroy")
+        self._require_session("destroy")
         self._check_reach()
         state = self._state
         if state.fate is Fate.DESTROYED:
@@ -147,7 +150,12 @@ class UserStore(StoredMapping):
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
 
-    def _session(self, call: str) -> str:
+    def _require_session(self, call: str) -> str:
+        """The session's id.
+
+        :param call: the method that needs one, for the error
+        :raises NotASession: on the store of a user id
+        """
         if self._state.session_id is None:
             raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
         return self._state.session_id
@@ -193,8 +201,10 @@ class UserStore(StoredMapping):
         self._begin_instead(session_id, user, ended.ended_at)
 
     def _begin_instead(self, session_id: str, user: Owner | None, ended_at: float) -> None:
-        """Begin a session instead of one that has ended: one for a double click of the same user, if the id can be
-        derived. It is not when no cookie came, for then no other request has the id that has ended.
+        """Begin a session instead of one that has ended.
+
+        Its id is derived where it can be, so that a double click of the same user begins one session and not two. It
+        is not where no cookie came, for then no other request has the id that has ended.
         """
         state, now = self._state, self._context.expiry.clock()
         has_come = state.cookie in (Cookie.CURRENT, Cookie.STALE)
@@ -224,7 +234,7 @@ class UserStore(StoredMapping):
         expiry = self._context.expiry
         return expiry.access(expiry.clock() + self._context.lifetime)
 
-    # How each operation comes to the storage
+    # How each operation reaches the storage
 
     def _access(self) -> Access:
         state = self._state
@@ -281,8 +291,8 @@ class UserSession:
     """A session of a user, as a list of "your devices" shows it. It does not hold its id.
 
     :ivar created_at: when its first value was stored, in UTC
-    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL; in the last USER_STORE_TTL
-        of its lifetime, when that began
+    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL. It is worked out from the
+        expiry, which near the end of the lifetime moves no further: then it is USER_STORE_TTL before that end.
     :ivar nbytes: how many bytes its keys and values take
     """
 

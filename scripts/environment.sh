@@ -16,7 +16,7 @@ environment_with() (
     if cmp -s pyproject.toml ".venv/has-$1"; then return; fi
 
     echo "Installing flask_dash_store[$1] into .venv ..."
-    rm .venv/made-for # An installation that is interrupted must not be taken for a whole one.
+    rm .venv/made-for # One that is interrupted must not be taken for a whole one.
     # The pip that comes with Python 3.11 otherwise warns of sqlitedict's setup.py.
     PIP_USE_PEP517=1 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
     tee ".venv/has-$1" .venv/has-dash <pyproject.toml >/dev/null # Every extra brings Dash.

@@ -19,7 +19,8 @@ def register_storage(scheme: str, loader: Loader) -> None:
     """Let URLs of a scheme name a storage.
 
     :param scheme: what comes before ``://``, or before a ``+`` in it
-    :param loader: opens the storage that a URL names, with an app's options
+    :param loader: opens the storage that a URL names, with an app's options; raises ConfigurationError for a URL that
+        cannot be used, and StorageError when the storage cannot be opened
     """
     _LOADERS[scheme] = loader
 
@@ -55,7 +56,7 @@ def _scheme_of(url: str) -> str:
 
 
 def _module(name: str) -> Loader:
-    """A loader that imports its module when it is asked: no one has to install the driver of a server they lack."""
+    """A loader that imports its module when it is called, so that only the drivers in use need be installed."""
 
     def load(url: str, options: StorageOptions) -> Storage:
         storage: Storage = import_module(name, __package__).open_url(url, options)

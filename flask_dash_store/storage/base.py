@@ -15,11 +15,12 @@ method:
 - Reading or writing an owner's values is a use: it moves the owner's expiry to ``access.expires``, when
   ``access.is_touch_due``. A read that cannot move it at once leaves that to the next use.
 
-A session is known by the SHA-256 of its id, ``owner.session``. The first write of an owner stores it; from then on
-only that id opens the values, until :meth:`Storage.renew` puts another in its place or :meth:`Storage.end` none. So an
-id that has been replaced is known to be dead for as long as the storage remembers the owner: values that have expired
-are removed, and whose session it was is forgotten with them, but an owner that was renewed or ended is remembered until
-``ended_before`` has passed that time.
+A session is known by the SHA-256 of its id, ``owner.session``. The first write of an owner stores it; from then on only
+that id opens the values, until :meth:`Storage.renew` replaces it by another, or :meth:`Storage.end` removes it.
+
+An id that has been replaced must stay dead for as long as a cookie can bring it. So when an owner expires, its values
+and its user are removed, but an owner that was renewed or ended is still remembered, until ``ended_before`` of
+:meth:`Storage.maintain` is later than that.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from ..expiry import Access
 from ..owner import Owner
 
 DEFAULT_MAX_BYTES = 2**30
-DEFAULT_MAX_KEYS = 10_000  # With 100,000, one clear() or update() can take a second, for which others wait.
+DEFAULT_MAX_KEYS = 10_000  # One update() of 100,000 keys takes a second or two, for which other writers wait.
 DEFAULT_TIMEOUT = 5.0
 
 KeyExpiry = float | None | Literal["keep"]
 Synchronous = Literal["NORMAL", "FULL"]
 
 Value = tuple[str, Stored, float | None]
-"""A key, what is stored under it, and when it expires by itself, if it does."""
+"""A key, what is stored under it, and when the key itself expires, in seconds since the epoch; None for never."""
 
 ENDED = b""
 """What is kept as the session of an owner whose session has ended. No SHA-256 is empty, so no id opens it."""
@@ -86,13 +87,13 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """What an app wants of its storage, whichever it is.
+    """What an app asks of its storage, whichever backend it is.
 
-    :param folder: where a relative path lies
+    :param folder: where a relative path lies: the app's instance folder
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
-    :param keep_ended: seconds for which it must be known that a session has ended: as long as its cookie could be
-        replayed
+    :param keep_ended: seconds for which the storage must remember that a session has ended: as long as its cookie could
+        be replayed
     :param synchronous: ``"FULL"`` when an acknowledged write has to survive a power loss
     :param must_exist: whether a file that is not there is an error, instead of being made
     """
@@ -106,9 +107,12 @@ class StorageOptions:
 
 
 class Stat(NamedTuple):
-    """How much an owner has: when it expires, in seconds since the epoch; bytes, with those of the keys; and keys.
+    """How much an owner has.
 
-    ``user`` is the hash of the user whose session it is, None for no user's.
+    :ivar expires: when it expires, in seconds since the epoch; None for an owner without values
+    :ivar nbytes: bytes of its keys and values
+    :ivar keys: how many keys it has
+    :ivar user: the hash of the user whose session it is; None for no user's
     """
 
     expires: float | None = None
@@ -118,9 +122,12 @@ class Stat(NamedTuple):
 
 
 class SessionInfo(NamedTuple):
-    """A session of a user: whose values, when its first value was stored and when they expire, and their bytes.
+    """A session of a user.
 
-    Times are seconds since the epoch.
+    :ivar owner: whose values these are
+    :ivar created_at: when its first value was stored, in seconds since the epoch
+    :ivar expires: when its values expire, in seconds since the epoch
+    :ivar nbytes: bytes of its keys and values
     """
 
     owner: Owner
@@ -137,7 +144,12 @@ class ExpiryLimit(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """What one call of :meth:`Storage.maintain` has removed, and whether there is more to do."""
+    """What one call of :meth:`Storage.maintain` has removed.
+
+    :ivar owners: how many owners
+    :ivar keys: how many keys, of those that have expired by themselves
+    :ivar has_more: whether there is more to do
+    """
 
     owners: int = 0
     keys: int = 0
@@ -153,7 +165,7 @@ class Storage(ABC):
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         """The value under the key; None when there is none.
 
-        Its buffers are a copy to the caller, who may change them.
+        The caller may change its buffers without changing what is stored.
         """
 
     @abstractmethod
@@ -247,25 +259,30 @@ class Storage(ABC):
     def maintain(
         self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False
     ) -> Removed:
-        """Remove what has expired at ``now``, forget who ended before ``ended_before``, and give the space back.
+        """Remove what has expired, forget owners that ended long ago, and give the space back.
 
         One call does a little, so that no writer waits long for it; while the result ``has_more``, call again. A
         storage whose server removes what has expired by itself has nothing to do unless ``wait``.
 
-        :param expiry_limit: brings forward the finite expiries that lie after it. Only a clock that was stepped back
-            leaves such expiries.
+        :param now: what has expired by then is removed; seconds since the epoch
+        :param ended_before: owners that were renewed or ended before then, and have expired, are forgotten; seconds
+            since the epoch
+        :param expiry_limit: finite expiries that lie after it are brought forward to it. Such expiries come from a
+            clock that has been stepped back since.
         :param wait: whether to wait for other writers; without it, what they hold is left for the next call
-        :raises StorageBusy: when others write for longer than the timeout, or without ``wait`` at all
+        :raises StorageBusy: when others write for longer than the timeout; without ``wait``, when others write now
         """
 
     @abstractmethod
     def transaction(self, owner: Owner) -> AbstractContextManager[object]:
-        """A block in which all calls for the owner are atomic together, and no one else writes to the owner.
+        """A block in which all calls for the owner are atomic together, and no other context writes to the owner.
 
         An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
         nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
         rollback is registered with ``on_commit`` and ``on_rollback`` of the
         :class:`~flask_dash_store.storage.transaction.Transaction`.
+
+        :raises StorageBusy: on entering, when others write for longer than the timeout
         """
 
     @abstractmethod
@@ -274,13 +291,16 @@ class Storage(ABC):
 
 
 class Dump(NamedTuple):
-    """All that a storage keeps of an owner, in a form that any storage takes.
+    """All that a storage keeps of an owner, in a form that any storage takes. Times are seconds since the epoch.
 
-    ``expires`` is the owner's expiry in seconds since the epoch, infinity for one that is kept until it is deleted.
-    ``session`` is the SHA-256 of the session id that opens the values: None for those of a user id, :data:`ENDED` once
-    the session has ended. ``renewed_at`` is when it was renewed or ended last, if ever. Values are in the order of
-    their keys; ``damaged`` are the keys of those that cannot be read. ``user`` and ``created_at`` are what
-    :meth:`Storage.sessions` tells of them.
+    :ivar expires: the owner's expiry; infinity for values that are kept until they are deleted
+    :ivar session: the SHA-256 of the session id that opens the values; None for those of a user id, :data:`ENDED` once
+        the session has ended
+    :ivar renewed_at: when it was renewed or ended last; None for never
+    :ivar values: in the order of their keys
+    :ivar damaged: the keys of values that cannot be read
+    :ivar user: the hash of the user whose session it is; None for no user's
+    :ivar created_at: when its first value was stored
     """
 
     expires: float
@@ -299,7 +319,7 @@ class SupportsExport(ABC):
     def all_owners(self) -> Iterator[str]:
         """The names of the owners that it knows, expired and ended ones too, in any order.
 
-        Each that it knows from beginning to end is given once. One that comes or goes meanwhile may be given.
+        Each owner that is there from beginning to end is given once. One that comes or goes meanwhile may be given.
         """
 
     @abstractmethod
@@ -312,7 +332,7 @@ class SupportsExport(ABC):
 
     @abstractmethod
     def problems(self) -> Iterator[str]:
-        """What is damaged, each as a sentence. It may take long, and others work meanwhile."""
+        """What is damaged, each as a sentence. It may take long; other calls are answered meanwhile."""
 
 
 class SupportsBackup(ABC):
@@ -330,7 +350,7 @@ class SupportsBackup(ABC):
     def restore(self, source: Path) -> None:
         """Replace all that is stored by what a backup holds.
 
-        A session that ended since then stays ended, and one that got another id since then keeps it.
+        A session that has ended since the backup stays ended, and one that has got another id since keeps it.
 
         :raises StorageError: when there is no backup, or it cannot be read; nothing has changed
         """

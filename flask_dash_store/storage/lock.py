@@ -18,15 +18,15 @@ from typing import Any
 from ..errors import StorageBusy
 from .transaction import Transaction, busy
 
-# How often a lock is looked at that cannot be waited for.
+# Seconds between two tries to acquire a lock that cannot be waited for.
 POLL = 0.001
 
 
 class Lock:
     """A lock that one thread at a time holds.
 
-    :param name: what error messages call what it is for
-    :param timeout: seconds that a call waits, as error messages say
+    :param name: what error messages call that which it protects, without an article
+    :param timeout: seconds that error messages name: those for which a call waits
     """
 
     def __init__(self, name: str, timeout: float) -> None:
@@ -39,10 +39,10 @@ class Lock:
         """Acquire the lock.
 
         :param timeout: seconds to wait for other threads
-        :returns: how many of them are left
-        :raises StorageBusy: when it has taken longer
+        :returns: how many seconds of the timeout are left
+        :raises StorageBusy: when the lock was not free within the timeout
         """
-        # Made when it is first used, so that it is gevent's wherever gevent has replaced what threads are by then.
+        # Made when it is first used, so that it is gevent's wherever gevent has patched threading by then.
         lock = self._lock or self._make()
         if lock._is_owned():  # noqa: SLF001  # As threading.Condition asks; there is no other way to know.
             self._take_over()
@@ -70,8 +70,8 @@ class Lock:
             lock._release_save()  # noqa: SLF001
 
     @property
-    def is_left(self) -> bool:
-        """Whether this thread has it."""
+    def is_held(self) -> bool:
+        """Whether this thread holds it."""
         return self._lock is not None and bool(self._lock._is_owned())  # noqa: SLF001
 
     @contextmanager
@@ -102,14 +102,14 @@ class WriteLock(Lock):
         holder = self._holder() if self._holder is not None else None
         if holder is not None and holder.is_open:
             raise StorageBusy(
-                f"Another task of this thread is in a transaction on {self._name}, and this one would wait for itself. "
-                "Do not await, and handle no other request, inside of transaction() or edit()."
+                f"Another task of this thread is in a transaction on the {self._name}, and this one would wait for "
+                "itself. Do not await, and handle no other request, inside of transaction() or edit()."
             )
         self._holder = None
         self.release()
 
     def release(self, holder: Transaction | None = None) -> None:
-        """Release the lock, if it is this thread's, and no other transaction's than this one's."""
+        """Release the lock, if this thread holds it, and for no other transaction than this one."""
         lock, held_by = self._lock, self._holder
         if lock is not None and lock._is_owned() and (held_by is None or held_by() is holder):  # noqa: SLF001
             self._holder = None
@@ -120,8 +120,8 @@ def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool
     """Acquire a lock within so many seconds. Returns whether it was."""
     if type(lock) in (type(threading.Lock()), type(threading.RLock())):
         return lock.acquire(timeout=timeout)
-    # It was made before gevent replaced what threads are. To wait for it would stop all greenlets of the process, and
-    # so the one that holds it.
+    # It was made before gevent patched threading. To wait for it would stop all greenlets of the process, and so the
+    # one that holds it.
     deadline = time.monotonic() + timeout
     while not lock.acquire(blocking=False):
         if time.monotonic() >= deadline:

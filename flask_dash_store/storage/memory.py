@@ -26,8 +26,8 @@ from .base import Dump, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, St
 from .lock import WriteLock
 from .transaction import Transaction, current_transaction, joined
 
-NAME = "The storage memory://"
-OWNERS_PER_CALL = 1000  # So many does one call of maintain() look at.
+NAME = "storage memory://"
+OWNERS_PER_CALL = 1000  # How many owners one call of maintain() looks at.
 
 
 def open_url(url: str, options: base.StorageOptions) -> MemoryStorage:
@@ -224,7 +224,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     def problems(self) -> Iterator[str]:
         return iter(())
 
-    # How each call comes to what is kept
+    # How each call reaches what is kept
 
     def _read(self, owner: Owner, access: Access) -> _Entry:
         """What is kept of an owner, for a reader."""
@@ -274,11 +274,11 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         """:raises StorageClosed: when it has been closed, or belongs to another process"""
         if self._process != os.getpid():
             raise StorageClosed(
-                f"{NAME} lives in the memory of the process that opened it, of which this one is a fork; "
+                f"The {NAME} lives in the memory of the process that opened it, of which this one is a fork; "
                 "use a file to share values between processes."
             )
         if self._is_closed:
-            raise StorageClosed(f"{NAME} has been closed.")
+            raise StorageClosed(f"The {NAME} has been closed.")
 
 
 class _MemoryTransaction(Transaction):

@@ -30,8 +30,8 @@ class Transaction(ABC):
     A backend says how one begins, commits, rolls back and ends, and how it sets savepoints. Only the block itself keeps
     a transaction alive, so that one whose end was interrupted is rolled back when the block is gone.
 
-    :param storage: what it is on, by which :func:`current_transaction` finds it
-    :param name: what error messages call that
+    :param storage: by which :func:`current_transaction` finds it
+    :param name: what error messages call the storage, without an article
     :param timeout: seconds that a thread waits for another one that is in the same transaction
     """
 
@@ -62,7 +62,7 @@ class Transaction(ABC):
         """Commit. An error means that nothing was, or that it is not known, and says which."""
 
     def _was_committed(self, failure: BaseException) -> bool:  # noqa: ARG002
-        """Whether a commit that ended so was made all the same: a signal's handler may have raised right after it."""
+        """Whether a commit that raised this was made: a signal's handler may have raised right after it."""
         return False
 
     @abstractmethod
@@ -191,12 +191,12 @@ class Transaction(ABC):
         """Begin such a block, which :meth:`release_call` ends."""
         if self._is_forked():  # A lock that another thread held when the process was forked is never released here.
             raise StorageError(
-                f"This process was forked inside a transaction on {self._name}, which is its parent's. "
+                f"This process was forked inside a transaction on the {self._name}, which is its parent's. "
                 "Start processes before the transaction begins, or after it ends."
             )
         if not self._call_lock.acquire(timeout=self._timeout):
             raise StorageBusy(
-                f"Another thread's call in the same transaction on {self._name} took longer than the "
+                f"Another thread's call in the same transaction on the {self._name} took longer than the "
                 f"{self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Do not wait for a "
                 "thread inside a nested transaction().",
                 limit=self._timeout,
@@ -212,7 +212,7 @@ class Transaction(ABC):
     def _check_open(self) -> None:
         if not self.is_open:
             raise StorageError(
-                f"The transaction on {self._name} that this task or thread was started in has ended. Wait for it "
+                f"The transaction on the {self._name} that this task or thread was started in has ended. Wait for it "
                 "inside the block."
             )
 
@@ -222,8 +222,8 @@ class Transaction(ABC):
     def rolled_back(self) -> StorageError:
         """The error for a call in a transaction that the server has rolled back already."""
         return StorageError(
-            f"The whole transaction on {self._name} has been rolled back because a call in it failed (see that error). "
-            "Leave the block, and begin again."
+            f"The whole transaction on the {self._name} has been rolled back because a call in it failed (see that "
+            "error). Leave the block, and begin again."
         )
 
     def on_commit(self, call: Call) -> None:
@@ -266,8 +266,8 @@ def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractCo
 def busy(name: str, timeout: float) -> StorageBusy:
     """The error for a lock that others held for longer than a call may wait."""
     return StorageBusy(
-        f"{name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets "
-        "a call wait. Keep transaction() blocks short, or raise it.",
+        f"The {name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) "
+        "lets a call wait. Keep transaction() blocks short, or raise it.",
         limit=timeout,
     )
 

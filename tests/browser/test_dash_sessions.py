@@ -84,7 +84,7 @@ def expect_to_save_after_a_reload(page: Page, site: Site) -> None:
     expect(page.locator("#saved")).to_have_text("Saved: Buy bread")
 
 
-def test_with_the_readmes_recipe_the_user_is_told_and_goes_on_after_a_reload(
+def test_with_the_readmes_recipe_the_user_sees_a_notice_and_goes_on_after_a_reload(
     serve: Serve, new_user: Callable[[], Page]
 ) -> None:
     with serve("") as site:

@@ -25,7 +25,7 @@ KEYS = [f"key-{number}" for number in range(8)]
 
 
 class User:
-    """Somebody with a browser."""
+    """A user with a browser."""
 
     def __init__(self, name: str, page: Page, url: str) -> None:
         self.name = name

@@ -61,6 +61,27 @@ def test_100000_gets_without_a_cookie_leave_every_file_as_large_as_it_was(tmp_pa
     assert len(cookies) == GETS
 
 
+@pytest.mark.parametrize("use", [UserStore.destroy, UserStore.regenerate], ids=["destroy", "regenerate"])
+def test_20000_calls_without_a_cookie_that_end_or_renew_a_session_leave_no_row(
+    url: str, use: Callable[[UserStore], None]
+) -> None:
+    app = Flask("site")
+    app.config.update(SECRET_KEY=SECRET, USER_STORE_URL=url)
+
+    def wsgi_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        use(environ[ENVIRON_KEY])
+        start_response("200 OK", [])
+        return [b""]
+
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # Flask is not what is tried here.
+    middleware = UserStoreMiddleware(app)
+    environ, cookies = create_environ(), set()
+    for _ in range(20_000):
+        app(dict(environ), lambda status, headers: cookies.add(dict(headers)["Set-Cookie"]))
+    assert len(cookies) == 20_000
+    assert list(middleware.opened().storage.all_owners()) == []
+
+
 def test_a_thousand_crawls_of_a_flask_view_that_reads_clears_and_pops_leave_no_row(clock: Any, tmp_path: Path) -> None:
     site = Site(clock, tmp_path)
     site.middleware.for_user("ann").get("key")  # Now the files are there.

@@ -14,6 +14,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,11 +30,12 @@ from typing import Any
 
 import apsw
 import pytest
+from backends import Child
 from flask import Flask
 from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
 
-from flask_dash_store import UserStore, UserStoreMiddleware
+from flask_dash_store import StorageError, UserStore, UserStoreMiddleware
 from flask_dash_store.storage.sqlite.maintenance import ORPHAN_AGE
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
@@ -254,3 +256,19 @@ def worker_inside(server: Server) -> int:
         assert time.monotonic() < deadline, server.log
         time.sleep(0.01)
     return int(found[1])
+
+
+# An app whose storage another thread opens just now
+
+
+def test_a_fork_while_another_thread_opens_the_storage_gets_its_own_error_and_does_not_hang() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as thread:
+        app = Flask("forks")
+        app.secret_key = SECRET
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
+        middleware = UserStoreMiddleware(app, url=url, timeout=0.5)
+        opening = thread.submit(lambda: middleware.for_user("ann"))
+        accepted, _ = silent.accept()  # The thread now waits for an answer, until its deadline.
+        with accepted:
+            assert isinstance(Child("fork", middleware.for_user, "ann").outcome(), StorageError)
+            assert isinstance(opening.exception(TIMEOUT), StorageError)

@@ -1,4 +1,4 @@
-"""A server that root starts, and that changes its user after the app has opened its storage, is told what is wrong.
+"""A server that root starts and that changes its user after it has opened the storage gets an error that says why.
 
 Promises: docs/reliability.md, "Where it runs".
 """
@@ -22,18 +22,18 @@ from servers import Port, gunicorn, running
 APPS = Path(__file__).parents[1] / "support" / "apps"
 NOBODY = pwd.getpwnam("nobody")
 
-# By a user who is not root, whoever runs the tests.
+# Asked as a user who is not root, even when root runs the tests.
 ASK = """
 import os, sys
 from pathlib import Path
-from flask_dash_store.storage.sqlite.files import why_closed
+from flask_dash_store.storage.sqlite.files import access_problem
 if os.geteuid() == 0:
     os.seteuid(int(sys.argv[1]))
-print(why_closed(Path("/etc/store.sqlite")))
+print(access_problem(Path("/etc/store.sqlite")))
 """
 
 
-def ask_why_closed() -> str:
+def ask_access_problem() -> str:
     command = [sys.executable, "-c", ASK, str(NOBODY.pw_uid)]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
@@ -48,14 +48,14 @@ def folder() -> Iterator[Path]:
 
 
 def test_the_error_for_a_folder_of_another_user_says_whose_it_is_and_what_to_do() -> None:
-    said = ask_why_closed()
+    said = ask_access_problem()
     assert said.startswith("/etc belongs to root (uid 0)")
     assert "chown" in said
 
 
 def test_gunicorn_that_root_started_with_preload_and_user_says_whose_file_it_is_until_it_is_the_users(folder) -> None:
     if os.geteuid() != 0:  # No one else may change the user; what is said is tested above.
-        assert "gunicorn --user" in ask_why_closed()
+        assert "gunicorn --user" in ask_access_problem()
         return
     file = folder / "store.sqlite"
     environ = {"FLASK_SECRET_KEY": "only for these tests", "FLASK_USER_STORE_URL": f"sqlite:///{file}"}

@@ -184,7 +184,7 @@ except UserStoreError as error:
 
 
 @pytest.mark.parametrize("name", ["store.sqlite", "new.sqlite", "new/store.sqlite"])
-def test_an_app_does_not_start_in_a_directory_that_is_closed_and_does_when_it_is_open(database, name) -> None:
+def test_a_storage_is_not_opened_in_a_directory_that_is_closed_and_is_when_it_is_open(database, name) -> None:
     def start() -> str:
         command = bound_by_modes([sys.executable, "-c", OPEN, str(database.parent / name)])
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()

@@ -1,4 +1,4 @@
-"""The cookie is the app's own and nobody else can make one: whatever else a browser sends is a new visitor.
+"""Only the app can make its cookie: any other text that a browser sends is a new visitor.
 
 Promises: docs/security.md, "The cookie". Flask signed with a fallback key instead of the current one (CVE-2025-47278).
 """

@@ -1,7 +1,7 @@
 """Logging in and out twice from one id, on each backend, over a gunicorn of two workers.
 
 A browser that drops a response comes again with the id that it knows. The same user's login goes on with the session
-that the first one has begun; anybody else who comes with that id, such as an attacker who planted it (session
+that the first one has begun; anyone else who comes with that id, such as an attacker who planted it (session
 fixation, CWE-384), gets an empty session.
 
 Promises: docs/security.md, "Clicked twice, or lost on the way" and "The end of a session".

@@ -64,7 +64,9 @@ def test_no_value_is_ever_in_anothers_answer(port: int) -> None:
     assert len(set().union(*in_parallel(visit))) == 8
 
 
-def test_a_block_that_sleeps_keeps_no_reader_waiting_and_each_writer_has_its_turn(port: int, tmp_path: Path) -> None:
+def test_a_block_that_sleeps_keeps_no_reader_waiting_and_each_writer_acquires_the_lock(
+    port: int, tmp_path: Path
+) -> None:
     holder, *writers = [new_visitor(port) for _ in range(7)]
     is_over = tmp_path / "over"
     with ThreadPoolExecutor(8) as threads:

@@ -364,13 +364,13 @@ def test_the_store_of_a_user_id_is_no_session_that_could_go_on(site: Site) -> No
 
 
 def test_a_login_that_a_transaction_has_rolled_back_is_none(site: Site, browser: Browser) -> None:
-    def undo(store: UserStore) -> None:
+    def roll_back(store: UserStore) -> None:
         with pytest.raises(ZeroDivisionError), store.transaction():
             store.regenerate("ada")
             raise ZeroDivisionError
 
     old_id = browser.id
-    browser.visit(undo)
+    browser.visit(roll_back)
     assert (browser.id, browser.visit(read)) == (old_id, "Ada")
     assert site.middleware.sessions("ada") == []
 

@@ -17,7 +17,7 @@ import apsw
 import pytest
 from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
-from slow_requests import PATIENCE, SlowRequest
+from slow_requests import TIMEOUT, SlowRequest
 from visits import Browser, Site
 
 from flask_dash_store import UserStore
@@ -53,7 +53,7 @@ def visitor(server: Server) -> Visitor:
 
 @pytest.mark.parametrize("end", LEFT)
 @pytest.mark.parametrize("use", HARMLESS + REFUSED)
-def test_a_slow_request_brings_no_session_back_that_ended_meanwhile_and_undoes_no_new_cookie(
+def test_a_slow_request_brings_no_session_back_that_ended_meanwhile_and_replaces_no_new_cookie(
     visitor: Visitor, end: str, use: str
 ) -> None:
     late = Visitor(visitor.port, visitor.cookie)
@@ -93,7 +93,7 @@ def test_a_transaction_that_is_open_while_its_session_ends_is_wholly_before_the_
     with SlowRequest(late, "/slow-transaction") as slow, ThreadPoolExecutor(1) as thread:
         ending = thread.submit(visitor.do, "POST", end)
         assert slow.finish().status == 200
-        ending.result(PATIENCE)
+        ending.result(TIMEOUT)
     assert visitor.values() == ({"name": "late"} if end == "/regenerate" else {})
     assert late.values() == {}
 
@@ -146,5 +146,5 @@ def test_while_regenerate_moves_the_values_the_old_id_has_all_of_them_or_none(cl
             watchers = [threads.submit(watch, site.middleware.open(browser.id)) for _ in range(2)]
             browser.visit(UserStore.regenerate)
             for watcher in watchers:
-                assert set(watcher.result(PATIENCE)) == {50, 0}
+                assert set(watcher.result(TIMEOUT)) == {50, 0}
             assert browser.visit(UserStore.copy) == values

@@ -258,6 +258,16 @@ def test_a_request_whose_cookie_samesite_withheld_is_given_none_unless_it_has_wr
         assert browser.cookies_received == 1
 
 
+@pytest.mark.parametrize("use", [UserStore.destroy, UserStore.regenerate], ids=["destroy", "regenerate"])
+def test_a_cross_site_post_whose_cookie_was_withheld_replaces_no_cookie_and_ends_no_session(
+    site: Site, browser: Browser, use: Use
+) -> None:
+    withheld = Browser(site)
+    withheld.visit(use, method="POST", HTTP_SEC_FETCH_SITE="cross-site")
+    assert withheld.cookies_received == 0
+    assert browser.visit(read) == "Ada"
+
+
 def test_a_view_outside_the_cookies_path_does_not_replace_the_visitors_cookie() -> None:
     server = Flask("site")
     server.config.update(SECRET_KEY=SECRET, USER_STORE_URL="sqlite://:memory:")

@@ -135,7 +135,7 @@ def test_destroy_twice_in_one_request_is_as_good_as_once(browser: Browser, clock
 def test_an_end_that_a_transaction_has_rolled_back_reaches_no_browser(
     site: Site, browser: Browser, end: Use, is_new: bool
 ) -> None:
-    def undo(store: UserStore) -> str | None:
+    def roll_back(store: UserStore) -> str | None:
         with suppress(ZeroDivisionError), store.transaction():
             end(store)
             raise ZeroDivisionError
@@ -144,7 +144,7 @@ def test_an_end_that_a_transaction_has_rolled_back_reaches_no_browser(
 
     if is_new:
         browser = Browser(site)
-    assert browser.visit(undo) == browser.id
+    assert browser.visit(roll_back) == browser.id
     assert (browser.visit(read), browser.cookies_received) == ("Ada", 1)
 
 
@@ -255,7 +255,7 @@ def test_purging_does_not_revive_an_ended_session_whose_cookie_could_still_come(
     assert raises_session_ended(site.middleware.open(old_id), write)
 
 
-def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_told(clock: Any, tmp_path: Path) -> None:
+def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_sent_a_cookie(clock: Any, tmp_path: Path) -> None:
     site = Site(clock, tmp_path)
 
     @site.app.get("/stream")
@@ -275,12 +275,12 @@ def test_regenerate_loses_no_data_where_the_browser_can_no_longer_be_told(clock:
 def test_an_end_that_another_stores_transaction_has_rolled_back_reaches_no_browser_either(
     site: Site, browser: Browser, end: Use
 ) -> None:
-    def undo(store: UserStore) -> None:
+    def roll_back(store: UserStore) -> None:
         with suppress(ZeroDivisionError), site.middleware.for_user("ada").transaction():
             end(store)
             raise ZeroDivisionError
 
-    browser.visit(undo)
+    browser.visit(roll_back)
     assert browser.cookies_received == 1
     assert browser.visit(read) == "Ada"
 

@@ -156,7 +156,7 @@ def test_the_request_can_be_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "enter", [lambda app: user_store_context(app), lambda app: user_store_transaction(app.test_client())]
 )
-def test_an_app_without_the_middleware_is_told_to_install_it(enter: Any) -> None:
+def test_for_an_app_without_the_middleware_the_error_says_to_install_it(enter: Any) -> None:
     with pytest.raises(ConfigurationError, match="UserStoreMiddleware"), enter(Flask("plain")):
         pass
 

@@ -132,7 +132,7 @@ def test_the_validator_finds_no_fault_with_a_dash_app() -> None:
 # What a WSGI app may do
 
 
-def test_an_app_that_starts_its_response_anew_after_an_error_is_heard_and_sets_one_cookie() -> None:
+def test_an_app_that_starts_its_response_again_after_an_error_is_obeyed_and_sets_one_cookie() -> None:
     def wsgi_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [("X-Try", "1")])
         try:
@@ -215,7 +215,7 @@ class Buffers:
 
 
 @pytest.mark.parametrize("is_housekeeping_due", [False, True])
-def test_a_body_is_closed_once_even_when_it_fails_on_the_way(clock: Any, is_housekeeping_due: bool) -> None:
+def test_a_response_is_closed_once_even_when_it_fails_on_the_way(clock: Any, is_housekeeping_due: bool) -> None:
     body = Buffers()
     app = make_app(lambda environ, start_response: start_response("200 OK", []) and body, clock=clock)
     clock.step(3600 * is_housekeeping_due)
@@ -279,7 +279,7 @@ def test_a_checkpoint_is_made_once_a_response_has_been_sent(tmp_path: Path) -> N
     assert 10_000_000 < file.stat().st_size < 30_000_000
 
 
-def test_housekeeping_that_fails_fails_no_request(clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_maintenance_that_fails_fails_no_request(clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(url=f"sqlite:///{tmp_path}/store.sqlite", clock=clock)
     app.add_url_rule("/", "index", lambda: "ok")
     app.extensions["user_store"].opened()

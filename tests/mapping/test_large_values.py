@@ -305,6 +305,24 @@ def test_after_a_power_loss_a_value_is_whole_or_absent(
         assert store.copy() == {}
 
 
+@pytest.mark.parametrize("lost", ["first", "last"])
+def test_after_a_power_loss_the_ends_are_those_of_what_is_left(
+    middleware: UserStoreMiddleware, database: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    before = middleware.for_user("ann")
+    for key in ("first", "second", *(f"{n}" for n in range(20)), "last"):
+        before[key] = numbers() if key == lost else key
+    (file,) = files(database)
+    file.unlink()
+    monkeypatch.setattr("flask_dash_store.storage.sqlite.storage.boot_id", lambda: "after the power loss")
+    store = install(database).for_user("ann")
+    if lost == "first":
+        assert next(iter(store)) == "second"
+    else:
+        assert store.popitem() == ("19", "19")
+        assert next(reversed(store)) == "18"
+
+
 def test_the_space_of_what_was_large_is_given_back(
     middleware: UserStoreMiddleware, database: Path, clock: HandClock
 ) -> None:

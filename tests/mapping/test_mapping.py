@@ -25,6 +25,7 @@ from flask_dash_store import (
     UserStoreMiddleware,
     ValueTooLarge,
 )
+from flask_dash_store.views import FEW
 
 START = 1_700_000_000.0
 DAY = 24 * 60 * 60
@@ -59,6 +60,33 @@ def test_a_view_is_live_and_each_iteration_of_it_is_a_snapshot(store) -> None:
     assert first == ["a", "a", 1, ("a", 1)]
     assert [list(iterator) for iterator in begun] == [["b", "c"], ["b", "c"], [2, 3], [("b", 2), ("c", 3)]]
     assert [list(view) for view in views] == [[]] * 4
+
+
+@pytest.mark.parametrize("direction", [iter, reversed])
+def test_an_iteration_of_many_keys_gives_the_first_and_then_all_others_as_they_are_at_one_time(
+    store, direction
+) -> None:
+    names = [f"{n}" for n in range(FEW + 5)]
+    store.update(dict.fromkeys(names))
+    iteration = direction(store)
+    names = list(direction(names))
+    assert next(iteration) == names[0]
+    del store[names[0]], store[names[2]]
+    store["meanwhile"] = None
+    second = next(iteration)
+    store.clear()
+    expected = names[1:2] + names[3:]
+    assert [second, *iteration] == (["meanwhile", *expected] if direction is reversed else [*expected, "meanwhile"])
+
+
+@pytest.mark.parametrize("count", [0, 1, FEW, FEW + 1, 3 * FEW])
+def test_an_iteration_gives_each_key_once_however_many_there_are(store, count) -> None:
+    names = [f"{n}" for n in range(count)]
+    store.update(dict.fromkeys(names))
+    assert (list(store), list(store.keys()), list(reversed(store))) == (names, names, names[::-1])
+    for name in store:
+        del store[name]
+    assert list(store) == []
 
 
 # Keys and values
@@ -184,7 +212,7 @@ def test_a_plain_write_lifts_the_ttl_of_a_key_and_increment_and_edit_keep_it(sto
     assert list(store) == ["lifted"]
 
 
-def test_increment_and_edit_begin_anew_when_the_ttl_of_their_key_has_passed(store, clock) -> None:
+def test_increment_and_edit_begin_again_when_the_ttl_of_their_key_has_passed(store, clock) -> None:
     store.set("n", 5, ttl=5)
     store.set("list", [1], ttl=5)
     clock.step(5)

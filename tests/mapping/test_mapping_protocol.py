@@ -7,7 +7,7 @@ Where CPython's TestMappingProtocol had to be changed, a user store differs from
 - ``test_setdefault`` changes the list that ``setdefault`` returned and expects it changed in the mapping. What a
   store returns is a copy, for the value lies in a database; ``edit`` changes a value in place, and is used here.
 - ``test_copy`` and ``test_fromkeys`` expect the mapping's own class. A store belongs to one visitor, so a copy of it
-  is no visitor's store: both give a plain dict.
+  is not a visitor's store: both give a plain dict.
 - ``test_constructor`` gives the constructor items. A store is made by the middleware, so the constructor here is a
   function that asks the middleware for a fresh store and updates it; all tests use it.
 """

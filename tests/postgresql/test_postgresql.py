@@ -126,7 +126,7 @@ def test_a_change_in_a_transaction_is_four_round_trips(opened, storage, tmp_path
 
 @pytest.mark.parametrize("name", ["stat", "has", "renew", "clear", "end"])
 def test_a_call_that_lists_nothing_reads_and_writes_as_much_with_10000_keys_as_with_few(opened, storage, name) -> None:
-    storage.set_all(ANN, [(f"{n}", small(b"")) for n in range(10_000)], ACCESS)
+    storage.set_all(ANN, [(f"{n}", small(b"")) for n in range(9999)], ACCESS)
     storage.set(ANN, "k", small(b""), ACCESS)
     touched = """
         SELECT SUM(seq_tup_read + COALESCE(idx_tup_fetch, 0) + n_tup_ins + n_tup_upd + n_tup_del)
@@ -399,7 +399,7 @@ def test_counts_stay_right_whatever_is_written(storage) -> None:
             storage.maintain(access.now, 0)
         access = access._replace(now=access.now + chance.choice([0, 1, TTL]), expires=access.expires + TTL)
         counted = sum(len(key) + len(p) + (b.nbytes if b else 0) for key, (p, b) in storage.items(ANN, access))
-        assert storage.stat(ANN, access)[1:] == (counted, len(storage.keys(ANN, access)))
+        assert storage.stat(ANN, access)[1:3] == (counted, len(storage.keys(ANN, access)))
     assert list(storage.problems()) == []
 
 
@@ -427,7 +427,7 @@ def test_a_process_opens_no_more_connections_than_the_url_says(opened, tmp_path)
     storage.close()
 
 
-def test_a_thread_that_gets_no_connection_in_time_is_told_of_the_setting() -> None:
+def test_the_error_of_a_thread_that_gets_no_connection_in_time_names_the_setting() -> None:
     storage = open_url(f"{shared_url()}&schema=few&max_connections=1", timeout=0.05)
     with ThreadPoolExecutor(1) as thread, storage.transaction(ANN):
         error = thread.submit(storage.get, BOB, "k", ACCESS).exception(timeout=30)

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
-SECRET_KEY = "only for tests, where nobody is to be kept out"
+SECRET_KEY = "only for tests, where there is nothing to protect"
 NAMED_TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+))?")
 
 
@@ -61,7 +61,7 @@ def test_every_section_that_a_test_names_is_there() -> None:
             assert set(re.findall(r'"([^"]+)"', names)) <= set(headings), file
 
 
-def test_every_requirement_is_kept_or_left_to_the_app_or_the_reason_is_told() -> None:
+def test_every_requirement_is_kept_or_left_to_the_app_or_the_reason_is_given() -> None:
     matrices = [rows for head, rows in tables("security.md") if head[0] == "Requirement"]
     outcomes = re.compile(r"(Kept|Left to the app|Not applicable|Not kept)(: |, ).+")
     assert [row[0] for rows in matrices for row in rows if not outcomes.match(row[-1])] == []
@@ -115,7 +115,7 @@ def logged_in(app: ModuleType, user: str) -> FlaskClient:
     return client
 
 
-def test_the_app_of_security_md_ends_the_sessions_of_a_user_and_of_nobody_else(app: ModuleType) -> None:
+def test_the_app_of_security_md_ends_the_sessions_of_one_user_and_no_others(app: ModuleType) -> None:
     ada, ada_elsewhere, bob = (logged_in(app, user) for user in ("ada", "ada", "bob"))
     app.end_all_sessions("ada")
     assert [client.get("/user").text for client in (ada, ada_elsewhere, bob)] == ["None", "None", "bob"]

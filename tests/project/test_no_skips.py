@@ -35,7 +35,7 @@ def run_pytest(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("how", SKIPS)
-def test_a_skipped_test_fails_the_run_and_its_reason_is_told(how: str, tmp_path: Path) -> None:
+def test_a_skipped_test_fails_the_run_and_its_reason_is_reported(how: str, tmp_path: Path) -> None:
     run = run_pytest(tmp_path, SKIPS[how])
     assert run.returncode != 0
     assert "skipped" not in run.stdout.splitlines()[-1]

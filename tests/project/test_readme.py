@@ -32,7 +32,7 @@ from flask_dash_store.settings import PREFIX, Settings
 
 PACKAGE = ROOT / "flask_dash_store"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-SECRET_KEY = "only for tests, where nobody is to be kept out"
+SECRET_KEY = "only for tests, where there is nothing to protect"
 
 Load = Callable[..., ModuleType]
 

@@ -101,10 +101,10 @@ def test_set_all_of_more_than_one_batch_is_one_transaction(storage, now) -> None
 
 
 def commands_called(client: redis.Redis) -> int:
-    return sum(each["calls"] for name, each in client.info("commandstats").items() if name not in HOUSEKEEPING)
+    return sum(each["calls"] for name, each in client.info("commandstats").items() if name not in COMMANDS_OF_THE_TEST)
 
 
-HOUSEKEEPING = {"cmdstat_info", "cmdstat_config"}
+COMMANDS_OF_THE_TEST = {"cmdstat_info", "cmdstat_config"}
 
 
 @pytest.mark.parametrize("name", ["stat", "set", "delete", "renew", "end", "clear", "read and write in a transaction"])

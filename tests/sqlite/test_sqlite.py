@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import itertools
 import json
@@ -398,6 +399,39 @@ def test_a_fork_inside_a_transaction_gets_an_error_and_leaves_the_parent_its_tra
     assert items(storage, ANN, NOW) == [("k", b"1"), ("l", b"2")]
     assert write(storage, "m") == ["k", "l", "m"]
     assert [isinstance(error, StorageError) and "forked" in str(error) for error in inside] == [True] * 3
+
+
+def in_a_fork_in_c(call: Callable[[], object]) -> None:
+    """Make a call in a process that was forked as uWSGI forks, where os.register_at_fork does nothing."""
+    process = ctypes.PyDLL(None).fork()
+    if process == 0:
+        try:
+            call()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_parent_and_child_both_use_a_used_storage_after_a_fork_in_c(storage, path) -> None:
+    write(storage, "before")
+    in_a_fork_in_c(lambda: write(storage, "child"))
+    assert write(storage, "parent") == ["before", "child", "parent"]
+    assert Child("spawn", keys_of, path).outcome() == ["before", "child", "parent"]
+    assert list(storage.problems()) == []
+
+
+def test_a_fork_in_c_inside_a_transaction_gets_an_error_and_leaves_the_parent_its_transaction(storage) -> None:
+    def act_in_the_child() -> None:
+        for call in (lambda: write(storage, "child"), lambda: storage.get(BOB, "k", NOW)):
+            with pytest.raises(StorageError, match="forked"):
+                call()
+
+    with storage.transaction(ANN):
+        storage.set(ANN, "k", small(b"1"), NOW)
+        in_a_fork_in_c(act_in_the_child)
+        storage.set(ANN, "l", small(b"2"), NOW)
+    assert items(storage, ANN, NOW) == [("k", b"1"), ("l", b"2")]
 
 
 def test_values_in_memory_belong_to_one_process_and_a_fork_gets_an_error() -> None:

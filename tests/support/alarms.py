@@ -69,7 +69,7 @@ def main(url: str, folder: str, alarms: int) -> None:
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Exception as error:
-            if not _is_alarm(error):
+            if not is_alarm(error):
                 raise
             came += 1
     _check_free(storage)
@@ -79,7 +79,7 @@ def main(url: str, folder: str, alarms: int) -> None:
     sys.stdout.write(f"{came} {number >= done} free")
 
 
-def _is_alarm(error: BaseException | None) -> bool:
+def is_alarm(error: BaseException | None) -> bool:
     """Whether an alarm was the reason. A driver may have made another error of it, as psycopg does in places."""
     while error is not None:
         if isinstance(error, Alarm):

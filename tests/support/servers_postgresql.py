@@ -56,7 +56,7 @@ class PostgresServer:
     """A server with a database of its own, which may be stopped and started again."""
 
     def __init__(self, **settings: str) -> None:
-        # pytest's own directories are closed to anybody but the tests' user.
+        # pytest's own directories are closed to all but the tests' user.
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self._settings = SETTINGS | settings
         if AS_NOBODY:

@@ -8,7 +8,7 @@ from typing import Self
 
 from http_visitor import Answer, Visitor
 
-PATIENCE = 30
+TIMEOUT = 30
 
 
 class SlowRequest:
@@ -16,7 +16,7 @@ class SlowRequest:
 
     def __init__(self, visitor: Visitor, path: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TIMEOUT)
         self._thread = ThreadPoolExecutor(1)
         self._answer = self._thread.submit(visitor.ask, "POST", path, self._listener.getsockname()[1])
         self._view = self._wait_for_its_view()
@@ -27,7 +27,7 @@ class SlowRequest:
 
     def finish(self) -> Answer:
         self._view.sendall(b".")
-        return self._answer.result(PATIENCE)
+        return self._answer.result(TIMEOUT)
 
     def __enter__(self) -> Self:
         return self

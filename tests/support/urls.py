@@ -1,4 +1,4 @@
-"""USER_STORE_URL on each backend, for the tests of what an app does: ``url`` in conftest.py is each of them in turn."""
+"""USER_STORE_URL on each backend, for the tests of what an app does: the fixture ``url`` of conftest.py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SERVERS = {name: make for name, make in URLS.items() if name != "sqlite"}
 
 
 def rewrite(url: str, key: str, change: Callable[[bytes], bytes]) -> None:
-    """Change what is stored under a key, whoever owns it, past the package and by the backend's own means."""
+    """Change what is stored under a key, of any owner, by the backend's own means and not by the package."""
     parts = urlsplit(url)
     changes = {"sqlite": _in_sqlite, "unix": _in_redis, "postgresql": _in_postgresql}
     assert changes[parts.scheme](url, key, change) > 0

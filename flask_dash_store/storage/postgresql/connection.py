@@ -42,12 +42,17 @@ _UNQUOTED = re.compile(r"[\w /-]*")
 # How much of a large value, in bytes a second, a server takes or gives at least.
 SLOWEST = 10 * 2**20
 
-# Waiting ends so often, in seconds, to look for signals and at the clock.
-_LOOK_UP = 0.1
+# Seconds after which waiting is interrupted, to look for signals and at the clock.
+_POLL = 0.1
 
 
 class Target(NamedTuple):
-    """What a URL names: a database, as libpq wants to be told of it, a schema in it, and how to connect to it."""
+    """What a URL names.
+
+    :ivar parameters: those with which libpq connects to the database
+    :ivar schema: the schema in it that has the tables
+    :ivar max_connections: how many a process may have
+    """
 
     parameters: dict[str, Any]
     schema: str
@@ -58,7 +63,10 @@ class Target(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """:raises ConfigurationError: when it is not the URL of a PostgreSQL database"""
+        """What a URL names.
+
+        :raises ConfigurationError: when it is not the URL of a PostgreSQL database
+        """
         if not url.startswith(_SCHEMES):
             raise ConfigurationError(
                 "USER_STORE_URL (url=) names PostgreSQL, so it has to begin with postgresql:// or postgres://, without "
@@ -87,7 +95,7 @@ class Target(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What error messages call it. It tells no password."""
+        """What error messages call it. It holds no password."""
         host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default server"
         return f"PostgreSQL schema {self.schema} in {self.parameters.get('dbname', 'the default database')} on {host}"
 
@@ -119,7 +127,7 @@ class Slot:
 
 
 class Silent(psycopg.OperationalError):
-    """The server has not said a word for too long."""
+    """The server has sent nothing for too long."""
 
 
 class _WritableBytes(Loader):
@@ -147,7 +155,11 @@ class Connection(psycopg.Connection[Row]):
 
     @classmethod
     def open(cls, target: Target, timeout: float) -> Connection:
-        """:raises psycopg.Error: when there is no server, or it does not let us in"""
+        """A new connection.
+
+        :param timeout: seconds that a call waits for other writers
+        :raises psycopg.Error: when the server cannot be reached, or refuses the user
+        """
         connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
         connection.timeout = silence_timeout(timeout)
         try:
@@ -165,7 +177,7 @@ class Connection(psycopg.Connection[Row]):
         self.adapters.register_loader("bytea", _WritableBytes)
 
     def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
-        return waiting.wait(self._unless_silent(gen), self.pgconn.socket, _LOOK_UP)
+        return waiting.wait(self._unless_silent(gen), self.pgconn.socket, _POLL)
 
     def _unless_silent(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         """A generator of psycopg, which waits for as long as it takes, with an end to that."""
@@ -183,7 +195,7 @@ class Connection(psycopg.Connection[Row]):
             return done.value  # type: ignore[no-any-return]
 
     def is_quiet(self) -> bool:
-        """Whether the server has said nothing unasked. It does when it closes the connection."""
+        """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
         return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
 
     def is_in_transaction(self) -> bool:
@@ -227,7 +239,7 @@ class Connection(psycopg.Connection[Row]):
                 self.timeout -= nbytes / SLOWEST
 
     def forget(self) -> None:
-        """Close the socket without a word to the server, for it is another process's too."""
+        """Close the socket without telling the server, for another process uses the connection."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         with suppress(OSError, psycopg.Error):  # It may be closed already.
             os.dup2(nowhere, self.fileno())
@@ -243,7 +255,7 @@ def silence_timeout(timeout: float) -> float:
 
 
 def _parameters(timeout: float) -> dict[str, Any]:
-    """What libpq is told unless the URL tells it otherwise."""
+    """Parameters for libpq, which those of the URL override."""
     return {
         "application_name": "flask_dash_store",
         "client_encoding": "UTF8",
@@ -267,7 +279,7 @@ def fault(name: str, error: psycopg.Error, busy: StorageBusy, is_in_doubt: bool 
     kind = next((kind for cause, kind in _FAULTS.items() if isinstance(error, cause)), StorageError)
     # The details of an error may hold values; its first line does not.
     text = error.diag.message_primary or str(error).strip()
-    doubt = " Whether what it was told to write is stored is not known." if is_in_doubt else ""
+    doubt = " It is not known whether what it was asked to write is stored." if is_in_doubt else ""
     return kind(f"The {name} failed: {type(error).__name__}: {text}.{doubt}")
 
 

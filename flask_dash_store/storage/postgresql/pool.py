@@ -27,8 +27,8 @@ from ...errors import StorageBusy, StorageClosed, StorageError
 from ..transaction import busy
 from .connection import Bindings, Connection, Row, Silent, Slot, Target, fault
 
-# How often, in seconds, it is looked for a slot that has become free without a word.
-_LOOK_UP = 0.1
+# Seconds between two looks for a slot that has become free without a notification.
+_POLL = 0.1
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _noticing_fork = threading.Lock()
@@ -149,7 +149,7 @@ class Pool:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._changed.wait(min(left, _LOOK_UP))
+            self._changed.wait(min(left, _POLL))
         return True
 
     def release(self, connection: Connection) -> None:
@@ -199,7 +199,7 @@ class Pool:
 
     def fault(self, error: psycopg.Error, is_in_doubt: bool = False) -> StorageError:
         """The package's own exception for what psycopg raised."""
-        return fault(self.name, error, busy(f"The {self.name}", self.timeout), is_in_doubt)
+        return fault(self.name, error, busy(self.name, self.timeout), is_in_doubt)
 
 
 def _forget_all() -> None:

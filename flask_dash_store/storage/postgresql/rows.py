@@ -26,7 +26,10 @@ class NewRow(NamedTuple):
 
     @classmethod
     def of(cls, key: str, value: Stored) -> Self:
-        """:raises ValueTooLarge: when PostgreSQL takes no value of this size"""
+        """The row of a value.
+
+        :raises ValueTooLarge: when PostgreSQL takes no value of this size
+        """
         payload, buffers = value
         nbytes = len(payload) + (buffers.nbytes if buffers else 0)
         if nbytes > MAX_VALUE_BYTES:
@@ -46,14 +49,14 @@ class NewRow(NamedTuple):
 
 
 def stored(payload: bytearray, buffers_name: str | None, buffers: bytearray | None) -> Stored:
-    """The value that was written so."""
+    """The value of a row, as it was written."""
     if buffers_name is None or buffers is None:
         return bytes(payload), None
     return bytes(payload), Buffers(buffers_name, [memoryview(buffers)])
 
 
 def sent_together(values: Iterable[Value]) -> Iterator[list[Value]]:
-    """The values in groups, each of one value or of so many bytes as are sent together."""
+    """The values in groups, each of one value, or of at most :data:`SENT_TOGETHER` bytes."""
     group: list[Value] = []
     total = 0
     for value in values:

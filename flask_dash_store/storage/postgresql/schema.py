@@ -13,7 +13,7 @@ from ...errors import ConfigurationError, UnknownFormat
 from .connection import Target
 from .transaction import Database
 
-# Of the tables and functions together. One that a new version changes in any way has to become another number.
+# The number of the tables and functions together. A version that changes any of them has to raise it.
 FORMAT = 1
 
 _FILES = ("tables.sql", "reading.sql", "writing.sql", "maintaining.sql")

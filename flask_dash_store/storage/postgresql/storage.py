@@ -62,7 +62,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         that is silent for a little more than twice as long has failed.
     :param synchronous: ``"FULL"`` overrules a server whose ``synchronous_commit`` is off; ``"NORMAL"`` leaves it so
     :raises ConfigurationError: when the URL cannot be used, or transactions are not READ COMMITTED by default
-    :raises StorageError: when the database cannot be reached, or lets us make no tables
+    :raises StorageError: when the database cannot be reached, or does not let its user make tables
     :raises UnknownFormat: when the tables are of a newer version of this package
     """
 
@@ -114,14 +114,17 @@ class PostgresqlStorage(Storage, SupportsExport):
         return Stat()
 
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
-        """What a function says of an owner that has not expired, which is a use of it."""
+        """The rows that a function returns for an owner that has not expired. This is a use of the owner."""
         rows = self._ask(function, owner, access, *args)
         if rows and access.is_touch_due(rows[0][0]):
             self._touch(owner, access)
         return [row[1:] for row in rows]
 
     def _ask(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
-        """What a function says of an owner, after when it expires; nothing when it has expired."""
+        """The rows that a function returns for an owner, each with the owner's expiry first; none if it has expired.
+
+        :raises SessionEnded: when the session has ended, or has another id
+        """
         rows = self._database.select(self._sql[function], (*owner, *access, *args))
         if not rows:
             return []
@@ -179,7 +182,10 @@ class PostgresqlStorage(Storage, SupportsExport):
         self._write("clear_session", owner, access)
 
     def _write(self, function: str, owner: Owner, access: Access, *args: Any, nbytes: int = 0) -> Row:
-        """What a function says that writes, after when the session ended, which it has not."""
+        """What a function that writes returns, without the time at which the session ended, which it has not.
+
+        :raises SessionEnded: when it has
+        """
         ended_at, *row = self._database.call(self._sql[function], (*owner, *access, *args), nbytes)
         if ended_at is not None:
             raise SessionEnded(ended_at)

@@ -29,7 +29,7 @@ class PostgresqlTransaction(Transaction):
     def __init__(self, storage: object, pool: Pool, first: str) -> None:
         self.first = first
         self._pool = pool
-        super().__init__(storage, f"the {pool.name}", pool.timeout)
+        super().__init__(storage, pool.name, pool.timeout)
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0) -> list[Row]:
         """Run a statement in this transaction and return its rows."""
@@ -54,7 +54,10 @@ class PostgresqlTransaction(Transaction):
         return not isinstance(failure, StorageError) and self._connection is not None and self._connection.is_idle()
 
     def _in_transaction(self) -> Connection:
-        """:raises StorageError: when the server has rolled back by itself, or the connection is lost"""
+        """The connection, which is in a transaction.
+
+        :raises StorageError: when the server has rolled back by itself, or the connection is lost
+        """
         if self._connection is None or not self._connection.is_in_transaction():
             raise self.rolled_back()
         return self._connection

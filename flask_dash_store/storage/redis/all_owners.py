@@ -60,7 +60,7 @@ class AllOwners(Storage, SupportsExport):
             yield from found
 
     def dump(self, name: str) -> Dump | None:
-        fields, bodies = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
+        fields, contents = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
         session, renewed, user = (fields.get(field) for field in (b"session", b"renewed", b"user"))
         if session is None:
             session, renewed = self._calls.remembered(name)
@@ -70,7 +70,7 @@ class AllOwners(Storage, SupportsExport):
         damaged: list[str] = []
         for key, header in all_headers(fields):
             try:
-                values.append((key, value_of(key, header, fields, bodies), header.expires))
+                values.append((key, value_of(key, header, fields, contents), header.expires))
             except StorageCorrupt:
                 damaged.append(key)
         return Dump(
@@ -100,11 +100,11 @@ class AllOwners(Storage, SupportsExport):
     def problems(self) -> Iterator[str]:
         for name in self.all_owners():
             try:
-                fields, bodies = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
+                fields, contents = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
             except StorageCorrupt as error:
                 yield f"{name}: {error}"
             else:
-                missing = {each for each, body in bodies.items() if body is None}
+                missing = {each for each, content in contents.items() if content is None}
                 # The owner may have been deleted since it was found.
                 yield from (f"{name}: {problem}" for problem in problems(fields, missing) if fields)
 

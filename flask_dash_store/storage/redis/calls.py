@@ -99,9 +99,9 @@ class Calls:
         while True:
             fields = self.all_fields(owner, now)
             names = [header.buffers for _, header in all_headers(fields) if header.buffers is not None]
-            bodies = dict(zip(names, self.buffers(owner.name, names), strict=True))
-            if None not in bodies.values() or fields == seen:
-                return fields, bodies
+            contents = dict(zip(names, self.buffers(owner.name, names), strict=True))
+            if None not in contents.values() or fields == seen:
+                return fields, contents
             seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
 
     def _buffer(self, name: str, buffers: str) -> str:
@@ -163,25 +163,27 @@ class Calls:
         args = repr(access.expires), repr(access.touch_threshold)
         self.write(scripts.TOUCH, owner, access.now, *args, wait=False, joins=False)
 
-    def with_buffers(self, script: Script, owner: Owner, access: Access, bodies: Sequence[Buffers], *args: Any) -> Any:
-        """The same as :meth:`use` of a script that puts the names of buffers into headers.
+    def with_buffers(self, script: Script, owner: Owner, access: Access, buffers: Sequence[Buffers], *args: Any) -> Any:
+        """The same as :meth:`use`, of a script that puts the names of buffers into headers.
+
+        :param buffers: all that the headers name
 
         The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
         """
         # Buffers that are there already are those of an owner that is loaded once more.
-        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS, "NX") for each in bodies]
+        before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS, "NX") for each in buffers]
         try:
             answer = self.use(script, owner, access, *args, before=before)
         except (StorageError, SessionEnded) as error:
             if not is_in_doubt(error):
-                self._unlink(owner, bodies)
+                self._unlink(owner, buffers)
             raise
         if answer[0] != b"OK":
-            self._unlink(owner, bodies)
+            self._unlink(owner, buffers)
         return answer
 
-    def _unlink(self, owner: Owner, bodies: Sequence[Buffers]) -> None:
-        if bodies:
-            arguments = [*self._leases.arguments(0.0, ANY_SESSION), *(each.name for each in bodies)]
+    def _unlink(self, owner: Owner, buffers: Sequence[Buffers]) -> None:
+        if buffers:
+            arguments = [*self._leases.arguments(0.0, ANY_SESSION), *(each.name for each in buffers)]
             with suppress(StorageError):
                 self._server.run(scripts.UNLINK, [self._leases.record(owner.name)], arguments, repeatable=True)

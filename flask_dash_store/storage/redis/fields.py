@@ -57,26 +57,26 @@ def all_headers(fields: dict[bytes, bytes]) -> list[tuple[str, Header]]:
     return headers_in_order([each for name, text in fields.items() if name[:2] == b"i:" for each in (name[2:], text)])
 
 
-def stored_value(key: str, header: Header, payload: bytes | None, body: bytes | None) -> Stored:
+def stored_value(key: str, header: Header, payload: bytes | None, content: bytes | None) -> Stored:
     """A value as it was stored, with buffers that the caller may change.
 
     :raises StorageCorrupt: when its payload or its buffers are missing
     """
-    if payload is None or (header.buffers is not None and body is None):
+    if payload is None or (header.buffers is not None and content is None):
         raise StorageCorrupt(
             f"The {'payload' if payload is None else 'buffers'} of the value stored under {key!r} are missing. "
             "Delete the key.",
             key=key,
         )
-    if header.buffers is None or body is None:
+    if header.buffers is None or content is None:
         return payload, None
-    return payload, Buffers(header.buffers, [memoryview(bytearray(body))])
+    return payload, Buffers(header.buffers, [memoryview(bytearray(content))])
 
 
-def value_of(key: str, header: Header, fields: dict[bytes, bytes], bodies: dict[str, bytes | None]) -> Stored:
+def value_of(key: str, header: Header, fields: dict[bytes, bytes], contents: dict[str, bytes | None]) -> Stored:
     """The value of a key from all fields of an owner and its buffers, like :func:`stored_value`."""
-    body = None if header.buffers is None else bodies.get(header.buffers)
-    return stored_value(key, header, fields.get(b"v:" + key.encode()), body)
+    content = None if header.buffers is None else contents.get(header.buffers)
+    return stored_value(key, header, fields.get(b"v:" + key.encode()), content)
 
 
 def problems(fields: dict[bytes, bytes], missing: set[str]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The connections of one process to one server, and how a call waits for what others have.
 
-redis-py's own pools fail at once when there is no connection left, and count one for ever that was interrupted in the
-wrong instruction, by a signal's handler that raises. Here a connection counts for as long as it exists: one that no
-one has any more is closed by Python.
+redis-py's own pools fail at once when there is no connection left. When a signal's handler raises in the wrong
+instruction, they count a connection that is lost for ever. Here a connection counts for as long as it exists, and
+Python closes one that nothing refers to any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _random = SystemRandom()  # After a fork, another generator would give both proc
 
 
 class NotSent(Exception):
-    """There is no connection, because of this error, so the server has surely done nothing."""
+    """No connection could be opened, so the server has surely done nothing.
+
+    :ivar error: why, as redis-py says it
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -182,7 +185,7 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
 
 
 def _is_ready(connection: Any) -> bool:
-    """Whether the server has neither closed a connection nor left something in it that no one has read."""
+    """Whether the server has neither closed a connection nor left an answer in it that was not read."""
     try:
         if connection.is_connected:
             return not connection.can_read()

@@ -51,12 +51,13 @@ _REFUSED = (
 
 
 class _AnswerLost(StorageError):
-    """It is not known whether the server has done what it was told."""
+    """The answer to a write was lost, so it is not known whether it is stored."""
 
 
 class Server:
     """A server, or a cluster of them, for any thread of any process.
 
+    :param target: what the URL names
     :param timeout: seconds to wait for a connection
     """
 
@@ -183,7 +184,7 @@ class Server:
     def check(self) -> None:
         """Learn what the server takes, and warn of one that may evict what users have stored.
 
-        A server that cannot be reached now is no error: it may come, and until then each call says so.
+        A server that cannot be reached now is not an error: it may come back, and until then each call raises one.
 
         :raises StorageError: when it refuses these credentials
         """
@@ -236,14 +237,14 @@ class Server:
             text = "It did not answer in time"
         if is_in_doubt:
             return _AnswerLost(
-                f"The storage {self.name} failed: {text.rstrip('.')}. It is not known whether what it was told to "
+                f"The storage {self.name} failed: {text.rstrip('.')}. It is not known whether what it was asked to "
                 "write is stored."
             )
         return kind(f"The storage {self.name} failed: {text.rstrip('.')}.")
 
     def busy(self) -> StorageBusy:
         """The error for a lock, or a connection, that others held for longer than a call may wait."""
-        return busy(f"The storage {self.name}", self._timeout)
+        return busy(f"storage {self.name}", self._timeout)
 
 
 def is_timeout(error: BaseException) -> bool:

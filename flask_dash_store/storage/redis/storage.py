@@ -73,13 +73,13 @@ class RedisStorage(AllOwners):
         connections a process may have, 64 if it is not given
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers; the server has as long to answer, and a second at least
-    :param keep_ended: seconds for which it must be known that an owner was ended
+    :param keep_ended: seconds for which it must be remembered that a session has ended
     :param prefix: what all keys on the server begin with, so that several apps can share it
-    :param lease: seconds for which a transaction that makes no call keeps others out. None for 10, or twice the
+    :param lease: seconds for which a transaction that makes no call keeps other writers out; None for 10, or twice the
         timeout if that is longer
     :raises ConfigurationError: when the URL is none of these, or redis-py is not installed
-    :raises StorageError: when the server refuses these credentials. One that cannot be reached is no error here, but in
-        each call until it can be.
+    :raises StorageError: when the server refuses these credentials. One that cannot be reached is not an error here:
+        each call raises one until it can be.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class RedisStorage(AllOwners):
             header = self._live_header(owner, expires, text, access)
             if header is None or header.buffers is None:
                 return None if header is None else stored_value(key, header, payload, None)
-            (body,) = self._calls.buffers(owner.name, [header.buffers])
-            if body is not None or text == seen:
-                return stored_value(key, header, payload, body)
+            (content,) = self._calls.buffers(owner.name, [header.buffers])
+            if content is not None or text == seen:
+                return stored_value(key, header, payload, content)
             seen = text  # Another writer may have replaced the value just now. Then the header has changed too.
 
     def has(self, owner: Owner, key: str, access: Access) -> bool:
@@ -136,7 +136,7 @@ class RedisStorage(AllOwners):
         try:
             self._calls.touch(owner, access)
         except StorageBusy:
-            pass  # Another one writes to the owner, and a read does not wait.
+            pass  # Another caller writes to the owner, and a read does not wait for it.
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
@@ -148,11 +148,11 @@ class RedisStorage(AllOwners):
         return keys[:: -1 if newest_first else 1][:limit]
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
-        fields, bodies = self._calls.snapshot(owner, access.now)
+        fields, contents = self._calls.snapshot(owner, access.now)
         if not self._is_live(owner, fields.get(b"expires"), access):
             return []
         return [
-            (key, value_of(key, header, fields, bodies))
+            (key, value_of(key, header, fields, contents))
             for key, header in all_headers(fields)
             if access.is_live_key(header.expires)
         ]
@@ -177,11 +177,11 @@ class RedisStorage(AllOwners):
                     self._set(owner, entries, access, self._limits)
 
     def _set(self, owner: Owner, entries: list[Entry], access: Access, limits: Limits) -> None:
-        bodies = [buffers for _, (_, buffers), _ in entries if buffers is not None]
+        all_buffers = [buffers for _, (_, buffers), _ in entries if buffers is not None]
         for key, (payload, buffers), _ in entries:
             self._check_bulk(key, max(len(payload), buffers.nbytes if buffers is not None else 0))
         arguments = value_arguments(entries)
-        status, *answer = self._calls.with_buffers(scripts.SET, owner, access, bodies, *limits, *arguments)
+        status, *answer = self._calls.with_buffers(scripts.SET, owner, access, all_buffers, *limits, *arguments)
         if status == b"KEYS":
             raise limits.too_many_keys(answer[0].decode())
         if status == b"BYTES":

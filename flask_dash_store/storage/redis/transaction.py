@@ -40,7 +40,7 @@ class Leases:
     :param prefix: what the server's keys begin with
     :param timeout: seconds to wait for the lease of another writer
     :param lease: seconds for which a lease holds when its holder makes no call
-    :param keep_ended: seconds for which it must be known that an owner has ended
+    :param keep_ended: seconds for which it must be remembered that a session has ended
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Transaction(Base):
     """A block of one context, on an owner and on those that join it."""
 
     def __init__(self, leases: Leases, name: str) -> None:
-        super().__init__(leases.storage, leases.server.name, leases.timeout)
+        super().__init__(leases.storage, f"storage {leases.server.name}", leases.timeout)
         self._leases = leases
         self._server = leases.server
         self._owner = name
@@ -170,7 +170,7 @@ class Transaction(Base):
     def _check(self, answer: list[Any]) -> list[Any]:
         if answer[0] == b"LOST":
             raise StorageError(
-                f"The transaction on {self._name} has been rolled back. Either it made no call for longer than the "
+                f"The transaction on the {self._name} has been rolled back. Either it made no call for longer than the "
                 f"{self._leases.milliseconds / 1000:g} seconds for which it keeps others out, or the server lost what "
                 "it had written, by evicting it or in a restart or failover. Keep transaction() blocks short, and "
                 "set the server's maxmemory-policy to noeviction."

@@ -85,7 +85,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
     except (ValueError, KeyError, TypeError) as error:
         reason = f" ({error})" if isinstance(error, _Wrong | TypeError) else ""
         raise ConfigurationError(
-            f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is no URL of a Redis or Valkey "
+            f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is not the URL of a Redis or Valkey "
             f"server{reason}. It can be {_FORMS}."
         ) from None  # The URL itself may hold a password.
     return Target(name, prefix, way == "cluster", max_connections, connect)
@@ -161,10 +161,10 @@ def _bounded(timeout: float) -> dict[str, Any]:
 
 
 def _hosts_and_options(parts: SplitResult, db: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    credentials, at, places = parts.netloc.rpartition("@")
+    credentials, at, addresses = parts.netloc.rpartition("@")
     hosts = []
-    for place in places.split(","):
-        one = urlsplit(f"//{place}")
+    for address in addresses.split(","):
+        one = urlsplit(f"//{address}")
         if not one.hostname:
             raise _Wrong("it names no host")
         hosts.append((one.hostname, one.port or default_port))
@@ -184,7 +184,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _database(text: str) -> int:
-    """redis-py would take one that is no number for the first."""
+    """The number of a database. redis-py would take text that is not a number for 0."""
     return int(text or 0)
 
 

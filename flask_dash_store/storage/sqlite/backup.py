@@ -70,7 +70,7 @@ class Backup:
         return damaged
 
     def _hold_buffers(self, held: Path) -> None:
-        """Keep the buffers of this point in time, for they are unlinked when their values are replaced."""
+        """Link the buffers of this point in time, for they are unlinked when their values are replaced."""
         rows = self._database.select(schema.KEPT_FILES)
         if rows:
             held.mkdir(mode=0o700, parents=True)
@@ -79,14 +79,14 @@ class Backup:
                 os.link(self._directory / name, held / name)
 
     def restore(self, source: Path) -> None:
-        """Put what a copy holds in the place of all that is stored. Others see it at once, when it is done.
+        """Replace all that is stored by what a copy holds. Other processes see it as soon as it is done.
 
-        A session that was ended since the copy was made stays ended, and one that got another id keeps it.
+        A session that has ended since the copy was made stays ended, and one that has got another id keeps it.
 
         :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
         """
         if not source.is_file() or source.samefile(self._filename):
-            raise StorageError(f"{source} is no backup of {self._filename}.")
+            raise StorageError(f"{source} is not a backup of {self._filename}.")
         source = source.resolve()
         try:
             copy = connect(str(source), synchronous="FULL", timeout=0.0)

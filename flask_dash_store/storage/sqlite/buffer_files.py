@@ -1,7 +1,7 @@
 """Where the buffers of large values lie: files beside the database, mapped when they are read.
 
 A file is written whole under a temporary name and renamed, before the row that names it is committed; it is unlinked
-after the commit that has replaced or deleted the row. Nobody ever changes one. So a reader that finds no file has
+after the commit that has replaced or deleted the row. A file is never changed. So a reader that finds no file has
 lost a race and reads its row again, and a file that no row names is an orphan of a crash.
 
 A file is not synced, unless what is acknowledged has to survive a power loss. Whether it is whole after one is seen
@@ -33,7 +33,7 @@ _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
 HELD = "held-"
-"""What the name of a directory begins with that a backup keeps buffers in while it runs."""
+"""How the name of the directory begins in which a running backup keeps buffers."""
 # Python keeps a file open for as long as it is mapped, and a process may have 1024 open, its sockets among them.
 MOST_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
@@ -46,7 +46,7 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return str(uuid.uuid4())  # Unknown here, so that each process looks at the checksums for itself.
+        return str(uuid.uuid4())  # Unknown on this system, so each process checks the checksums for itself.
 
 
 def buffers_beside(database: str | Path) -> Path:
@@ -55,7 +55,7 @@ def buffers_beside(database: str | Path) -> Path:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the file of one value's buffers, which is there, whole and synced, once its name is."""
+    """Copy the file of one value's buffers. Once the target's name exists, the file is whole and synced."""
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_TEMPORARY}")
     try:
         with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
@@ -74,17 +74,19 @@ class BufferStore(Protocol):
     def write(self, buffers: Buffers) -> None:
         """Keep buffers.
 
-        :raises StorageError: when it cannot be kept; nothing of it is
+        :raises StorageError: when they cannot be kept; then nothing of them is
         """
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:
         """The buffers, in one piece that the caller may change without changing what is kept.
 
-        None when there is none, or when a power loss has torn it, which is looked at if it ``may_be_torn``.
+        :param may_be_torn: whether a power loss may have torn them, so that their checksum is verified
+        :returns: None when there are none of this name, or when they are torn
+        :raises StorageCorrupt: when they are damaged and cannot have been torn
         """
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget buffers, of which some may have gone already."""
+        """Delete buffers, of which some may have gone already."""
 
     def written_before(self, time: float) -> Iterator[str]:
         """The names of the buffers that were written before a time, in seconds since the epoch."""
@@ -93,7 +95,7 @@ class BufferStore(Protocol):
 class BufferFiles:
     """Buffers in the files of a directory, for all processes.
 
-    :param sync: whether buffers have to survive a power loss as soon as it is written
+    :param sync: whether buffers have to survive a power loss as soon as they are written
     """
 
     def __init__(self, directory: Path, sync: bool) -> None:
@@ -208,12 +210,12 @@ class BuffersInMemory:
             self._kept.pop(name, None)
 
     def written_before(self, time: float) -> Iterator[str]:  # noqa: ARG002
-        """None: without a crash there are no orphans, and a crash takes the memory with it."""
+        """Gives no names: only a crash leaves orphans, and it takes the memory with it."""
         return iter(())
 
 
 def _map_or_copy(path: str) -> mmap.mmap | bytearray:
-    """What a file holds, to be changed at will: mapped, or a copy when so many are mapped already."""
+    """What a file holds, which may be changed without changing the file: mapped, or a copy when many files are."""
     with open(path, "rb") as file:
         if len(_maps) < MOST_MAPS:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

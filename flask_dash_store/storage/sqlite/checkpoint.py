@@ -24,10 +24,16 @@ LONG_WAL_PAGES = 4 * WAL_PAGES
 LONG_WAIT = 0.025
 HUGE_WAL_PAGES = 16 * WAL_PAGES
 HUGE_WAIT = 1.0
+# What others have written meanwhile is left to such a checkpoint, so first it is made little.
+LITTLE_WAL_PAGES = 256
+ROUNDS = 4
 
 
 class Checkpoints:
-    """Those of one pool."""
+    """The checkpoints that this process makes of one database.
+
+    :param pool: of the connections to it
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -46,41 +52,51 @@ class Checkpoints:
         return pages - self._pages_then
 
     def make_if_overdue(self) -> None:
-        """Do what no response has been sent for, after a write."""
+        """Make a checkpoint after a write, where no response was sent after which it would have been made."""
         if self._grown() >= OVERDUE_WAL_PAGES:
             self.make_if_due()
 
     def make_if_due(self) -> None:
-        """Copy the WAL into the database when it has become long. SQLite by itself would do so in a writer's time."""
+        """Copy the WAL into the database when it has become long. SQLite by itself would do so during a write."""
         if not self.is_due:
             return
         # Another thread that makes one is enough.
         with suppress(StorageBusy), self._making.held(timeout=0.0):
             pages = self._pages_then = self._pool.wal_pages
-            self.make()
-            if pages > LONG_WAL_PAGES:
+            if pages <= LONG_WAL_PAGES:
+                self.make()
+            else:
+                self._make_most()
                 wait = LONG_WAIT if pages <= HUGE_WAL_PAGES else HUGE_WAIT
                 with self._pool.write_lock.held(min(wait, self._pool.timeout)) as left:
                     self.make(apsw.SQLITE_CHECKPOINT_RESTART, left)
 
     def truncate(self) -> None:
         """Leave the WAL empty, unless readers and writers take longer than a call may wait."""
-        self.make()
+        self._make_most()
         self.make(apsw.SQLITE_CHECKPOINT_TRUNCATE, self._pool.timeout)
 
-    def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> None:
+    def _make_most(self) -> None:
+        """Copy the WAL while others write, until they have written little meanwhile."""
+        before = 0
+        for _ in range(ROUNDS):
+            pages = self.make()
+            if pages - before <= LITTLE_WAL_PAGES:
+                return
+            before = pages
+
+    def make(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE, wait: float = 0.0) -> int:
         """Copy the WAL into the database, as far as readers let it, so that the next write begins at its start.
 
-        :param mode: SQLite's. Writers wait for any other than this, so it is made after one of this mode, which leaves
-            it little to do.
-        :param wait: how many seconds it may wait for readers and writers
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
+        return 0
         """
         pool = self._pool
         try:
             connection = pool.acquire()
             try:
                 connection.backoff.timeout = wait
-                connection.wal_checkpoint(mode=mode)
+                return connection.wal_checkpoint(mode=mode)[0]
             finally:
                 connection.backoff.timeout = pool.timeout
                 pool.release(connection)
@@ -88,4 +104,5 @@ class Checkpoints:
             pass  # Another process is making one, or a reader takes longer.
         except (apsw.Error, StorageError) as error:
             # What was committed is in the WAL, and stays there until a checkpoint succeeds.
-            logger.warning("A checkpoint of the storage %s failed: %s", pool.name, error)
+            logger.warning("A checkpoint of the %s failed: %s", pool.name, error)
+        return 0

@@ -17,7 +17,7 @@ from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 FIRST_DELAY = 0.00005
 MAX_DELAY = 0.001
 
-# How much of the WAL's file is kept after a checkpoint.
+# How many bytes of the WAL's file are kept after a checkpoint.
 WAL_SIZE_LIMIT = 4096 * PAGE_BYTES
 
 _ERRORS: dict[type[Exception], type[StorageError]] = {
@@ -56,7 +56,7 @@ class Backoff:
 
 
 class Connection(apsw.Connection):
-    """A connection with its backoff, which is an object of its own: a method of the connection would keep it alive."""
+    """A connection with its backoff. As its own method, the busy handler would keep the connection alive."""
 
     backoff: Backoff
 
@@ -113,7 +113,7 @@ def storage_error(
 ) -> StorageError | StorageBusy:
     """The package's own exception for what SQLite said.
 
-    :param name: what messages call the storage
+    :param name: what error messages call the storage, without an article
     :param connection: the one that said it, which knows what the system had said
     """
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
@@ -121,4 +121,4 @@ def storage_error(
     kind = next((kind for cause, kind in _ERRORS.items() if isinstance(error, cause)), StorageError)
     if isinstance(error, apsw.IOError) and connection is not None and connection.system_errno in NO_SPACE:
         kind = StorageFull  # SQLite says "full" only of a disk, not of a quota or of a limit on files.
-    return kind(f"{name} failed: {type(error).__name__}: {error}.")
+    return kind(f"The {name} failed: {type(error).__name__}: {error}.")

@@ -28,7 +28,7 @@ def read(file: Path, user_ids: Iterable[str] = ()) -> Iterator[Row]:
     User ids may hold ``_`` and begin alike, so ``1_2_a`` may be 1's ``2_a`` or 1_2's ``a``: of the ids that are given
     the longest one that fits is taken. Of the others, a name with one ``_`` has but one reading.
 
-    :raises StorageError: when the file is none of dash_database's
+    :raises StorageError: when dash_database has not written the file
     """
     known = sorted({f"{user_id}_" for user_id in user_ids}, key=len, reverse=True)
     try:
@@ -39,4 +39,4 @@ def read(file: Path, user_ids: Iterable[str] = ()) -> Iterator[Row]:
                 prefix = name[: name.index("_") + 1]
             yield Row(name, prefix and prefix[:-1], name.removeprefix(prefix or ""), pickled)
     except apsw.Error as error:
-        raise StorageError(f"{file} is no file of dash_database: {error}.") from error
+        raise StorageError(f"{file} is not a file of dash_database: {error}.") from error

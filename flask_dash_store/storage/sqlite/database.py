@@ -50,14 +50,14 @@ class Database:
         finally:
             self._pool.release(connection)
 
-    def change(self, sql: str, args: Bindings) -> int:
-        """Run one statement that writes, as a transaction of its own. Returns how many rows it changed.
+    def change(self, *statements: tuple[str, Bindings]) -> int:
+        """Run the first of these statements that changes a row, as a transaction of its own.
 
+        :returns: how many rows it changed; 0 when none of them did
         :raises StorageBusy: when others write for longer than the pool's timeout
         """
         if begun.get() and (transaction := self._current()) is not None:
-            transaction.execute(sql, args)
-            return transaction.changes
+            return transaction.change(statements)
         pool = self._pool
         try:
             try:
@@ -65,8 +65,11 @@ class Database:
                 connection = pool.acquire()
                 try:
                     connection.backoff.timeout = timeout
-                    connection.execute(sql, args)
-                    changes = connection.changes()
+                    for sql, args in statements:
+                        connection.execute(sql, args)
+                        changes = connection.changes()
+                        if changes:
+                            break
                 except Errors as error:
                     raise pool.error(error, connection) from error
                 finally:
@@ -75,7 +78,7 @@ class Database:
             finally:
                 pool.write_lock.release()  # The pool has another one once it has noticed a fork.
         finally:  # A signal's handler may have raised before the first instruction of that.
-            if pool.write_lock.is_left:
+            if pool.write_lock.is_held:
                 pool.write_lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
             self.checkpoints.make_if_overdue()

@@ -1,4 +1,4 @@
-"""All of an owner, out of the SQLite storage and into it; and looking for damage."""
+"""Copying owners out of the SQLite storage and into it, and looking for damage."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from ...errors import StorageError
-from .files import why_closed
+from .files import access_problem
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
 GLANCE = 50e-6
@@ -20,7 +20,7 @@ Inode = tuple[int, int]
 
 
 class FileIdentity:
-    """Which files a path named when the storage was opened, and since a connection is open.
+    """Which database file a path named when the storage was opened, and which WAL since a connection is open.
 
     ``is_known_until`` is the time, by the monotonic clock, for which the last look at them is good.
 
@@ -55,7 +55,7 @@ class FileIdentity:
         found = _inode_of(self.path)
         if found is None:
             raise StorageError(
-                why_closed(Path(self.path))
+                access_problem(Path(self.path))
                 or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
                 "then begins with an empty one."
             )

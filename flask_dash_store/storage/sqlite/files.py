@@ -30,7 +30,7 @@ def prepare_private_file(path: Path) -> Path:
     file itself, whatever the umask.
 
     :returns: the file's path, without links in its directories
-    :raises StorageError: when it cannot be made, or is no regular file of this user
+    :raises StorageError: when it cannot be made, or is not a regular file of this user
     """
     try:
         # parents=True would give the directories between the mode that the umask leaves.
@@ -41,7 +41,7 @@ def prepare_private_file(path: Path) -> Path:
         _create(path)
         _check(path)
     except OSError as error:
-        reason = why_closed(path) or f"The storage file {path} cannot be used: {error.strerror}."
+        reason = access_problem(path) or f"The storage file {path} cannot be used: {error.strerror}."
         raise StorageError(reason) from error
     return path
 
@@ -54,15 +54,15 @@ def _create(path: Path) -> None:
 
 
 def check_private_directory(path: Path) -> None:
-    """Make sure that nobody but its owner may look into a directory, if there is one.
+    """Make sure that a directory, if there is one, is open to its owner alone.
 
-    :raises StorageError: when it is a link or no directory, or belongs to another user
+    :raises StorageError: when it is a link or not a directory, or belongs to another user
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise StorageError(f"{path} is a link or no directory; remove it.")
         _check_owner(path)
-        _close(path, 0o700)
+        _restrict(path, 0o700)
 
 
 def _check(path: Path) -> None:
@@ -80,13 +80,16 @@ def _check_owner(path: Path) -> None:
         raise StorageError(_not_ours(path, status.st_uid))
 
 
-def why_closed(path: Path) -> str | None:
-    """Whose file or directory keeps this process's user from a storage file, and what to do; None when none does."""
+def access_problem(path: Path) -> str | None:
+    """Why this process's user may not use a storage file, when a file or directory of another user is the reason.
+
+    :returns: whose it is and what to do, as an error message; None when that is not the reason
+    """
     directories = [*reversed(path.parent.parents), path.parent]
     needed = [(each, os.X_OK) for each in directories]
     needed += [(Path(f"{path}{suffix}"), os.R_OK | os.W_OK) for suffix in SIDE_FILES] + [(path.parent, os.W_OK)]
     for file, mode in needed:
-        with suppress(OSError):  # There is no such file.
+        with suppress(OSError):  # What is not there keeps no one out.
             owner = file.stat().st_uid
             # A directory of this user's own that is closed to it is another fault.
             if owner != os.geteuid() and not os.access(file, mode, effective_ids=True):
@@ -112,13 +115,13 @@ def _user_name(uid: int) -> str:
 
 
 def make_private(path: str) -> None:
-    """Let nobody but its owner read a database file that was there before, nor the files beside it."""
+    """Let the owner alone read a database file that was there before, and the files beside it."""
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):
-            _close(Path(f"{path}{suffix}"), 0o600)
+            _restrict(Path(f"{path}{suffix}"), 0o600)
 
 
-def _close(path: Path, mode: int) -> None:
+def _restrict(path: Path, mode: int) -> None:
     if path.stat().st_mode & 0o077:
         path.chmod(mode)
 

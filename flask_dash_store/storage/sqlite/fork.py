@@ -17,7 +17,7 @@ class _Fork:
     """Holds all pools still while the process forks."""
 
     def __init__(self) -> None:
-        self._one_at_a_time = Lock("A fork", FORK_TIMEOUT)
+        self._one_at_a_time = Lock("fork of this process", FORK_TIMEOUT)
         self._held: list[Pool] = []
 
     def before(self) -> None:
@@ -39,7 +39,7 @@ class _Fork:
     def after_in_child(self) -> None:
         for pool in self._held:
             pool.after_fork_in_child()
-        self._one_at_a_time = Lock("A fork", FORK_TIMEOUT)
+        self._one_at_a_time = Lock("fork of this process", FORK_TIMEOUT)
 
 
 def _is_in_transaction(pool: Pool) -> bool:

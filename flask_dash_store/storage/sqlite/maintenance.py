@@ -23,7 +23,7 @@ ORPHAN_AGE = 60 * 60.0
 
 
 def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[Row]) -> None:
-    """Have the files of deleted or replaced rows removed once that is committed."""
+    """Remove the files of deleted or replaced rows, once the transaction is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
         transaction.on_commit(partial(buffers.remove, files))
@@ -35,7 +35,8 @@ def delete_some(
     """Delete values of an owner until that has changed so many pages.
 
     :param sql: finds the values, and how long they are
-    :returns: how many pages are left: none if values may be, too
+    :param pages: how many to change; a value changes one at least
+    :returns: how many of ``pages`` are left; while there are some, no value is
     """
     for rowid, nbytes in transaction.execute(sql, {"owner": owner, "now": now, "limit": pages}):
         forget_files(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
@@ -115,7 +116,7 @@ class Maintenance:
         return int(self._database.select("PRAGMA freelist_count")[0][0])
 
     def _finish(self, now: float, wait: bool) -> None:
-        """What is done once there is no more to remove."""
+        """Remove orphans, and empty the WAL, once nothing else is left to remove."""
         if wait or not now - ORPHAN_AGE < self._orphans_removed_at <= now:
             self._orphans_removed_at = now
             for file in self._buffers.written_before(now - ORPHAN_AGE):

@@ -31,7 +31,7 @@ from ..lock import Lock, WriteLock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .file_identity import FileIdentity
-from .files import why_closed
+from .files import access_problem
 
 Connect = Callable[[float], Connection]
 
@@ -49,7 +49,7 @@ class Pool:
     holds it waits for other processes, in SQLite's busy handler.
 
     :param connect: opens and prepares a connection, which waits for so many seconds
-    :param name: what error messages call the database
+    :param name: what error messages call the storage, without an article
     :param timeout: seconds that a caller waits for a lock
     :param file: the database's file; None when it has none
     """
@@ -98,7 +98,7 @@ class Pool:
             try:
                 connection = self._connect(timeout)
             except apsw.Error as error:
-                raise self._closed_to_us() or self.error(error) from error
+                raise self._access_error() or self.error(error) from error
             connection.backoff.timeout = self.timeout
             connection.set_wal_hook(self._note_wal())
             self._open.add(connection)
@@ -106,9 +106,9 @@ class Pool:
                 self.file.note_wal()
         return connection
 
-    def _closed_to_us(self) -> StorageError | None:
-        """The error for a file that a server has opened as root, say, before it changed its user."""
-        reason = None if self.file is None else why_closed(Path(self.file.path))
+    def _access_error(self) -> StorageError | None:
+        """The error for a file that this user may not use: say, a server has made it as root, and changed its user."""
+        reason = None if self.file is None else access_problem(Path(self.file.path))
         return None if reason is None else StorageError(reason)
 
     def check_file(self) -> None:
@@ -159,12 +159,12 @@ class Pool:
     # Writers
 
     def acquire_write_lock(self, timeout: float) -> float:
-        """Become this process's writer, even if this raises, until ``write_lock`` is released.
+        """Acquire the write lock of this process, and look whether the file is still there.
 
-        It looks whether the file is still there.
+        The caller has to release ``write_lock`` also when this raises.
 
         :param timeout: seconds to wait for other threads
-        :returns: how many of them are left to wait for other processes
+        :returns: how many seconds of the timeout are left, to wait for other processes
         :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
         :raises StorageError: when the file has gone
         """
@@ -185,15 +185,15 @@ class Pool:
         if self.file is not None and not self.file.is_same():
             self.check_file()
             raise StorageError(
-                f"The transaction on {self.name} has been rolled back, because its -wal file was removed while it was "
-                "open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
+                f"The transaction on the {self.name} has been rolled back, because its -wal file was removed while it "
+                "was open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
             )
 
     # The end, and forks
 
     def check_open(self) -> None:
         if self._closed_because:
-            raise StorageClosed(f"{self.name} {self._closed_because}.")
+            raise StorageClosed(f"The {self.name} {self._closed_because}.")
 
     def close(self) -> None:
         """Close all connections that are idle; the others are closed when they are released."""

@@ -22,7 +22,7 @@ class _Replaced(Exception):
 
 
 class Reader(Storage):
-    """What a storage reads, and the use of it that reading writes down."""
+    """The methods of a storage that read, and that move an owner's expiry when a read finds that due."""
 
     _database: Database
     _buffers: BufferStore
@@ -90,7 +90,7 @@ class Reader(Storage):
     def _check(self, owner: Owner, access: Access) -> None:
         """What a read that found nothing of the owner's has to do all the same.
 
-        :raises SessionEnded: when another session id is the owner's, or none
+        :raises SessionEnded: when another session id opens the owner's values, or none
         """
         row = self._database.select_one(schema.SESSION, (owner.name,))
         if row is not None:
@@ -115,7 +115,7 @@ class Reader(Storage):
             with self._database.transaction(wait=False) as transaction:
                 transaction.execute(sql, args)
         except StorageBusy:
-            pass  # Another one writes at present, and a read never waits for a writer.
+            pass  # Another thread or process is writing, and a read never waits for a writer.
         except StorageError as error:
             logger.warning("A read could not write down that a value was used: %s", error)
 
@@ -162,8 +162,11 @@ class Reader(Storage):
 
 
 def check_session(owner: Owner, session: object, renewed: object) -> None:
-    """
-    :raises SessionEnded: when another session id is the owner's, or none
+    """Check that the session id of an owner still opens its values.
+
+    :param session: the SHA-256 that is stored
+    :param renewed: when that was stored, if the session was renewed or has ended
+    :raises SessionEnded: when another id opens them, or none
     """
     if session != owner.session:
         raise SessionEnded(float(renewed) if isinstance(renewed, (int, float)) else 0.0)

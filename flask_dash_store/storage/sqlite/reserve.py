@@ -1,7 +1,7 @@
 """A little disk space that is kept back, so that logging out and deleting work when the disk is full.
 
-SQLite has to write before it can free anything. A file takes the space while there is some, and makes way for a
-access when what frees space finds none.
+SQLite has to write before it can free anything. So a file takes up some space while there is any. When a call that
+frees space finds the disk full, the file is emptied until that call has ended.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ POLL = 0.005
 
 
 class Reserve:
-    """The space of one storage.
+    """The space that is kept back for one storage.
 
-    :param path: the file that takes it
-    :param timeout: seconds to wait for another process that uses it
+    :param path: the file that takes it up
+    :param timeout: seconds to wait while another process uses the space
     """
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -32,7 +32,7 @@ class Reserve:
         self._timeout = timeout
 
     def keep(self) -> None:
-        """Take the space, or as much of it as there is. On a full disk that may be none."""
+        """Take up the space, or as much of it as there is. On a full disk that may be none."""
         with suppress(OSError):  # One that another process uses now is taken again by that process.
             descriptor = self._open(timeout=0.0)
             try:
@@ -42,14 +42,14 @@ class Reserve:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """A block in which the space may be used, by one caller of all processes at a time.
+        """A block in which the space is free, for one caller of all processes at a time.
 
-        :raises StorageBusy: when another one uses it for longer than the timeout
+        :raises StorageBusy: when another caller uses it for longer than the timeout
         """
         try:
             descriptor = self._open(self._timeout)
         except BlockingIOError:
-            raise busy(f"The reserve {self._path}", self._timeout) from None
+            raise busy(f"reserve {self._path}", self._timeout) from None
         except OSError:
             yield  # There is no such file, and none can be made.
             return
@@ -63,8 +63,9 @@ class Reserve:
             os.close(descriptor)
 
     def _open(self, timeout: float) -> int:
-        """
-        :raises BlockingIOError: when another one has it locked for longer than the timeout
+        """The file, locked.
+
+        :raises BlockingIOError: when another process has it locked for longer than the timeout
         """
         descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
         try:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from ...owner import Owner
 from ..base import (
@@ -39,8 +38,6 @@ from .tables import make_tables
 from .writer import Writer
 
 logger = logging.getLogger("flask_dash_store")
-
-T = TypeVar("T")
 
 
 class SqliteStorage(Writer, SupportsExport, SupportsBackup):
@@ -79,7 +76,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
 
     def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
         self.filename = ":memory:"
-        self._pool: Pool = MemoryPool(partial(connect, ":memory:", synchronous), "The storage in memory", timeout)
+        self._pool: Pool = MemoryPool(partial(connect, ":memory:", synchronous), "storage in memory", timeout)
         self._database = Database(self, self._pool)
         self._buffers: BufferStore = BuffersInMemory()
 
@@ -88,7 +85,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         check_filesystem(self.filename)
         check_private_directory(buffers_beside(self.filename))
         connector = partial(connect, self.filename, synchronous)
-        self._pool = Pool(connector, f"The storage {self.filename}", timeout, FileIdentity(self.filename))
+        self._pool = Pool(connector, f"storage {self.filename}", timeout, FileIdentity(self.filename))
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         if not self._temporary:
@@ -124,7 +121,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if expiry_limit is not None:
             prefix, latest = expiry_limit
             args = {"prefix": prefix, "end": end_of(prefix), "latest": latest}
-            self._database.change(schema.LIMIT_EXPIRY, args)
+            self._database.change((schema.LIMIT_EXPIRY, args))
         removed = self._freeing(lambda: self._maintenance.run(now, max(ended_before, 0.0), wait))
         if self._reserve is not None and not removed.has_more:
             self._reserve.keep()

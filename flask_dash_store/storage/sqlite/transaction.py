@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ Bindings = Sequence[Any] | Mapping[str, Any]
 class Transaction(Base):
     """A write transaction of one context.
 
-    It takes SQLite's write lock when it begins, so that what it reads cannot change before it writes.
+    It acquires SQLite's write lock when it begins, so that what it reads cannot change before it writes.
 
     :param storage: by which the calls of its context find it
     :param wait: whether to wait for other writers, for the pool's timeout at most
@@ -55,7 +55,8 @@ class Transaction(Base):
             raise self.pool.error(error, connection) from error
 
     def _in_transaction(self) -> Connection:
-        """
+        """The connection, which is in a transaction.
+
         :raises StorageError: when SQLite has rolled back by itself, as it does after some faults
         """
         if self._connection is None or not self._connection.in_transaction:
@@ -100,6 +101,14 @@ class Transaction(Base):
             raise self.pool.error(error, self._connection) from error
         finally:
             self.release_call()
+
+    def change(self, statements: Iterable[tuple[str, Bindings]]) -> int:
+        """Run the first of these statements that changes a row. Returns how many it changed."""
+        for sql, args in statements:
+            self.execute(sql, args)
+            if self.changes:
+                return self.changes
+        return 0
 
     @property
     def changes(self) -> int:

@@ -27,7 +27,7 @@ FEW_BYTES = 2**20
 
 
 class Writer(Reader):
-    """What a storage writes."""
+    """The methods of a storage that write."""
 
     _limits: Limits
     _reserve: Reserve | None
@@ -49,11 +49,13 @@ class Writer(Reader):
         name, session = owner
         now, expires, threshold = access
         earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
-        most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-        args = (
-            f"{name}/{key}", payload, key_expires, name, session, now, earliest, latest, most_bytes, *self._limits
-        )  # fmt: skip
-        return self._database.change(schema.SET, args) > 0
+        row, nbytes = f"{name}/{key}", len(payload)
+        most_bytes = nbytes + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
+        live = (name, session, now, earliest, latest)
+        put = schema.SET, (row, payload, key_expires, *live, most_bytes, *self._limits)
+        if key_expires is not None:
+            return self._database.change(put) > 0
+        return self._database.change((schema.OVERWRITE, (payload, row, nbytes, *live)), put) > 0
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
@@ -83,9 +85,9 @@ class Writer(Reader):
         transaction.execute(schema.PUT, (f"{owner.name}/{key}", payload, expires, file, file_bytes, boot))
 
     def _open(self, transaction: Transaction, owner: Owner, access: Access) -> float | None:
-        """The expiry of the owner; None when it has expired, or is not known. Then its values are gone now.
+        """The expiry of the owner; None when it has expired, or is not known. Then its values have been deleted.
 
-        :raises SessionEnded: when another session id is the owner's, or none
+        :raises SessionEnded: when another session id opens the owner's values, or none
         """
         for expiry, session, renewed, *_ in transaction.execute(schema.SESSION, (owner.name,)):
             check_session(owner, session, renewed)
@@ -111,10 +113,10 @@ class Writer(Reader):
             transaction.execute(schema.TOUCH, args)
 
     def _make_room(self, transaction: Transaction, owner: Owner, key: str, nbytes: int, access: Access) -> float | None:
-        """See that a value fits in the place of what is there, and return when that expires by itself, if it does.
+        """Check that a value fits, less what it replaces, and return the expiry of the key that is there, if any.
 
-        A key that has expired, or counts as deleted, is deleted, so that what is stored there next is new, and comes
-        last.
+        A key that has expired, or counts as deleted, is deleted, so that the value is inserted as a new one, which
+        comes last.
 
         :raises QuotaExceeded: when there are no bytes left for it
         :raises TooManyKeys: when it is one key too many
@@ -133,14 +135,14 @@ class Writer(Reader):
         return kept
 
     def _fits(self, more_bytes: int, more_keys: int, nbytes: int, keys: int) -> bool:
-        """Whether so much may be added to what an owner has; what shrinks is always let in."""
+        """Whether so much may be added to what an owner has. A value that becomes smaller always fits."""
         has_room = more_bytes <= 0 or nbytes + more_bytes <= self._limits.max_bytes
         return has_room and (more_keys == 0 or keys < self._limits.max_keys)
 
     def _make_room_of_expired(
         self, transaction: Transaction, owner: Owner, key: str, more_bytes: int, more_keys: int, now: float
     ) -> None:
-        """Count no keys that have expired by themselves, and delete some: each write does, so that it takes no long."""
+        """Check the limits without counting expired keys, and delete some of these: no write deletes many at once."""
         delete_some(transaction, self._buffers, schema.SIZES_EXPIRED, owner.name, now=now)
         for *_, nbytes, keys, _ in transaction.execute(schema.STAT, {"owner": owner.name, "now": now}):
             if more_keys and keys >= self._limits.max_keys:
@@ -227,7 +229,7 @@ class Writer(Reader):
             return access.now
 
     def _freeing(self, work: Callable[[], T]) -> T:
-        """Do what frees space. It has the reserve when there is no other."""
+        """Do work that frees space. On a full disk it may use the reserve."""
         try:
             return work()
         except StorageFull:

@@ -14,14 +14,14 @@ app = Dash(__name__)
 server: Flask = app.server
 server.config.from_prefixed_env()
 UserStoreMiddleware(app)
-app.layout = html.Div("the same for everybody")
+app.layout = html.Div("the same for all")
 
 served = itertools.count()
 
 
 @server.get("/untouched")
 def untouched() -> str:
-    return "the same for everybody"
+    return "the same for all"
 
 
 @server.get("/write/<name>")
