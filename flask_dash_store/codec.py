@@ -6,8 +6,9 @@ its own end mark: stock sqlitedict reads the small rows of this package, and ign
 
 Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
 keeps them apart, under the random name that the manifest authenticates. A digest in the manifest authenticates their
-bytes too, with one exception: NumPy's arrays, which can then be mapped instead of read. They are numbers, which NumPy
-never reads as code, a length or an offset; Arrow reads some of its buffers as offsets, so they are authenticated.
+bytes too, with one exception: NumPy's arrays of floating-point numbers, which can then be mapped instead of read.
+Nothing reads these as code, lengths or offsets. Integers are authenticated, for pandas (Categorical) and SciPy (sparse
+matrices) use theirs as indexes without a look at the bounds: a changed one would be a read or write of other memory.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class PickleCodec(_SignedCodec):
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=keep_in_band)
 
     def _view(self, view: memoryview) -> View:
-        if not self._authenticate_arrays and _is_array(view.obj):
+        if not self._authenticate_arrays and _is_array_of_floats(view.obj):
             return View(view, is_authenticated=False)
         # The digest has to be of the bytes that are written, whatever another thread does to the value meanwhile.
         return View(view if view.readonly else memoryview(bytes(view)), is_authenticated=True)
@@ -151,9 +152,10 @@ class PickleCodec(_SignedCodec):
     _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more than it is given here.
 
 
-def _is_array(value: object) -> bool:
-    """Whether it is an array of NumPy's own, not of a subclass, which may read what is in it as anything."""
-    return type(value).__module__ == "numpy" and type(value).__qualname__ == "ndarray"
+def _is_array_of_floats(value: Any) -> bool:
+    """Whether it is such an array of NumPy's own, not of a subclass, which may read what is in it as anything."""
+    is_array = type(value).__module__ == "numpy" and type(value).__qualname__ == "ndarray"
+    return is_array and value.dtype.kind in "fc"
 
 
 class _Bytes:

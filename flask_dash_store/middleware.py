@@ -48,10 +48,12 @@ class UserStoreMiddleware:
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
     :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
-    :param authenticate_arrays: whether the numbers in large NumPy arrays are authenticated, too. By default they are
-        not: they are mapped instead of read, and who can write to the storage can change them, but run no code.
+    :param authenticate_arrays: whether floating-point numbers in large NumPy arrays are authenticated, as all else is.
+        By default they are not: they are mapped instead of read. A writer to the storage can then change them, but
+        cannot run code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
-    :param counts_as_use: says of a request whether its use of the store keeps the session alive. By default each does.
+    :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
+        session alive. By default, as None, each use does.
     :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
         and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
     :param flask_session: whether ``flask.session`` is kept in the visitor's store, too, so that there is one cookie for

@@ -248,7 +248,7 @@ class Storage(ABC):
     def owners(self, prefix: str, access: Access) -> list[str]:
         """The names of owners that begin with the prefix, of those who have values, in the order of the names."""
 
-    # Looking after it
+    # Maintenance, transactions, and the end
 
     @property
     def needs_maintenance(self) -> bool:

@@ -171,7 +171,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     def owners(self, prefix: str, access: Access) -> list[str]:
         return sorted(name for name, entry in self._all() if name.startswith(prefix) and entry.at(access).values)
 
-    # Looking after it
+    # Maintenance, transactions, and the end
 
     def maintain(
         self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False

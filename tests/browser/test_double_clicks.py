@@ -160,7 +160,7 @@ def test_a_double_click_on_log_out_logs_out_and_the_next_session_works(
 
 
 @every_timing
-def test_who_reloads_while_logging_in_and_logs_in_again_keeps_everything(
+def test_a_user_who_reloads_while_logging_in_and_logs_in_again_keeps_everything(
     server: Server, new_user: NewUser, between: int, takes: int
 ) -> None:
     page = new_user()
@@ -174,7 +174,7 @@ def test_who_reloads_while_logging_in_and_logs_in_again_keeps_everything(
 
 
 @every_timing
-def test_who_reloads_while_logging_out_is_logged_out_by_another_click_at_the_latest(
+def test_a_user_who_reloads_while_logging_out_is_logged_out_by_another_click_at_the_latest(
     server: Server, new_user: NewUser, between: int, takes: int
 ) -> None:
     page = new_user()

@@ -119,7 +119,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.mark.parametrize("name", NOTHING)
 @pytest.mark.parametrize("absence", ABSENCES)
-def test_what_is_absent_is_no_error(storage, clock, now, absence, name) -> None:
+def test_what_is_absent_is_not_an_error(storage, clock, now, absence, name) -> None:
     calls, elapsed = ABSENCES[absence]
     for each in calls:
         call(storage, each, now())
@@ -166,7 +166,7 @@ def test_a_value_of_any_bytes_replaces_another_with_its_buffers(storage, now, be
         assert nbytes(storage, ANN, now()) == size_of(storage, {"k": make(payload)}, now())
 
 
-def test_buffers_are_a_copy_to_the_caller_who_may_change_it(storage, now) -> None:
+def test_the_caller_may_change_the_buffers_that_were_read(storage, now) -> None:
     storage.set(ANN, "k", large(b"v"), now())
     for _ in range(2):
         _, buffers = storage.get(ANN, "k", now())
@@ -399,7 +399,7 @@ def test_a_clock_stepped_back_brings_the_expiry_back_with_the_next_use(storage, 
     assert expires(storage, ANN, now()) == clock() + TTL
 
 
-def test_the_first_value_brings_an_expiry_even_when_it_is_no_use(storage, clock, now) -> None:
+def test_the_first_value_brings_an_expiry_even_when_it_does_not_count_as_use(storage, clock, now) -> None:
     storage.set(ANN, "k", small(b""), now(counts_as_use=False))
     assert expires(storage, ANN, now()) == clock() + TTL
 
@@ -602,7 +602,7 @@ def test_stat_tells_whose_session_it_is_with_values_or_without(storage, now, is_
 @pytest.mark.parametrize("again", ["set", "renew"])
 @pytest.mark.parametrize("is_stored", [False, True])
 @pytest.mark.parametrize("is_maintained", [False, True])
-def test_a_session_whose_values_have_expired_is_no_users_any_more(
+def test_a_session_whose_values_have_expired_belongs_to_no_user(
     storage, clock, now, is_stored, is_maintained, again
 ) -> None:
     storage.renew(ANN, NEW_ANN.session, now(), USER)
@@ -956,7 +956,7 @@ def test_all_else_of_a_closed_storage_says_so_too(storage, now) -> None:
             each()
 
 
-def test_to_close_during_a_transaction_of_another_thread_is_no_more_than_a_storage_error(storage, now, thread) -> None:
+def test_closing_during_a_transaction_of_another_thread_is_at_most_a_storage_error(storage, now, thread) -> None:
     with suppress(StorageError), storage.transaction(ANN):
         storage.set(ANN, "k", small(b""), now())
         thread.submit(storage.close).result(timeout=30)

@@ -121,7 +121,7 @@ def test_polling_that_does_not_count_keeps_no_session_alive_past_the_idle_limit(
 # A clock that steps by a day
 
 
-def test_after_a_step_back_who_is_active_stays_and_who_is_idle_expires_within_the_idle_limit(
+def test_after_a_step_back_active_visitors_stay_and_idle_ones_expire_within_the_idle_limit(
     site: Site, browser: Browser, clock: Any
 ) -> None:
     idle = Browser(site)

@@ -160,11 +160,11 @@ def test_the_current_key_signs(url: str) -> None:
 
 
 @pytest.mark.parametrize("fallbacks", [None, [], ()])
-def test_no_fallbacks_is_no_error(fallbacks: Any) -> None:
+def test_an_empty_list_of_fallbacks_is_not_an_error(fallbacks: Any) -> None:
     issue(installed(SECRET_KEY_FALLBACKS=fallbacks))
 
 
-# What is no cookie of ours
+# What is not a cookie of ours
 
 
 def test_a_changed_foreign_or_huge_cookie_is_a_new_visitor_and_costs_no_storage(url: str, tmp_path: Path) -> None:

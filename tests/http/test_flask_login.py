@@ -1,4 +1,4 @@
-"""With Flask-Login, who logs in reads nothing of who was logged in before, and nothing in flask.session goes wrong."""
+"""With Flask-Login, a user who logs in reads nothing of the former user, and nothing in flask.session goes wrong."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_parallel_requests_of_a_remembered_user_who_comes_back_agree_on_the_id()
     assert [get(each, "/cart") for each in parallel] == ["books"] * 3
 
 
-def test_a_remembered_user_who_is_first_asked_for_once_the_response_has_begun_is_no_error() -> None:
+def test_a_remembered_user_who_is_first_asked_for_once_the_response_has_begun_is_not_an_error() -> None:
     shop = Shop()
     browser = shop.app.test_client()
     get(browser, "/in/ada")

@@ -340,7 +340,7 @@ def test_a_double_click_on_log_in_loses_nothing(site: Site) -> None:
     assert twin.visit(read) == {"begun": True, "_user_id": "ada"}
 
 
-def test_who_logs_in_as_another_or_out_leaves_nothing_behind_but_what_that_request_sets(site: Site) -> None:
+def test_a_logout_or_another_users_login_leaves_nothing_but_what_that_request_sets(site: Site) -> None:
     browser = begun(site, secret="ada's")
     browser.visit(log_in("ada"))
     browser.visit(lambda store: store.update(secret="ada's"))

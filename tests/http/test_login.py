@@ -167,7 +167,7 @@ def test_regenerate_on_an_ended_session_begins_a_fresh_one_whose_cookie_the_resp
 
 
 @pytest.mark.parametrize("end", [UserStore.regenerate, UserStore.destroy])
-def test_logging_out_of_an_ended_session_is_no_error_and_brings_a_fresh_cookie(browser: Browser, end: Use) -> None:
+def test_logging_out_of_an_ended_session_is_not_an_error_and_brings_a_fresh_cookie(browser: Browser, end: Use) -> None:
     late = browser.in_flight()
     browser.visit(end)
     late.visit(UserStore.destroy)
@@ -358,7 +358,7 @@ def test_a_session_counts_as_the_users_after_another_change_of_rights_and_not_af
     assert site.middleware.sessions("ada") == []
 
 
-def test_the_store_of_a_user_id_is_no_session_that_could_go_on(site: Site) -> None:
+def test_the_store_of_a_user_id_is_not_a_session_that_could_go_on(site: Site) -> None:
     with pytest.raises(NotASession):
         site.middleware.end_sessions("ada", but=site.middleware.for_user("ada"))
 

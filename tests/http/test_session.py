@@ -163,7 +163,7 @@ def test_parallel_requests_agree_on_the_successor_in_all_workers(
     assert [late.cookies_received for late in parallel] == [1] * 6
 
 
-def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser: Browser, clock: Any) -> None:
+def test_a_client_that_replays_the_old_cookie_much_later_is_new(site: Site, browser: Browser, clock: Any) -> None:
     old = browser.cookie
     clock.step(LIFETIME)
     browser.visit(write)
@@ -181,7 +181,7 @@ def test_who_replays_the_old_cookie_long_after_is_a_stranger(site: Site, browser
 # Clocks that step
 
 
-def test_after_a_step_back_of_the_clock_who_is_active_stays_and_the_idle_expire(browser: Browser, clock: Any) -> None:
+def test_after_a_step_back_of_the_clock_active_visitors_stay_and_idle_ones_expire(browser: Browser, clock: Any) -> None:
     old_id = browser.id
     clock.step(-YEAR)
     for _ in range(3):

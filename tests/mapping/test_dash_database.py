@@ -213,7 +213,7 @@ def test_what_has_expired_is_removed_while_the_database_is_used(tmp_path, clock)
         assert sqlite_file.execute(tmp_path / "values.sqlite", 'SELECT key FROM "values"') == [("u.bob/k",)]
 
 
-def test_a_ttl_that_is_no_duration_is_refused(db) -> None:
+def test_a_ttl_that_is_not_a_duration_is_refused(db) -> None:
     for call in (lambda: DashDatabase(ttl=0), lambda: db.store_user_value("ann", "k", 1, ttl=-1)):
         with pytest.raises(InvalidTTL):
             call()

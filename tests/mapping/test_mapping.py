@@ -233,7 +233,7 @@ def test_expire_cuts_and_lifts_the_ttl_of_a_key(store, clock) -> None:
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), timedelta(0), "5", True])
-def test_a_ttl_that_is_no_duration_is_refused(store, ttl) -> None:
+def test_a_ttl_that_is_not_a_duration_is_refused(store, ttl) -> None:
     store["key"] = 1
     for call in (lambda: store.set("key", 2, ttl), lambda: store.expire("key", ttl)):
         with pytest.raises(InvalidTTL):

@@ -1,4 +1,4 @@
-"""The PostgreSQL storage: what it costs, whom it holds up, and what it makes of other versions and other values.
+"""The PostgreSQL storage: what it costs, which calls wait, and what it does with other versions and other values.
 
 What every storage promises is in test_storage_contract.py.
 """

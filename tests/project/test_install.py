@@ -141,7 +141,7 @@ def test_a_secret_key_of_16_bytes_causes_no_warning(strong: Any) -> None:
 
 
 @pytest.mark.parametrize("keys", [{"SECRET_KEY": 5}, {"SECRET_KEY_FALLBACKS": [None]}])
-def test_a_secret_key_that_is_no_text_is_an_error_that_names_it(keys: Any) -> None:
+def test_a_secret_key_that_is_not_text_is_an_error_that_names_it(keys: Any) -> None:
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         UserStoreMiddleware(make_app(**keys)).for_user("ada")
 

@@ -156,7 +156,7 @@ class Weights(np.ndarray):
 
 
 ARRAYS: dict[str, Any] = {
-    "an array": np.arange(LARGE // 8),
+    "an array": np.ones(LARGE // 8),
     "several": [np.arange(LARGE // 8), np.ones(LARGE // 8)],
     "a pandas frame": pd.DataFrame({"a": np.arange(LARGE // 8), "b": np.ones(LARGE // 8)}),
 }
@@ -179,14 +179,40 @@ def test_with_the_setting_a_changed_byte_of_an_array_is_refused(database: Path, 
 def test_without_it_a_changed_array_has_other_numbers_and_its_file_is_mapped_instead_of_read(
     store: UserStore, database: Path
 ) -> None:
-    store["array"] = np.arange(LARGE // 8)
+    store["array"] = np.arange(LARGE // 8, dtype=float)
     flip(only_file(database), HEADER + 80)
     assert np.flatnonzero(store["array"] != np.arange(LARGE // 8)).tolist() == [10]
 
 
+INDEXES: dict[str, Any] = {
+    "integers": np.arange(LARGE // 8),
+    "booleans": np.zeros(LARGE, bool),
+    "times": np.zeros(LARGE // 8, "datetime64[ns]"),
+    "the codes of categories": pd.Series(
+        pd.Categorical.from_codes(np.arange(LARGE) % 40_000, pd.Index(range(40_000), dtype=object))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_without_it_too_a_changed_byte_of_what_can_be_an_index_is_refused(
+    store: UserStore, database: Path, name: str
+) -> None:
+    """pandas looks up a category by its code, and SciPy a column by its index, and neither looks at the bounds."""
+    store["value"] = INDEXES[name]
+    assert repr(store["value"]) == repr(INDEXES[name])
+    file = only_file(database)
+    size = file.stat().st_size
+    for offset in range(HEADER, size, size // 23):
+        flip(file, offset)
+        with pytest.raises(TamperedValue, match="'value'"):
+            store["value"]
+        flip(file, offset)
+
+
 def test_what_was_stored_with_either_choice_is_read_with_the_other(database: Path) -> None:
     with_it, without = (open_stores(database, authenticate_arrays=choice).for_user("ann") for choice in (True, False))
-    with_it["with"] = without["without"] = np.arange(LARGE // 8)
+    with_it["with"] = without["without"] = np.arange(LARGE // 8, dtype=float)
     for store in (with_it, without):
         assert all((store[key] == np.arange(LARGE // 8)).all() for key in ("with", "without"))
 
@@ -195,14 +221,14 @@ def test_the_setting_is_a_config_key_too(database: Path) -> None:
     app = Flask("authenticity")
     app.config.update(SECRET_KEY="k" * 32, USER_STORE_URL=f"sqlite:///{database}", USER_STORE_AUTHENTICATE_ARRAYS=True)
     store = UserStoreMiddleware(app).for_user("ann")
-    store["array"] = np.arange(LARGE // 8)
+    store["array"] = np.arange(LARGE // 8, dtype=float)
     flip(only_file(database), HEADER + 80)
     with pytest.raises(TamperedValue):
         store["array"]
 
 
 def test_a_subclass_of_numpys_array_is_authenticated_always(store: UserStore, database: Path) -> None:
-    store["weights"] = np.arange(LARGE // 8).view(Weights)
+    store["weights"] = np.arange(LARGE // 8, dtype=float).view(Weights)
     flip(only_file(database), HEADER + 80)
     with pytest.raises(TamperedValue, match="'weights'"):
         store["weights"]
@@ -212,7 +238,7 @@ def test_an_array_that_another_thread_changes_while_it_is_stored_is_there_after_
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checksum is of what was written: one of what was to be written would make it look torn by a power loss."""
-    array = np.zeros(8 * LARGE, np.uint8)
+    array = np.zeros(4 * LARGE, np.float16)
     stop = Event()
 
     def change() -> None:

@@ -22,7 +22,7 @@ _FILES = ("tables.sql", "reading.sql", "writing.sql", "maintaining.sql")
 # index scan marks the entries of rows that have gone, so that the next one passes over them.
 _SETTINGS = "SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off"
 
-# The arguments of each function; those of one owner begin with who calls, and when.
+# The arguments of each function; the first one of those about one owner is an access.
 _ACCESS = "ROW(%s, %b, %s, %s, %s, {timeout_ms}, {is_durable})::{schema}.access"
 _ARGUMENTS = {
     "get_value": [_ACCESS, "%b"],

@@ -207,7 +207,7 @@ class PostgresqlStorage(Storage, SupportsExport):
     def owners(self, prefix: str, access: Access) -> list[str]:
         return [owner for (owner,) in self._database.select(self._sql["list_owners"], (prefix, access.now))]
 
-    # Looking after it
+    # Maintenance
 
     def maintain(
         self, now: float, ended_before: float, expiry_limit: ExpiryLimit | None = None, wait: bool = False

@@ -44,7 +44,7 @@ CREATE TABLE dropped (id bigint PRIMARY KEY);
 
 CREATE TABLE format (number integer NOT NULL);
 
--- Who calls a function, and when.
+-- The first argument of the functions about one owner: whose values, what time it is, and how long to wait for a lock.
 CREATE TYPE access AS (
     owner text,
     session bytea,

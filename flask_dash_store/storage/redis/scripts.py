@@ -355,7 +355,7 @@ return {'OK'}
 """,
 )
 
-# Gets an expiry that counts for nothing, and before when it was that those ended who can be forgotten.
+# Gets an expiry and a threshold that are ignored, and the time before which owners must have ended to be forgotten.
 PURGE = script(
     USES,
     """

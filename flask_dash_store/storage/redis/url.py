@@ -63,7 +63,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
 
     :param prefix: of the keys, where the URL has none
     :param timeout: seconds in which a server has to answer
-    :raises ConfigurationError: when it is none of the forms
+    :raises ConfigurationError: when it has none of the forms that are documented
     """
     try:
         parts = urlsplit(re.sub("^valkey", "redis", url, count=1))

@@ -32,7 +32,7 @@ def _file(path: str, options: StorageOptions) -> Path:
             "folder, sqlite:////absolute/path or sqlite://:memory:."
         )
     file, former = options.folder / path[1:], Path(path)
-    # Until this version, three slashes and a folder were an absolute path. A new, empty file would look like lost data.
+    # In early versions three slashes and a folder were an absolute path. A new, empty file would look like lost data.
     if former != file and "/" in path[1:] and former.exists() and not file.exists():
         raise ConfigurationError(
             f"USER_STORE_URL (url=) is sqlite://{path}, which names {file}, and there is none; but there is {former}. "

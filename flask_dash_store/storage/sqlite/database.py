@@ -50,14 +50,14 @@ class Database:
         finally:
             self._pool.release(connection)
 
-    def change(self, *statements: tuple[str, Bindings]) -> int:
-        """Run the first of these statements that changes a row, as a transaction of its own.
+    def change(self, sql: str, args: Bindings) -> int:
+        """Run one statement that writes, as a transaction of its own. Returns how many rows it changed.
 
-        :returns: how many rows it changed; 0 when none of them did
         :raises StorageBusy: when others write for longer than the pool's timeout
         """
         if begun.get() and (transaction := self._current()) is not None:
-            return transaction.change(statements)
+            transaction.execute(sql, args)
+            return transaction.changes
         pool = self._pool
         try:
             try:
@@ -65,11 +65,8 @@ class Database:
                 connection = pool.acquire()
                 try:
                     connection.backoff.timeout = timeout
-                    for sql, args in statements:
-                        connection.execute(sql, args)
-                        changes = connection.changes()
-                        if changes:
-                            break
+                    connection.execute(sql, args)
+                    changes = connection.changes()
                 except Errors as error:
                     raise pool.error(error, connection) from error
                 finally:

@@ -107,7 +107,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if self._reserve is not None:
             self._reserve.keep()
 
-    # Looking after it
+    # Maintenance, transactions, and the end
 
     @property
     def needs_maintenance(self) -> bool:
@@ -121,7 +121,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if expiry_limit is not None:
             prefix, latest = expiry_limit
             args = {"prefix": prefix, "end": end_of(prefix), "latest": latest}
-            self._database.change((schema.LIMIT_EXPIRY, args))
+            self._database.change(schema.LIMIT_EXPIRY, args)
         removed = self._freeing(lambda: self._maintenance.run(now, max(ended_before, 0.0), wait))
         if self._reserve is not None and not removed.has_more:
             self._reserve.keep()

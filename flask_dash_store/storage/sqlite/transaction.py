@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -101,14 +101,6 @@ class Transaction(Base):
             raise self.pool.error(error, self._connection) from error
         finally:
             self.release_call()
-
-    def change(self, statements: Iterable[tuple[str, Bindings]]) -> int:
-        """Run the first of these statements that changes a row. Returns how many it changed."""
-        for sql, args in statements:
-            self.execute(sql, args)
-            if self.changes:
-                return self.changes
-        return 0
 
     @property
     def changes(self) -> int:

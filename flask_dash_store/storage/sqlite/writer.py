@@ -49,13 +49,11 @@ class Writer(Reader):
         name, session = owner
         now, expires, threshold = access
         earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
-        row, nbytes = f"{name}/{key}", len(payload)
-        most_bytes = nbytes + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-        live = (name, session, now, earliest, latest)
-        put = schema.SET, (row, payload, key_expires, *live, most_bytes, *self._limits)
-        if key_expires is not None:
-            return self._database.change(put) > 0
-        return self._database.change((schema.OVERWRITE, (payload, row, nbytes, *live)), put) > 0
+        most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
+        args = (
+            f"{name}/{key}", payload, key_expires, name, session, now, earliest, latest, most_bytes, *self._limits
+        )  # fmt: skip
+        return self._database.change(schema.SET, args) > 0
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
