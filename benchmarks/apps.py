@@ -29,6 +29,11 @@ def _flask_dash_store(flask: Flask, url: str, clock: Callable[[], float] = time.
     return lambda: g.user_store
 
 
+def _in_flask_session(flask: Flask, folder: Path) -> Visitors:
+    UserStoreMiddleware(flask, url=sqlite_url(folder), flask_session=True)
+    return lambda: session
+
+
 def _by_a_clock(flask: Flask, folder: Path) -> Visitors:
     return _flask_dash_store(flask, sqlite_url(folder), lambda: (folder / "clock").stat().st_mtime)
 
@@ -61,13 +66,16 @@ def _visitors(values: Callable[[str], Any]) -> Visitors:
 
 
 OURS, RAW, BARE, BY_A_CLOCK = "flask_dash_store", "raw SQLite, by hand", "bare Flask", "by the time of a file"
+OURS_IN_SESSION, FLASK_COOKIE = "flask_dash_store, in flask.session", "Flask cookie session"
 OURS_ON_REDIS, FLASK_SESSION_ON_REDIS = "flask_dash_store (Redis)", "Flask-Session (Redis)"
+FLASK_SESSION_IN_FILES = "Flask-Session (files)"
 SESSIONS: dict[str, SetUp] = {
     OURS: lambda flask, folder: _flask_dash_store(flask, sqlite_url(folder)),
     OURS_ON_REDIS: lambda flask, folder: _flask_dash_store(flask, f"unix://{redis_socket()}"),
-    "Flask cookie session": lambda flask, folder: lambda: session,
+    OURS_IN_SESSION: _in_flask_session,
+    FLASK_COOKIE: lambda flask, folder: lambda: session,
     FLASK_SESSION_ON_REDIS: _flask_session_on_redis,
-    "Flask-Session (files)": _flask_session,
+    FLASK_SESSION_IN_FILES: _flask_session,
 }
 APPS: dict[str, SetUp] = {
     BARE: lambda flask, folder: lambda: {"n": 0},

@@ -29,6 +29,14 @@ BOUNDS = (
     Bound("read", "request that reads a key / the same view by hand on raw SQLite", 1.20),
     Bound("write", "request that reads and writes a key / the same view by hand on raw SQLite", 1.25),
     Bound("write_redis", "request that reads and writes a key on Redis / Flask-Session on the same Redis", 0.5),
+    Bound("session_untouched", "request that does not touch flask.session / the same on Flask's own cookie", 1.05),
+    Bound("session_read", "request that reads a key of flask.session / the same on Flask's own cookie", 1.1),
+    Bound(
+        "session_write", "request that reads and writes a key of flask.session / the same on Flask's own cookie", 1.2
+    ),
+    Bound("flask_session_untouched", "the same untouched on Flask-Session's faster backend / ours", 2.5, at_least=True),
+    Bound("flask_session_read", "the same read on Flask-Session's faster backend / ours", 2.5, at_least=True),
+    Bound("flask_session_write", "the same write on Flask-Session's faster backend / ours", 2.5, at_least=True),
     Bound("http_read", "requests per second that read, through gunicorn / raw SQLite by hand", 0.9, at_least=True),
     Bound("http_write", "requests per second that read and write / raw SQLite by hand", 0.9, at_least=True),
     Bound("callbacks", "results kept of 8 parallel callbacks", 8, at_least=True),

@@ -1,7 +1,10 @@
 """The signed session id in the visitor's cookie: issue and verify.
 
 The cookie is ``<session id>.<scope>.<time of issue>.<signature>``. It alone says who the visitor is and how old the
-session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain.
+session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain,
+and its last character for the other attributes, so that browsers learn of a setting that has changed. A ``p`` behind
+the time says of Flask's session that it is permanent, so that a request which does not use it is known to renew the
+cookie.
 
 A browser can hold several cookies of our name: of a sibling app, of a sibling subdomain, from before a change of path
 or domain (RFC 6265, 5.4 and 8.6). It sends them without saying which is which, so the value has to.
@@ -12,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import string
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,16 +33,20 @@ logger = logging.getLogger("flask_dash_store")
 MAX_COOKIE_LENGTH = 256
 VERIFIED_COOKIES = 8192
 
+_BASE64 = string.ascii_letters + string.digits + "-_"
+_WHERE_LENGTH = 3
+
 # The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
 # one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
-_FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})\.[A-Za-z0-9_-]{64}", re.ASCII)
+_FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})(p?)\.[A-Za-z0-9_-]{64}", re.ASCII)
 
 
 class Session(NamedTuple):
     """Who a cookie says the visitor is.
 
     ``issued_at`` is when it was issued, in seconds since the epoch; ``is_own`` whether for this app's path and domain;
-    ``is_current`` whether it is as this app issues it now: for its path and domain, and with the current secret.
+    ``is_current`` whether it is as this app issues it now: with all its attributes, and with the current secret;
+    ``is_permanent`` whether the browser keeps the cookie of Flask's session when it is closed.
     """
 
     id: str
@@ -46,25 +54,28 @@ class Session(NamedTuple):
     issued_at: float
     is_own: bool
     is_current: bool
+    is_permanent: bool
 
 
 @dataclass(frozen=True)
 class CookieAttributes:
-    """The attributes of the cookie (RFC 6265, 5.3), which is always HttpOnly.
+    """The attributes of the cookie (RFC 6265, 5.3).
 
     :param path: under which browsers send it
     :param domain: to whose hosts browsers send it; None for the one host that has set it
-    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``
+    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None says nothing of it
     :param secure: whether browsers send it over https alone; None follows the scheme of each request
     :param partitioned: whether each site that embeds the app has a cookie of its own (CHIPS)
+    :param httponly: whether scripts of the page cannot read it
     """
 
     name: str
     path: str
     domain: str | None
-    samesite: str
+    samesite: str | None
     secure: bool | None
     partitioned: bool
+    httponly: bool = True
 
 
 def _signer(secrets: Sequence[bytes]) -> Signer:
@@ -76,14 +87,25 @@ class SessionCookie:
 
     :param secrets: the app's secrets, the current one first
     :param lifetime: seconds for which the browser keeps the cookie
+    :param permanent: seconds, within the lifetime, for which it keeps that of a permanent session of Flask, while it
+        keeps others until it is closed; None where it is no cookie of Flask's session
     """
 
-    def __init__(self, attributes: CookieAttributes, secrets: Sequence[bytes], lifetime: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        attributes: CookieAttributes,
+        secrets: Sequence[bytes],
+        lifetime: float,
+        clock: Clock,
+        permanent: float | None = None,
+    ) -> None:
         self.attributes = attributes
         self._prefix = attributes.name + "="
         self._scope = _scope(attributes)
+        self._where = self._scope[:_WHERE_LENGTH]
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
+        self._permanent = permanent
         self._clock = clock
         # Whether a signature is valid depends on the secrets alone, which never change in this object.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
@@ -123,25 +145,42 @@ class SessionCookie:
         is_current = _is_signed(self._signer, value)
         if not is_current and not any(_is_signed(former, value) for former in self._former):
             return None
-        session_id, scope, issued = form.groups()
-        is_own = scope == self._scope
-        return Session(session_id, session_owner(session_id), float(issued), is_own, is_own and is_current)
+        session_id, scope, issued, permanent = form.groups()
+        is_own = scope.startswith(self._where)
+        is_current = is_current and scope == self._scope
+        return Session(session_id, session_owner(session_id), float(issued), is_own, is_current, bool(permanent))
 
-    def dump(self, session_id: str, issued_at: float, scheme: str) -> str:
+    def dump(self, session_id: str, issued_at: float, scheme: str, is_permanent: bool = False) -> str:
         """The value of a Set-Cookie header that gives the browser this session.
 
         :param issued_at: seconds since the epoch, from which the session's lifetime counts
         :param scheme: of the request, for a cookie whose Secure follows it
+        :param is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
         """
+        mark = "p" if is_permanent else ""
+        value = self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}{mark}").decode("ascii")
+        return self._dump(value, self._max_age(issued_at, is_permanent), scheme)
+
+    def dump_expired(self, scheme: str) -> str:
+        """The value of a Set-Cookie header that makes the browser forget its cookie."""
+        return self._dump("", 0, scheme)
+
+    def _max_age(self, issued_at: float, is_permanent: bool) -> int | None:
+        remaining = int(self._lifetime) - max(0, int(self._clock() - issued_at))
+        if self._permanent is None:
+            return remaining
+        return min(int(self._permanent), remaining) if is_permanent else None
+
+    def _dump(self, value: str, max_age: int | None, scheme: str) -> str:
         attributes = self.attributes
         return dump_cookie(
             attributes.name,
-            self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}").decode("ascii"),
-            max_age=int(self._lifetime) - max(0, int(self._clock() - issued_at)),
+            value,
+            max_age=max_age,
             path=attributes.path,
             domain=attributes.domain,
             secure=scheme == "https" if attributes.secure is None else attributes.secure,
-            httponly=True,
+            httponly=attributes.httponly,
             samesite=attributes.samesite,
             partitioned=attributes.partitioned,
         )
@@ -156,6 +195,19 @@ def _is_signed(signer: Signer, value: str) -> bool:
 
 
 def _scope(attributes: CookieAttributes) -> str:
-    """Stands for where the browser sends a cookie; three bytes are enough to tell a few apps of one host apart."""
+    """Stands for where the browser sends a cookie, and how.
+
+    18 bits of a hash are enough to tell a few apps of one host apart. The others are written out, for any of them to
+    differ.
+    """
     where = f"{(attributes.domain or '').lstrip('.').lower()} {attributes.path}"
-    return urlsafe_b64encode(hashlib.sha256(where.encode()).digest()[:3]).decode("ascii")
+    choices = (
+        (attributes.samesite, (None, "Lax", "Strict", "None")),
+        (attributes.secure, (None, True, False)),
+        (attributes.partitioned, (False, True)),
+        (attributes.httponly, (True, False)),
+    )
+    how = 0
+    for choice, among in choices:
+        how = how * len(among) + among.index(choice)
+    return urlsafe_b64encode(hashlib.sha256(where.encode()).digest())[:_WHERE_LENGTH].decode("ascii") + _BASE64[how]

@@ -61,12 +61,13 @@ class ExpiryPolicy:
 
     :param ttl: idle seconds after which an owner's values are gone; None keeps them until they are deleted
     :param clock: gives seconds since the epoch, like :func:`time.time`
+    :ivar ttl: the same, infinity for None
     """
 
     def __init__(self, ttl: float | None, clock: Clock = wall_clock) -> None:
         self.clock = clock
         self._is_wall_clock = clock is wall_clock
-        self._ttl = math.inf if ttl is None else ttl
+        self.ttl = math.inf if ttl is None else ttl
         self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
 
     def access(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Access:
@@ -77,7 +78,7 @@ class ExpiryPolicy:
             one to an owner without.
         """
         now = time.time() if self._is_wall_clock else self.clock()  # A frame less, for each operation.
-        expires = now + self._ttl
+        expires = now + self.ttl
         threshold = self._touch_threshold if counts_as_use else math.inf
         # Access(...) does the same in twice the time, and this is done for each operation.
         return tuple.__new__(Access, (now, expires if expires < ends_at else ends_at, threshold))

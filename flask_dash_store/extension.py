@@ -21,6 +21,7 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
+from .flask_session import StoreSessionInterface, check_interface, inheriting
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
@@ -35,6 +36,7 @@ from .wsgi import SessionMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
 _SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
 
 
@@ -64,8 +66,10 @@ class Extension:
         self._options = options
         self._paths = paths
         self._clock = clock
-        self._check(stacklevel + 1)
         self._opened: OpenedExtension | None = None
+        self._settings_read: Settings | None = None
+        self._storage: Storage | None = None
+        self._check(stacklevel + 1)
         self._is_closed = False
         self.begin_in_this_process()
         _extensions.add(self)
@@ -81,13 +85,31 @@ class Extension:
     def _check(self, stacklevel: int) -> None:
         settings = Settings.of(self.app.config, self._options)
         check_scheme(settings.url)
-        settings.cookie_attributes(self.app.config, self._paths()[0])
+        settings.cookie_attributes(self.app.config, self._paths_by(settings)[0])
+        self._keep_flask_session(settings)
         self._has_checked_secret = bool(self.app.config.get("SECRET_KEY"))
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(self.app.config), stacklevel + 1)
 
+    def _keep_flask_session(self, settings: Settings) -> None:
+        if settings.flask_session:
+            check_interface(self.app)
+            if type(self.app.session_interface) is not StoreSessionInterface:
+                self.app.session_interface = StoreSessionInterface(self._settings)
+
+    def _paths_by(self, settings: Settings) -> tuple[str, str]:
+        if settings.flask_session:  # The cookie is Flask's, whose session is that of all the server's pages.
+            return self.app.session_interface.get_cookie_path(self.app), "/"
+        return self._paths()
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._opened is None and self._has_null_session():
+            return self._wsgi_app(environ, start_response)
         return (self._opened or self.open()).wsgi(environ, start_response)
+
+    def _has_null_session(self) -> bool:
+        """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
+        return not self.app.config.get("SECRET_KEY") and self._settings().flask_session
 
     def open(self) -> OpenedExtension:
         """The opened extension. The first call reads the app's settings and opens the storage.
@@ -99,29 +121,39 @@ class Extension:
             if self._is_closed:
                 raise StorageClosed(f"The user store of the app {self.app.name!r} has been closed.")
             if self._opened is None:
-                settings = Settings.of(self.app.config, self._options)
+                settings = self._settings()
+                self._keep_flask_session(settings)
                 if not self._has_checked_secret:
                     _warn_of_weak_secret(secrets_of(self.app.config), stacklevel=2)
-                opened = OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
-                hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
-                _warn_of_changes(self.app.config)
-                self._opened = opened
+                    self._has_checked_secret = True
+                opened = self._open(settings, self._storage)
+                if self._storage is None:
+                    hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
+                    _watch_changes(self.app.config, self._reopen if settings.flask_session else None)
+                self._storage, self._settings_read, self._opened = opened.storage, settings, opened
             return self._opened
 
+    def _open(self, settings: Settings, storage: Storage | None = None) -> OpenedExtension:
+        return OpenedExtension(self.app, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage)
+
+    def _reopen(self) -> None:
+        """With the next request, follow Flask's settings, as Flask's own session does."""
+        with self._lock:
+            self._opened = None
+
     def _settings(self) -> Settings:
-        return Settings.of(self.app.config, self._options) if self._opened is None else self._opened.settings
+        return self._settings_read or Settings.of(self.app.config, self._options)
 
     def open_in_memory(self) -> OpenedExtension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
-        settings = replace(self._settings(), url="memory://")
-        return OpenedExtension(self.app, settings, *self._paths(), self._clock, self._wsgi_app)
+        return self._open(replace(self._settings(), url="memory://"))
 
     def close(self) -> None:
         """Release the app's storage. Requests that do not use their store are still answered."""
         with self._lock:
             self._is_closed = True
-            if self._opened is not None:
-                self._opened.storage.close()
+            if self._storage is not None:
+                self._storage.close()
 
 
 class OpenedExtension:
@@ -129,38 +161,54 @@ class OpenedExtension:
 
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
     :param home: the path, as the app sees it, under which the browser sends that cookie
+    :param storage: one that is open already; None opens that of the settings
     """
 
     def __init__(
-        self, app: Flask, settings: Settings, cookie_path: str, home: str, clock: Clock, wsgi_app: WSGIApplication
+        self,
+        app: Flask,
+        settings: Settings,
+        cookie_path: str,
+        home: str,
+        clock: Clock,
+        wsgi_app: WSGIApplication,
+        storage: Storage | None = None,
     ) -> None:
         secrets = secrets_of(app.config)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
         self.settings = settings
         self.cookie_attributes = attributes
-        self.storage = self.open_storage(settings.url)
+        self.storage = self.open_storage(settings.url) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
+        ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
             self.codec,
-            ExpiryPolicy(settings.ttl_seconds, clock),
+            ExpiryPolicy(settings.idle_seconds(permanent), clock),
             settings.max_key_length,
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
-            ids=DerivedIds(secrets[0]),
+            ids=ids,
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             signals=Signals(app, visitor_key),
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,
-            SessionCookie(attributes, secrets, settings.lifetime_seconds, clock),
+            SessionCookie(
+                attributes,
+                secrets,
+                settings.lifetime_seconds,
+                clock,
+                permanent.total_seconds() if settings.flask_session else None,
+            ),
             self._context,
             home if attributes.path == cookie_path else "/",
             has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
+            inheriting(app, attributes.name, ids) if settings.flask_session else None,
         )
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
@@ -204,7 +252,7 @@ class OpenedExtension:
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
         found = self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
-        return [UserSession.of(info, self.settings.ttl_seconds) for info in found]
+        return [UserSession.of(info, self._context.expiry.ttl) for info in found]
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
         name, kept = user_owner(user_id).name, None
@@ -245,26 +293,37 @@ def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
         warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
 
 
-def _warn_of_changes(config: Config) -> None:
-    """From now on, warn of each change of what has been read from an app's config."""
+def _watch_changes(config: Config, follow: Callable[[], None] | None) -> None:
+    """From now on, warn of each change of what has been read from an app's config.
+
+    :param follow: called instead where it is a setting of Flask's; None warns of these, too
+    """
     kind = type(config)
-    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {})
+    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {"_follow": staticmethod(follow) if follow else None})
 
 
 class _ReadConfig(Config):
     """An app's config after it has been read.
 
-    It warns where a setting is changed. To compare the config with what was read would cost each request a microsecond.
+    It notices where a setting is changed. To compare it with what was read would cost each request a microsecond.
     """
 
+    _follow: Callable[[], None] | None
+
     def __setitem__(self, key: str, value: Any) -> None:
-        self._warn(key, value)
-        super().__setitem__(key, value)
+        self._change(key, value)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         for key, value in dict(*args, **kwargs).items():
+            self._change(key, value)
+
+    def _change(self, key: str, value: Any) -> None:
+        if self._follow is None or not key.startswith(_FLASKS_SETTINGS):
             self._warn(key, value)
             super().__setitem__(key, value)
+        else:
+            super().__setitem__(key, value)
+            self._follow()
 
     def _warn(self, key: str, value: Any) -> None:
         if key.startswith(_SETTINGS) and self.get(key) != value:
@@ -272,5 +331,5 @@ class _ReadConfig(Config):
                 f"{key} is changed after the app's first request, with which it was read, so the user store goes on "
                 "with what it was. Set it before the first request.",
                 LateSetting,
-                stacklevel=3,
+                stacklevel=4,
             )

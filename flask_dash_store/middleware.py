@@ -56,7 +56,12 @@ class UserStoreMiddleware:
         session alive. By default, as None, each use does.
     :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
         and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
-    :param cookie_name: by default ``user_store``
+    :param flask_session: whether ``flask.session`` is kept in the visitor's store, too, so that there is one cookie for
+        both, with Flask's name and attributes. By default False.
+    :param flask_session_user_key: where ``flask.session`` says who has logged in: by default ``"_user_id"``, as
+        Flask-Login does. When a request changes it, the session gets a new id, which counts as that user's; when a
+        request removes it, the session ends. None leaves this to the app.
+    :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
     :param cookie_samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; by default, as None, SESSION_COOKIE_SAMESITE, and Lax
@@ -89,7 +94,9 @@ class UserStoreMiddleware:
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
         flask_login: bool | Unset = UNSET,
-        cookie_name: str | Unset = UNSET,
+        flask_session: bool | Unset = UNSET,
+        flask_session_user_key: str | Unset | None = UNSET,
+        cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
         cookie_samesite: str | Unset | None = UNSET,
@@ -112,6 +119,8 @@ class UserStoreMiddleware:
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
             "flask_login": flask_login,
+            "flask_session": flask_session,
+            "flask_session_user_key": flask_session_user_key,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,

@@ -77,6 +77,10 @@ class DerivedIds:
         derived = self._derive("login", session_id, renewed_at, user)
         return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
 
+    def after_flask_cookie(self, value: str) -> str:
+        """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
+        return self._derive("cookie", value)
+
     def after_end(self, session_id: str, ended_at: float, user: str) -> str:
         """The id, of a new owner, with which a user begins who has logged in instead of a session that has ended.
 

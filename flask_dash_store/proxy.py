@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from flask import Flask, current_app, has_app_context, has_request_context
 from flask.ctx import RequestContext, _AppCtxGlobals
@@ -12,6 +12,9 @@ from werkzeug.local import LocalProxy
 from .errors import OutsideRequest
 from .user_store import UserStore
 from .wsgi import ENVIRON_KEY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 EXTENSION = "user_store"
 
@@ -31,12 +34,16 @@ def _has_store(context: RequestContext) -> bool:
     return ENVIRON_KEY in context.request.environ or EXTENSION in context.app.extensions
 
 
-def _store_of(context: RequestContext) -> UserStore:
-    environ = context.request.environ
+def store_of(app: Flask, environ: WSGIEnvironment) -> UserStore:
+    """The store of a request's visitor."""
     if ENVIRON_KEY not in environ:
         # The request has not come through the middleware: it is a test's, or an event of a socket.
-        context.app.extensions[EXTENSION].opened(context.app).wsgi.visit(environ)
+        app.extensions[EXTENSION].opened(app).wsgi.visit(environ)
     return cast(UserStore, environ[ENVIRON_KEY])
+
+
+def _store_of(context: RequestContext) -> UserStore:
+    return store_of(context.app, context.request.environ)
 
 
 def _context() -> RequestContext | None:

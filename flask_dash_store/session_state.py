@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .owner import Owner, new_session_id, session_owner
 
@@ -25,7 +25,7 @@ class Cookie(Enum):
     WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
     UNREACHABLE = "none came, for the browser sends it under other paths than this"
     CURRENT = "it came"
-    STALE = "it came, but with a former key's signature, from another cookie path, or dated in the future"
+    STALE = "it came, but with a former key's signature, from another cookie path, dated in the future, or is due again"
 
 
 class Fate(Enum):
@@ -33,8 +33,10 @@ class Fate(Enum):
 
     KEPT = "it is the cookie's, as it was"
     NEW = "it begins with this request, which alone knows its id"
-    SUCCEEDED = "it follows one whose lifetime has ended, and requests in parallel share it"
+    INHERITED = "Flask's own cookie stands for it, whose values are not stored yet; requests in parallel share it"
+    SUCCEEDED = "it follows one whose lifetime has ended, or Flask's own cookie, and requests in parallel share it"
     RENEWED = "regenerate() has given it another id, which requests in parallel may share"
+    EMPTIED = "nothing is left in it, so that the browser need not keep its cookie"
     ENDED = "another request has just ended it, or given it another id"
     DESTROYED = "destroy() has ended it"
 
@@ -48,10 +50,15 @@ class Use(IntEnum):
 
 
 class Issue(NamedTuple):
-    """A session id for the browser, and when it was issued, in seconds since the epoch."""
+    """What the browser is sent: a session id, and when it was issued, in seconds since the epoch.
 
-    session_id: str
+    ``session_id`` is None where the browser is to forget the one that it has. ``is_permanent`` says whether it keeps a
+    cookie of Flask's session when it is closed.
+    """
+
+    session_id: str | None
     issued_at: float
+    is_permanent: bool = False
 
 
 class SessionState:
@@ -67,6 +74,9 @@ class SessionState:
     :ivar is_named: whether the visitor's name was asked for, which is no use of the store
     :ivar is_answered: whether the response's headers are on their way
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
+    :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
+    :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
+    :ivar inherited: what Flask's own cookie holds, while the session has taken it over and not stored it yet
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
 
@@ -82,6 +92,9 @@ class SessionState:
     is_named = False
     is_answered = False
     is_first = False
+    is_in_wsgi_call = False
+    is_permanent = False
+    inherited: Mapping[str, Any] | None = None
     counts_as_use: Callable[[], bool] | None = None
 
     def __init__(self, owner: Owner) -> None:
@@ -90,7 +103,7 @@ class SessionState:
     @property
     def is_new(self) -> bool:
         """Whether the session began with this request."""
-        return self.fate in (Fate.NEW, Fate.SUCCEEDED)
+        return self.fate in (Fate.NEW, Fate.INHERITED, Fate.SUCCEEDED)
 
     @property
     def begins(self) -> bool:
@@ -99,9 +112,28 @@ class SessionState:
 
     def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
-        self.fate, self.session_id, self.owner = fate, session_id, session_owner(session_id)
+        owner = session_owner(session_id)
+        if owner.name != self.owner.name:
+            self.inherited, self.is_permanent = None, False
+        self.fate, self.session_id, self.owner = fate, session_id, owner
         self.issued_at, self.ends_at = issued_at, issued_at + lifetime
         self.user = None
+
+    def inherit(self, values: Mapping[str, Any]) -> None:
+        """Begin with what Flask's own cookie holds."""
+        self.fate, self.cookie, self.inherited = Fate.INHERITED, Cookie.STALE, values
+
+    def settle(self) -> None:
+        """What was inherited is stored."""
+        self.inherited = None
+        if self.fate is Fate.INHERITED:
+            self.fate = Fate.SUCCEEDED
+
+    def make_due(self) -> None:
+        """Have the cookie sent again."""
+        if self.cookie is Cookie.CURRENT:
+            self.cookie = Cookie.STALE
+        self.use = self.use or Use.READ
 
     def restorer(self) -> Callable[[], None]:
         """A call that brings the session back as it is now, for when a transaction is rolled back."""
@@ -130,12 +162,14 @@ class SessionState:
     #   UNREACHABLE  any         any       nothing: the browser would not send it here
     #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
     #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
+    #   any          INHERITED   any       nothing: the browser has Flask's own cookie still
     #   any          ENDED       any       nothing: the response to the request that ended it brings the next id
     #   any          DESTROYED   any       an id that nothing is stored under
     #   any          NEW         NONE      the new id if cookies are eager, or else nothing
     #   any          NEW         any other the new id
     #   any          SUCCEEDED   any       the successor's id, unless another request has ended that session, too
     #   any          RENEWED     any       the other id, unless another request has ended that session
+    #   any          EMPTIED     any       nothing to keep, unless cookies are eager or another request has ended it
     #   CURRENT      KEPT        any       nothing
     #   STALE        KEPT        NONE      nothing: a request that uses no store does not ask whether the id is alive
     #   STALE        KEPT        any other the same id in a cookie as it is now, unless another request has ended it
@@ -146,13 +180,15 @@ class SessionState:
         :param is_eager: whether a new visitor gets a cookie although the store was not used
         :param has_ended: asks the storage whether a session has ended
         """
-        if self.session_id is None or self.cookie is Cookie.UNREACHABLE or self.fate is Fate.ENDED:
+        if self.session_id is None or self.cookie is Cookie.UNREACHABLE or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None
         if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):
             return None
         if self.fate is Fate.DESTROYED:
             return Issue(new_session_id(), now())
-        present = Issue(self.session_id, self.issued_at)
+        if self.fate is Fate.EMPTIED:
+            return None if is_eager or has_ended(self.owner) else Issue(None, self.issued_at)
+        present = Issue(self.session_id, self.issued_at, self.is_permanent)
         if self.fate is Fate.NEW:
             return present if is_eager or self.use else None
         if self.fate is Fate.KEPT and not (self.cookie is Cookie.STALE and self.use):

@@ -21,6 +21,7 @@ from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60
 MIN_SECRET_BYTES = 16
+DEFAULT_COOKIE_NAME = "user_store"
 HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
 
 
@@ -56,7 +57,9 @@ class Settings:
     synchronous: Synchronous = "NORMAL"
     counts_as_use: Callable[[Any], bool] | None = None
     flask_login: bool = True
-    cookie_name: str = "user_store"
+    flask_session: bool = False
+    flask_session_user_key: str | None = "_user_id"
+    cookie_name: str | None = None
     cookie_path: str | None = None
     cookie_domain: str | None = None
     cookie_samesite: str | None = None
@@ -90,6 +93,9 @@ class Settings:
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
         self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
         self._must("flask_login", self.flask_login in (True, False), "True or False")
+        self._must("flask_session", self.flask_session in (True, False), "True or False")
+        user_key = self.flask_session_user_key
+        self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
 
@@ -126,11 +132,9 @@ class Settings:
         :param config: the app's, for SESSION_COOKIE_*
         :param default_path: the path of a cookie for which none is set
         :raises ConfigurationError: when browsers would refuse a cookie with these attributes, or it has the name of
-            Flask's
+            Flask's while that holds Flask's session
         """
-        name, path, domain = self.cookie_name, self.cookie_path, self.cookie_domain
-        self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
-        self._must("cookie_name", name != config.get("SESSION_COOKIE_NAME"), "another than SESSION_COOKIE_NAME")
+        name, path, domain = self._name(config), self.cookie_path, self.cookie_domain
         self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
         self._must("cookie_partitioned", self.cookie_partitioned in (None, True, False), "True, False or None")
         self._must(
@@ -159,15 +163,32 @@ class Settings:
             samesite=samesite,
             secure=secure,
             partitioned=partitioned,
+            httponly=not self.flask_session or bool(config.get("SESSION_COOKIE_HTTPONLY", True)),
         )
 
-    def _samesite(self, config: Mapping[str, Any]) -> str:
-        """In any spelling that Flask takes; Flask's default is to set none, ours is Lax."""
+    def _name(self, config: Mapping[str, Any]) -> str:
+        flasks, name = config.get("SESSION_COOKIE_NAME"), self.cookie_name
+        if self.flask_session:
+            self._must("cookie_name", name in (None, flasks), "left out with flask_session: SESSION_COOKIE_NAME counts")
+            return str(flasks)
+        name = DEFAULT_COOKIE_NAME if name is None else name
+        self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
+        self._must(
+            "cookie_name", name != flasks, "another than SESSION_COOKIE_NAME, unless flask_session=True makes both one"
+        )
+        return name
+
+    def idle_seconds(self, permanent: timedelta) -> float:
+        """The idle timeout: at least as long as browsers keep the cookie of a permanent session of Flask."""
+        return max(self.ttl_seconds, permanent.total_seconds()) if self.flask_session else self.ttl_seconds
+
+    def _samesite(self, config: Mapping[str, Any]) -> str | None:
+        """In any spelling that Flask takes. Flask's default is to set none; ours, for a cookie of our own, is Lax."""
         samesite, setting = self.cookie_samesite, _named("cookie_samesite")
         if samesite is None:
             samesite, setting = config.get("SESSION_COOKIE_SAMESITE"), "SESSION_COOKIE_SAMESITE"
         if samesite is None:
-            return "Lax"
+            return None if self.flask_session else "Lax"
         if not isinstance(samesite, str) or samesite.title() not in ("Lax", "Strict", "None"):
             raise ConfigurationError(f"{setting} is {samesite!r}; it must be 'Lax', 'Strict' or 'None'.")
         return samesite.title()

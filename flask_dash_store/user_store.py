@@ -177,7 +177,7 @@ class UserStore(StoredMapping):
         elif user is not None and not is_done and self._is_of_another(user):
             self._begin_instead(session_id, user, self._end(self._access()))
         elif state.fate is Fate.NEW:
-            self._bind(session_id, user)
+            self._bind(session_id, None if is_done else user)
         elif state.fate is not Fate.RENEWED or not is_done:
             try:
                 self._renew(session_id, user)
@@ -334,6 +334,21 @@ class UserStore(StoredMapping):
             return False
         state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
         return True
+
+
+def state_of(store: UserStore) -> SessionState:
+    """What the request has done to the session of its store."""
+    return store._state  # noqa: SLF001
+
+
+def bind(store: UserStore, user_id: str | int) -> None:
+    """Count a session as that of a user who has been logged in with it already. Its id stays.
+
+    :raises InvalidKey: when the user id is too long or holds a lone surrogate
+    """
+    state = state_of(store)
+    if state.session_id is not None:
+        store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
 
 
 @dataclass(frozen=True)

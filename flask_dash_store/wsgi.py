@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.wsgi import ClosingIterator
 
@@ -13,7 +13,7 @@ from .cookie import Session, SessionCookie
 from .errors import SessionEnded, StorageError
 from .maintenance import Maintenance
 from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
-from .session_state import CLOCK_TOLERANCE, Cookie, Fate, SessionState, Use
+from .session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionState, Use
 from .user_store import SessionContext, UserStore
 
 if TYPE_CHECKING:
@@ -37,12 +37,21 @@ SUCCESSION = 60.0
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
+class Inheritance(NamedTuple):
+    """A session that Flask's own cookie stands for: its id, when it was signed (since the epoch), and its values."""
+
+    session_id: str
+    issued_at: float
+    values: Mapping[str, Any]
+
+
 class SessionMiddleware:
     """The WSGI middleware around one app.
 
     :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
+    :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class SessionMiddleware:
         home: str,
         is_eager: bool,
         counts_as_use: Callable[[], bool] | None = None,
+        inherit: Callable[[str], Inheritance | None] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
@@ -61,11 +71,13 @@ class SessionMiddleware:
         self.home = home
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
+        self._inherit = inherit
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = self._clock()
         state = self._arrive(environ, now)
+        state.is_in_wsgi_call = True
         state.is_answered = _is_websocket(environ)  # The server has answered then, without a cookie.
         environ[ENVIRON_KEY] = UserStore(self._context, state)
 
@@ -89,10 +101,16 @@ class SessionMiddleware:
 
     def _arrive(self, environ: WSGIEnvironment, now: float) -> SessionState:
         """The session that a request comes with, or begins."""
-        session = self._cookie.read(environ.get("HTTP_COOKIE", ""))
+        header = environ.get("HTTP_COOKIE", "")
+        session = self._cookie.read(header)
         if session is None:
-            state = self._begin(Fate.NEW, new_session_id(), now)
-            state.cookie = self._missing_cookie(environ)
+            inheritance = None if self._inherit is None else self._inherit(header)
+            if inheritance is not None and inheritance.issued_at + self._context.lifetime > now:
+                state = self._begin(Fate.INHERITED, inheritance.session_id, inheritance.issued_at)
+                state.inherit(inheritance.values)
+            else:
+                state = self._begin(Fate.NEW, new_session_id(), now)
+                state.cookie = self._missing_cookie(environ)
         elif session.issued_at + self._context.lifetime > now:
             state = self._keep(session, now)
         else:
@@ -105,7 +123,7 @@ class SessionMiddleware:
         state = SessionState(session.owner)
         state.session_id = session.id
         state.cookie = Cookie.CURRENT if session.is_current else Cookie.STALE
-        state.issued_at = session.issued_at
+        state.issued_at, state.is_permanent = session.issued_at, session.is_permanent
         if session.issued_at > now + CLOCK_TOLERANCE:
             # The clock was stepped back. Without a cookie of today the session would live longer by that step.
             state.cookie, state.issued_at = Cookie.STALE, now
@@ -160,14 +178,19 @@ class SessionMiddleware:
         issue = state.issue(self._is_eager, self._has_ended, self._clock)
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
-            headers.append(("Set-Cookie", self._cookie.dump(*issue, environ["wsgi.url_scheme"])))
+            headers.append(("Set-Cookie", self._dump(issue, environ["wsgi.url_scheme"])))
             keep_private(headers)
             vary_on_cookie(headers)
-            if state.begins:
+            if state.begins and issue.session_id is not None:
                 self._context.signals.started(session_owner(issue.session_id))
         elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers
+
+    def _dump(self, issue: Issue, scheme: str) -> str:
+        if issue.session_id is None:
+            return self._cookie.dump_expired(scheme)
+        return self._cookie.dump(issue.session_id, issue.issued_at, scheme, issue.is_permanent)
 
     def _is_cookie_barred(self, state: SessionState, headers: Headers) -> bool:
         """Whether caches may give this response to others, so that it cannot carry a visitor's cookie."""

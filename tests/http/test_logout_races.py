@@ -8,22 +8,21 @@ Promises: docs/security.md, "The end of a session".
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import apsw
 import pytest
-from http_visitor import Answer, Visitor
+from http_visitor import Visitor
 from servers import Port, Server, gunicorn, running
+from slow_requests import TIMEOUT, SlowRequest
 from visits import Browser, Site
 
 from flask_dash_store import UserStore
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
-TIMEOUT = 30
 SECRET = "only for these tests"
 VALUE = "hunter2-is-my-password"
 
@@ -50,32 +49,6 @@ def visitor(server: Server) -> Visitor:
     visitor = Visitor(server.port)
     visitor.do("PUT", "/name", [VALUE])
     return visitor
-
-
-class SlowRequest:
-    """A request in flight: its view waits until :meth:`finish`."""
-
-    def __init__(self, visitor: Visitor, path: str) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(TIMEOUT)
-        self._thread = ThreadPoolExecutor(1)
-        self._answer = self._thread.submit(visitor.ask, "POST", path, self._listener.getsockname()[1])
-        self._view = self._wait_for_its_view()
-
-    def _wait_for_its_view(self) -> socket.socket:
-        with self._listener:
-            return self._listener.accept()[0]
-
-    def finish(self) -> Answer:
-        self._view.sendall(b".")
-        return self._answer.result(TIMEOUT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._view.close()
-        self._thread.shutdown()
 
 
 @pytest.mark.parametrize("end", LEFT)

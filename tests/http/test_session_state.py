@@ -14,6 +14,7 @@ USES = [Use.NONE, Use.READ, Use.WRITTEN]
 NOW = 2_000.0
 
 NOTHING, PRESENT, UNKNOWN = "nothing", "the present id", "an id that nothing is stored under"
+EXPIRED = "a cookie to be forgotten"
 
 Row = tuple[list[Cookie], list[Fate], list[Use], str]
 
@@ -25,6 +26,7 @@ ROWS: list[Row] = [
     ([Cookie.WITHHELD], [Fate.NEW], [Use.WRITTEN], PRESENT),
     ([Cookie.WITHHELD], [Fate.NEW], [Use.NONE, Use.READ], NOTHING),
     ([Cookie.WITHHELD], [each for each in Fate if each is not Fate.NEW], USES, NOTHING),
+    (NOT_BARRED, [Fate.INHERITED], USES, NOTHING),
     (NOT_BARRED, [Fate.ENDED], USES, NOTHING),
     (NOT_BARRED, [Fate.DESTROYED], USES, UNKNOWN),
     (NOT_BARRED, [Fate.NEW], [Use.READ, Use.WRITTEN], PRESENT),
@@ -49,6 +51,8 @@ def sent(cookie: Cookie, fate: Fate, use: Use, is_eager: bool = True, has_ended:
     issue = state.issue(is_eager, lambda owner: has_ended and owner == session_owner(ID), lambda: NOW)
     if issue is None:
         return NOTHING
+    if issue.session_id is None:
+        return EXPIRED
     if issue.session_id == ID:
         assert issue.issued_at == 1_000.0  # so that a cookie which is issued again does not extend the lifetime
         return PRESENT
@@ -67,6 +71,14 @@ def test_the_response_brings_what_the_table_says(
 @pytest.mark.parametrize(("is_eager", "expected"), [(True, PRESENT), (False, NOTHING)])
 def test_a_new_visitor_who_has_used_nothing_gets_one_where_cookies_are_eager(is_eager: bool, expected: str) -> None:
     assert sent(Cookie.MISSING, Fate.NEW, Use.NONE, is_eager) == expected
+
+
+@pytest.mark.parametrize("cookie", CAME)
+@pytest.mark.parametrize("use", USES)
+def test_the_cookie_of_an_emptied_session_is_forgotten_unless_cookies_are_eager(cookie: Cookie, use: Use) -> None:
+    assert sent(cookie, Fate.EMPTIED, use, is_eager=False) == EXPIRED
+    assert sent(cookie, Fate.EMPTIED, use, is_eager=True) == NOTHING
+    assert sent(cookie, Fate.EMPTIED, use, is_eager=False, has_ended=True) == NOTHING
 
 
 @pytest.mark.parametrize("cookie", NOT_BARRED)
@@ -91,10 +103,11 @@ def test_the_store_of_a_user_id_has_no_id_to_send() -> None:
 def test_the_table_in_the_source_has_the_rows_that_are_tested() -> None:
     covered = {(cookie, fate, use) for cookie, fate, use, _ in CASES}
     possible = set(product(Cookie, Fate, USES))
-    # No session is kept or renewed that no cookie came with; of a new one that is not used, eagerness decides.
+    # No session is kept or renewed that no cookie came with; of a new one that is not used, and of an emptied one,
+    # eagerness decides.
     left = possible - covered
     assert {(cookie, fate) for cookie, fate, _ in left} == {
         (Cookie.MISSING, Fate.KEPT),
         (Cookie.MISSING, Fate.RENEWED),
-        *((cookie, Fate.NEW) for cookie in NOT_BARRED),
+        *((cookie, fate) for cookie in NOT_BARRED for fate in (Fate.NEW, Fate.EMPTIED)),
     }

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 import pytest
 from clocks import HandClock
-from flask import Flask, g
+from flask import Flask, g, session
 from flask.testing import FlaskClient
 from itsdangerous import Signer
 
@@ -102,6 +102,58 @@ def test_a_large_value_is_one_transaction(client: FlaskClient, statements: list[
     client.get("/large")
     assert statements.count("BEGIN") == statements.count("COMMIT") == 1
     assert statements[-1] == "COMMIT"
+
+
+@pytest.fixture
+def session_client(statements: list[str], tmp_path: Path) -> Iterator[FlaskClient]:
+    """Of an app that keeps ``flask.session`` in the store, whose visitor has a session."""
+    app = Flask("session costs")
+    app.secret_key = "k" * 32
+    UserStoreMiddleware(app, url=f"sqlite:///{tmp_path}/store.sqlite", flask_session=True)
+    app.add_url_rule("/untouched", "untouched", lambda: "")
+    app.add_url_rule("/read", "read", lambda: str(session["n"]) + str(session.get("m")))
+    app.add_url_rule("/write/<n>", "write", lambda n: str(session.update(n=n)))
+    app.add_url_rule("/in", "in", lambda: str(session.update(_user_id="ada")))
+    app.add_url_rule(
+        "/in-twice", "in-twice", lambda: str(g.user_store.regenerate("ada") or session.update(_user_id="ada"))
+    )
+    with app.test_client() as client:
+        client.get("/write/1")
+        statements.clear()
+        yield client
+
+
+@pytest.mark.parametrize(("path", "reads"), [("/untouched", 0), ("/read", 1), ("/write/1", 1)])
+def test_a_request_reads_flasks_session_once_and_writes_nothing_without_a_change(
+    session_client: FlaskClient, statements: list[str], path: str, reads: int
+) -> None:
+    assert "Set-Cookie" not in session_client.get(path).headers
+    assert statements == ["SELECT"] * reads
+
+
+def test_a_change_of_flasks_session_is_one_transaction_which_reads_what_others_have_changed(
+    session_client: FlaskClient, statements: list[str]
+) -> None:
+    assert "Set-Cookie" not in session_client.get("/write/2").headers
+    assert statements[:3] == ["SELECT", "BEGIN", "SELECT"]
+    assert statements[-1] == "COMMIT"
+    assert statements.count("BEGIN") == statements.count("COMMIT") == 1
+
+
+def test_a_login_that_an_extension_has_told_the_store_already_writes_no_more(
+    session_client: FlaskClient, statements: list[str]
+) -> None:
+    """On a new session, and on one that is there."""
+    costs = []
+    for path in ("/in", "/in-twice"):
+        for cookie_of_before in (False, True):
+            client = session_client.application.test_client()
+            if cookie_of_before:
+                client.get("/write/1")
+            statements.clear()
+            client.get(path)
+            costs.append([verb for verb in statements if verb != "SELECT"])
+    assert costs[:2] == costs[2:]
 
 
 def test_reads_touch_at_most_once_per_twentieth_of_the_ttl(

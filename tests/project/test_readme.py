@@ -183,6 +183,13 @@ def test_a_layout_function_shows_each_visitor_their_own_value(load: Load) -> Non
     assert ben.get("/_dash-layout").json["props"]["value"] == ""
 
 
+def test_flasks_session_is_in_the_store_with_one_cookie(load: Load) -> None:
+    browser = load("Flask's own session").app.test_client()
+    assert browser.post("/cart/apple").json == ["apple"]
+    assert browser.post("/cart/pear").json == ["apple", "pear"]
+    assert browser.get_cookie("user_store") is None
+
+
 def test_dash_database_prints_what_was_stored(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     load("DashDatabase")
     assert capsys.readouterr().out.splitlines() == ["monkey", "['animal', 'code']", "['123']"]
@@ -211,7 +218,7 @@ def test_no_python_code_is_left_out() -> None:
         "Layout functions",
     }
     in_chromium = {"Log out while a callback runs"}  # tests/browser/test_dash_sessions.py
-    assert set(blocks("README.md", "python")) == run | in_chromium | {"DashDatabase"}
+    assert set(blocks("README.md", "python")) == run | in_chromium | {"Flask's own session", "DashDatabase"}
 
 
 # The commands

@@ -27,15 +27,16 @@ class Answer:
 
 
 class Visitor:
-    """``cookie`` is the value of the cookie ``user_store``, which the next request carries."""
+    """``cookie`` is the value of the session's cookie, which the next request carries, and ``name`` its name."""
 
-    def __init__(self, port: int | Path, cookie: str | None = None) -> None:
+    def __init__(self, port: int | Path, cookie: str | None = None, name: str = "user_store") -> None:
         self.port = port
         self.cookie = cookie
+        self.name = name
 
     def ask(self, method: str, path: str, value: Any = NOTHING) -> Answer:
         """Send one request, on a connection of its own, so that any worker may take it."""
-        headers = {} if self.cookie is None else {"Cookie": f"user_store={self.cookie}"}
+        headers = {} if self.cookie is None else {"Cookie": f"{self.name}={self.cookie}"}
         body = None
         if value is not NOTHING:
             headers["Content-Type"] = "application/json"
@@ -45,7 +46,7 @@ class Visitor:
             response = connection.getresponse()
             answer = Answer(response.status, response.getheader("Set-Cookie"), json.loads(response.read()))
         if answer.set_cookie:
-            self.cookie = answer.set_cookie.partition(";")[0].removeprefix("user_store=")
+            self.cookie = answer.set_cookie.partition(";")[0].removeprefix(f"{self.name}=")
         return answer
 
     def do(self, method: str, path: str, value: Any = NOTHING) -> dict[str, Any]:

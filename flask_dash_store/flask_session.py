@@ -1,0 +1,287 @@
+"""``flask.session`` in the visitor's store: one cookie for both, and requests in parallel that lose nothing.
+
+The session is one value of the store. A request reads it when it first asks for it, and at its end brings into what is
+stored by then the keys that it has changed itself. So of two requests each keeps its own, a logout is not overwritten,
+and of a key that both change the last one wins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Request, Response
+from flask.sessions import SecureCookieSessionInterface, SessionMixin, session_json_serializer
+from itsdangerous import BadSignature
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_cookie
+
+from .errors import ConfigurationError, SessionEnded, TamperedValue, UnreadableValue
+from .owner import DerivedIds
+from .proxy import EXTENSION, store_of
+from .session_state import Fate, SessionState, Use
+from .session_values import SessionValues
+from .settings import Settings
+from .user_store import bind, state_of
+from .wsgi import ENVIRON_KEY, Inheritance
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+logger = logging.getLogger("flask_dash_store")
+
+KEY = "_flask_session"
+
+
+class StoreSession(SessionMixin):
+    """The session of one request.
+
+    :param environ: of the request, by which its store is found when the session is first used
+    :param settings: gives those of the app
+    """
+
+    modified = False
+
+    def __init__(self, app: Flask, environ: WSGIEnvironment, settings: Callable[[], Settings]) -> None:
+        self.environ = environ
+        self._app = app
+        self._settings = settings
+        self._loaded: SessionValues | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the request has asked for what is in it."""
+        return self._loaded is not None
+
+    # As a mapping
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values()[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values()[key] = value
+        self.modified = True
+
+    def __delitem__(self, key: str) -> None:
+        del self._values()[key]
+        self.modified = True
+
+    def clear(self) -> None:
+        self._values().clear()
+        self.modified = True
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self._values())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {dict(self._values())!r}>"
+
+    # Reading it, once
+
+    def _values(self) -> SessionValues:
+        if self._loaded is None:
+            self._loaded = self._load()
+        elif self._whose() != self._owner:
+            self._loaded = self._leave_behind(self._loaded)
+        return self._loaded
+
+    def _load(self) -> SessionValues:
+        self._store = store_of(self._app, self.environ)
+        self._state = state = state_of(self._store)
+        stored = self._stored()
+        self._owner = self._whose()
+        values = SessionValues(stored or {})
+        if stored is not None:
+            state.settle()
+        elif state.inherited is not None and state.fate not in (Fate.ENDED, Fate.DESTROYED):
+            values.update(state.inherited)
+        self._user = self._user_in(values)
+        return values
+
+    def _stored(self) -> dict[str, Any] | None:
+        if self._state.fate is Fate.NEW and self._state.use is not Use.WRITTEN:
+            return None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
+        try:
+            stored: dict[str, Any] | str | None = self._store.get(KEY)
+        except (TamperedValue, UnreadableValue) as error:
+            logger.warning("A visitor's flask.session begins empty: %s", error)
+            return None
+        return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored
+
+    def _whose(self) -> str | None:
+        return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
+
+    def _leave_behind(self, values: SessionValues) -> SessionValues:
+        """What this request has set itself, without what is of the session that has ended meanwhile."""
+        self._owner, self._user = self._whose(), None
+        kept = SessionValues({})
+        kept.update(values.merged({}))
+        return kept
+
+    # Storing it
+
+    def save(self) -> bool:
+        """Bring what this request has changed into what is stored. Returns whether that was anything.
+
+        :raises SessionEnded: when another request has ended the session
+        """
+        if not self._values().changes():
+            return False
+        self._follow_user()
+        if self._state.fate is Fate.DESTROYED:
+            if not self._values():
+                return True
+            self._store.regenerate()  # A message that is flashed at logout needs a session to be in.
+        was_inherited = self._state.inherited is not None
+        self._write(self._values())
+        if was_inherited and self._user is not None:
+            bind(self._store, self._user)
+        return True
+
+    def _write(self, values: SessionValues) -> None:
+        store, state = self._store, self._state
+        with store.transaction():
+            present = self._stored()
+            merged = values.merged(present or {})
+            if merged:
+                # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
+                store[KEY] = session_json_serializer.dumps(merged) if self._settings().codec == "json" else merged
+            elif present is not None:
+                del store[KEY]
+        state.settle()
+        if present is None and merged and state.fate is Fate.KEPT:
+            state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
+        self._owner, self._loaded = self._whose(), SessionValues(merged)
+
+    # Who has logged in
+
+    def _follow_user(self) -> None:
+        """Give a user who logs in a session id that was not known before, and end the session of one who has left."""
+        values = self._values()
+        user = self._user_in(values)
+        if user == self._user:
+            return
+        if self._state.is_answered:
+            logger.warning("A login or logout in flask.session is not stored: it came after the response has begun.")
+            self._put_user_back(values)
+            return
+        if self._user is not None:
+            self._store.destroy()
+        self._values()
+        if user is not None:
+            self._store.regenerate(user)
+        self._values()  # What is of a session that has ended by this is left behind.
+        self._user = user
+
+    def _user_in(self, values: SessionValues) -> str | int | None:
+        key = self._settings().flask_session_user_key
+        user = None if key is None else values.get(key)
+        return user if user is None or isinstance(user, int) else str(user)
+
+    def _put_user_back(self, values: SessionValues) -> None:
+        key = str(self._settings().flask_session_user_key)
+        if self._user is None:
+            values.pop(key, None)
+        else:
+            values[key] = self._user
+
+
+class StoreSessionInterface(SecureCookieSessionInterface):
+    """What Flask opens and saves sessions with.
+
+    It is a SecureCookieSessionInterface for extensions that ask that for the cookie's name or for a serializer.
+
+    :param settings: gives those of the app
+    """
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+
+    def open_session(self, app: Flask, request: Request) -> StoreSession | None:  # type: ignore[override]
+        if not app.config["SECRET_KEY"]:
+            return None
+        return StoreSession(app, request.environ, self._settings)
+
+    def save_session(self, app: Flask, session: StoreSession, response: Response) -> None:  # type: ignore[override]
+        store = session.environ.get(ENVIRON_KEY)
+        state = None if store is None else state_of(store)
+        if session.accessed and not (state and state.use):
+            response.vary.add("Cookie")
+        if state is None:  # A test's request context that has used neither the session nor the store.
+            return
+        # A permanent session is kept alive by each request, as Flask does it, and so has to be read.
+        is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+        if session.is_loaded or is_refreshed or state.inherited is not None:
+            _save(app, session, state)
+        if not (state.is_in_wsgi_call or state.is_answered):
+            finish = app.extensions[EXTENSION].opened(app).wsgi.finish
+            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))
+
+
+def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
+    try:
+        has_changed = session.save()
+    except SessionEnded:
+        logger.info("What a request has changed in flask.session is not stored: another has ended it meanwhile.")
+        return
+    if session:
+        is_permanent = bool(session.permanent)
+        if is_permanent != state.is_permanent or (is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]):
+            state.is_permanent = is_permanent
+            state.make_due()
+    elif has_changed and state.fate is Fate.KEPT and not store_of(app, session.environ):
+        state.fate = Fate.EMPTIED
+
+
+def check_interface(app: Flask) -> None:
+    """See that an app's flask.session can be kept in the store.
+
+    :raises ConfigurationError: when it is kept elsewhere
+    """
+    kind = type(app.session_interface)
+    if kind not in (SecureCookieSessionInterface, StoreSessionInterface):
+        raise ConfigurationError(
+            f"flask_session=True keeps flask.session in the visitor's store, but the app {app.name!r} has another "
+            f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as "
+            "Flask-Session's Session(app), or leave out USER_STORE_FLASK_SESSION."
+        )
+
+
+def inheriting(app: Flask, name: str, ids: DerivedIds) -> Callable[[str], Inheritance | None]:
+    """What Flask's own cookie stands for, so that an app which begins to keep flask.session here logs nobody out.
+
+    All requests with one cookie agree on the id of the session that takes it over. When that session has ended, the
+    cookie is worth nothing, though Flask itself would still take it.
+
+    :param name: of the cookie
+    :param ids: derives the id
+    """
+    flasks = SecureCookieSessionInterface()
+
+    def inherit(header: str) -> Inheritance | None:
+        serializer = flasks.get_signing_serializer(app) if f"{name}=" in header else None
+        if serializer is None:
+            return None
+        for value in parse_cookie(header).getlist(name):
+            with suppress(BadSignature):
+                max_age = int(app.permanent_session_lifetime.total_seconds())
+                values, signed_at = serializer.loads(value, max_age=max_age, return_timestamp=True)
+                if values:
+                    return Inheritance(ids.after_flask_cookie(value), signed_at.timestamp(), values)
+        return None
+
+    return inherit
