@@ -14,7 +14,7 @@ from .user_store import SessionContext, UserStore
 class JobStore(UserStore):
     """What :meth:`UserStoreMiddleware.open` gives for a job's handle.
 
-    It reads and writes what the visitor's requests do, under the ids that they have. What it does is no use of the
+    It reads and writes what the visitor's requests do, whichever id they come with. What it does is no use of the
     session, so it moves no expiry. It has no session id. ``regenerate`` and ``destroy`` raise
     :class:`~flask_dash_store.errors.OutsideRequest`, for no response can bring the browser the next id.
 

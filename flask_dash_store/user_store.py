@@ -118,7 +118,7 @@ class UserStore(StoredMapping):
         It counts as a write: the response brings a new visitor the cookie, so that the browser finds what the job
         stores.
 
-        :returns: some 150 letters, digits, ``-``, ``_`` and ``.``
+        :returns: some 120 letters, digits, ``-``, ``_`` and ``.``
         :raises NotASession: on the store of a user id, which a job opens with ``for_user``
         :raises SessionEnded: when the session has ended
         :raises OutsideCookiePath: when the browser never sends the session's cookie here

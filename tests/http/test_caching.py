@@ -92,6 +92,7 @@ ACCESSES: dict[str, Use] = {
     "destroy": lambda store: store.destroy(),
     "session_id": lambda store: store.session_id,
     "job_handle": lambda store: store.job_handle(),
+    "describe": lambda store: store.describe(),
     "is_new": lambda store: store.is_new,
     "expires_at": lambda store: store.expires_at,
     "nbytes": lambda store: store.nbytes,
