@@ -218,6 +218,7 @@ def test_after_a_login_whose_response_was_lost_another_one_finds_everything(serv
     page.get_by_label("Your name").fill("Ada")
     with page.expect_event("requestfailed"):
         page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("chrome-error://**")  # Chromium's own page, whose navigation would interrupt the next one.
     page.goto(server.url)
     log_in(page)
     expect_logged_in_with_everything(page)
