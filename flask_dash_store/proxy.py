@@ -110,7 +110,9 @@ class _GlobalsWithStore(_AppCtxGlobals):
         context = self._request_with_store()
         if context is None:
             raise _NotOnGlobals(_WHAT_TO_DO)
-        return _store_of(context)
+        # Without the calls, where the middleware has made it: this is asked for in almost every request.
+        store = context.request.environ.get(ENVIRON_KEY)
+        return _store_of(context) if store is None else store
 
     def get(self, name: str, default: Any = None) -> Any:
         if name == "user_store" and name in self:

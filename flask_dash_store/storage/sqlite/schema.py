@@ -146,6 +146,12 @@ IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
 
+# Over a value of the same length, which changes no count. It costs two thirds of SET.
+OVERWRITE = """
+    UPDATE "values" SET value = ?1 WHERE key = ?2 AND expires IS NULL AND file IS NULL AND length(value) = ?3
+    AND EXISTS (
+        SELECT 1 FROM "sessions"
+        WHERE key = ?4 AND session IS ?5 AND value > ?6 AND value BETWEEN ?7 AND ?8 AND deleted_up_to IS NULL)"""
 # The common write: a small value of a session that needs no touch, within its limits, which it checks as if the value
 # were new. Over a value with a file, or an expired one, near the limits, and while there are rows that count as
 # deleted, it changes nothing, and PUT does it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...buffers import Stored
 from ...errors import StorageFull, UserStoreError
@@ -25,12 +25,16 @@ T = TypeVar("T")
 FEW_ROWS = 64
 FEW_BYTES = 2**20
 
+MOST_LENGTHS = 4096
+
 
 class Writer(Reader):
     """The methods of a storage that write."""
 
     _limits: Limits
     _reserve: Reserve | None
+    _lengths: dict[str, int]
+    """How long the values are that this process has written last: a guess at which statement writes the next one."""
     _has_deleted = False
     """Whether this process has left rows for maintenance to remove."""
 
@@ -49,11 +53,22 @@ class Writer(Reader):
         name, session = owner
         now, expires, threshold = access
         earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
+        live = (name, session, now, earliest, latest)
+        row, nbytes = f"{name}/{key}", len(payload)
+        if key_expires is not None:
+            return self._upsert(row, payload, key_expires, live, key)
+        if self._lengths.get(row) == nbytes and self._database.change(schema.OVERWRITE, (payload, row, nbytes, *live)):
+            return True
+        is_written = self._upsert(row, payload, None, live, key)
+        if is_written:
+            if len(self._lengths) >= MOST_LENGTHS:
+                self._lengths.clear()
+            self._lengths[row] = nbytes
+        return is_written
+
+    def _upsert(self, row: str, payload: bytes, expires: float | None, live: tuple[Any, ...], key: str) -> bool:
         most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-        args = (
-            f"{name}/{key}", payload, key_expires, name, session, now, earliest, latest, most_bytes, *self._limits
-        )  # fmt: skip
-        return self._database.change(schema.SET, args) > 0
+        return self._database.change(schema.SET, (row, payload, expires, *live, most_bytes, *self._limits)) > 0
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
