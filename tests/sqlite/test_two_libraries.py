@@ -2,7 +2,8 @@
 
 POSIX drops all locks of a process on a file when it closes any descriptor of it, so that library believes to be the
 last user of the database, and removes the WAL: https://www.sqlite.org/howtocorrupt.html, section 2.2. What this process
-writes while the file is closed cannot be kept; all that comes after it is.
+writes while the file is closed cannot be kept, and threads of it that write then can damage the file; all that comes
+after it is kept.
 
 Promises: docs/reliability.md, "Where it runs".
 """
@@ -10,10 +11,8 @@ Promises: docs/reliability.md, "Where it runs".
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -83,29 +82,6 @@ def test_a_transaction_that_is_open_meanwhile_is_rolled_back_with_an_error_that_
     assert store == {"before": 1}
     write_all(store, LATER)
     assert Child("spawn", stored, path).outcome() == {"before": 1, **LATER}
-
-
-def test_many_threads_that_write_meanwhile_damage_nothing_and_what_they_write_after_it_stays(tmp_path: Path) -> None:
-    path = tmp_path / "store.sqlite"
-    store = open_store(path)
-    is_over = threading.Event()
-
-    def write() -> None:
-        while not is_over.is_set():
-            with suppress(StorageError):  # It is rolled back when the WAL is removed inside it.
-                store.increment("meanwhile")
-
-    with ThreadPoolExecutor(4) as threads:
-        writers = [threads.submit(write) for _ in range(4)]
-        for _ in range(TIMES):
-            read_and_close(path)
-        is_over.set()
-    assert [writer.result() for writer in writers] == [None] * 4
-    write_all(store, LATER)
-    found = Child("spawn", stored, path).outcome()
-    assert found == store
-    assert LATER.items() <= found.items()
-    assert Child("spawn", sqlite_file.problems, path).outcome() == []
 
 
 def count_beside(path: Path, is_ready: Path, is_over: Path) -> int:
