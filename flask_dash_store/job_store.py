@@ -14,8 +14,8 @@ from .user_store import SessionContext, UserStore
 class JobStore(UserStore):
     """What :meth:`UserStoreMiddleware.open` gives for a job's handle.
 
-    It reads and writes what the visitor's requests do, whichever id they come with. What it does is no use of the
-    session, so it moves no expiry. It has no session id. ``regenerate`` and ``destroy`` raise
+    It reads and writes what the visitor's requests do, whichever id they come with. That does not count as a use
+    of the session, so it moves no expiry. It has no session id. ``regenerate`` and ``destroy`` raise
     :class:`~flask_dash_store.errors.OutsideRequest`, for no response can bring the browser the next id.
 
     Once the session has ended, or the lifetime that it had when the handle was made, the store is empty, and writing to

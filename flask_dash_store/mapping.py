@@ -71,7 +71,7 @@ class StoredMapping(MutableMapping[str, Any]):
         return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._shown_keys()}>"
 
     def _shown_keys(self) -> str:
-        """Some of the keys, for a debugger: to look at them is no use of the store, and raises nothing."""
+        """Some of the keys, for a debugger. It does not count as a use of the store, and raises nothing."""
         access = self._context.expiry.access(counts_as_use=False)
         try:
             keys = self._storage.keys(self._state.owner, access, KEYS_SHOWN + 1)
@@ -405,7 +405,7 @@ class StoredMapping(MutableMapping[str, Any]):
     def describe(self) -> list[StoredValue]:
         """What is stored, without reading it: each key with its bytes, its kind and its own expiry.
 
-        It is no use of the session: it moves no expiry.
+        It does not count as a use of the session: it moves no expiry.
 
         :returns: one for each key, first inserted first; an empty list when nothing is stored
         """

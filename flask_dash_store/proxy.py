@@ -62,8 +62,8 @@ def visitor() -> str:
 
     It is the same in all workers, before and after a login, until the session ends: by ``destroy()``, by the login of
     another user, or with its lifetime. Another SECRET_KEY gives all visitors other names. It says nothing of who the
-    visitor is and opens nothing. It is no use of the store: it reads nothing, keeps no session alive and brings no
-    cookie. As the response may depend on it, that carries ``Vary: Cookie``, unless it is marked as public.
+    visitor is and opens nothing. It does not count as a use of the store: it reads nothing, keeps no session alive and
+    brings no cookie. As the response may depend on it, that carries ``Vary: Cookie``, unless it is marked as public.
 
     A visitor without a cookie is named by the session that begins with this request. The next request has the same name
     if this response brings the cookie: because the store was used, or because cookies are eager, as they are with Dash.

@@ -71,7 +71,7 @@ class SessionState:
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
     :ivar arrived_at: when the request came; None for a store that belongs to no request
     :ivar ended_at: when ``destroy()`` ended the session
-    :ivar is_named: whether the visitor's name was asked for, which is no use of the store
+    :ivar is_named: whether the visitor's name was asked for, which does not count as a use of the store
     :ivar is_answered: whether the response's headers are on their way
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them

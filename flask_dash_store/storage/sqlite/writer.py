@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...buffers import Stored
 from ...errors import StorageFull, UserStoreError
@@ -25,6 +25,7 @@ T = TypeVar("T")
 FEW_ROWS = 64
 FEW_BYTES = 2**20
 
+# Of how many values the length is remembered, to choose the statement that writes the next one.
 MOST_LENGTHS = 4096
 
 
@@ -46,7 +47,11 @@ class Writer(Reader):
         self._put_all(owner, [(key, value, None) for key, value in values], access)
 
     def _set_small(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> bool:
-        """Store a value by the one statement that does for most. Returns whether it did."""
+        """Store a value without buffers by one statement. Returns whether it could: in most cases it can.
+
+        Over a value of the same length an UPDATE is enough. It changes nothing when another process has written there
+        since, or the session's expiry is to be moved.
+        """
         payload, buffers = value
         if buffers is not None or key_expires == "keep":
             return False
@@ -55,20 +60,16 @@ class Writer(Reader):
         earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
         live = (name, session, now, earliest, latest)
         row, nbytes = f"{name}/{key}", len(payload)
-        if key_expires is not None:
-            return self._upsert(row, payload, key_expires, live, key)
-        if self._lengths.get(row) == nbytes and self._database.change(schema.OVERWRITE, (payload, row, nbytes, *live)):
+        is_same_length = key_expires is None and self._lengths.get(row) == nbytes
+        if is_same_length and self._database.change(schema.OVERWRITE, (payload, row, nbytes, *live)):
             return True
-        is_written = self._upsert(row, payload, None, live, key)
-        if is_written:
-            if len(self._lengths) >= MOST_LENGTHS:
-                self._lengths.clear()
-            self._lengths[row] = nbytes
-        return is_written
-
-    def _upsert(self, row: str, payload: bytes, expires: float | None, live: tuple[Any, ...], key: str) -> bool:
-        most_bytes = len(payload) + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-        return self._database.change(schema.SET, (row, payload, expires, *live, most_bytes, *self._limits)) > 0
+        most_bytes = nbytes + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
+        if not self._database.change(schema.SET, (row, payload, key_expires, *live, most_bytes, *self._limits)):
+            return False
+        if len(self._lengths) >= MOST_LENGTHS:
+            self._lengths.clear()
+        self._lengths[row] = nbytes
+        return True
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
