@@ -78,9 +78,9 @@ def check() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @with_appcontext
 def backup(file: Path) -> None:
-    """Copy all that is stored into a new FILE, and FILE.buffers for large values.
+    """Copy all that is stored into a new FILE.
 
-    The app goes on meanwhile; the copy is of one point in time.
+    Large values are copied into FILE.buffers. The app goes on meanwhile; the copy is of one point in time.
     """
     left_out = _storage_with_backups("backup").back_up(file)
     click.echo(f"Backed up to {file}.")
@@ -185,7 +185,7 @@ def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
 @click.option("--user-ids", type=click.File(), help="A file with the user ids, one a line.")
 @with_appcontext
 def import_command(file: Path, user_ids: TextIO | None) -> None:
-    """Bring in the values of a FILE that the package dash_database wrote.
+    """Import the values of a FILE of dash_database.
 
     They become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or keys hold a "_" the
     ids have to be named. The values are pickles, which run code when they are read: import files that you trust.
