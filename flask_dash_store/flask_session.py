@@ -19,7 +19,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.http import parse_cookie
 
 from .errors import ConfigurationError, ResponseStarted, SessionEnded, TamperedValue, UnreadableValue
-from .flask_wtf import is_token_key
+from .csrf import is_token_key
 from .owner import DerivedIds
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use

@@ -338,4 +338,8 @@ def test_strong_protection_leaves_a_visitor_who_has_not_logged_in_their_values(a
     browser = add_users(app, "strong").test_client()
     app.add_url_rule("/visit", "visit", lambda: str(session.setdefault("visited", "yes")))
     for _ in range(2):
-        assert [get(browser, path) for path in ("/visit", "/who", "/cart/books", "/cart")][1:] == ["nobody", "ok", "books"]
+        assert [get(browser, path) for path in ("/visit", "/who", "/cart/books", "/cart")][1:] == [
+            "nobody",
+            "ok",
+            "books",
+        ]
