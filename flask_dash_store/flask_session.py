@@ -18,8 +18,8 @@ from itsdangerous import BadSignature
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_cookie
 
-from .errors import ConfigurationError, ResponseStarted, SessionEnded, TamperedValue, UnreadableValue
 from .csrf import is_token_key
+from .errors import ConfigurationError, ResponseStarted, SessionEnded, TamperedValue, UnreadableValue
 from .owner import DerivedIds
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use

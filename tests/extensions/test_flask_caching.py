@@ -1,4 +1,4 @@
-"""Flask-Caching by visitor(): what is cached for one visitor is never given to another, in whichever order they come."""
+"""Flask-Caching by visitor(): nothing that is cached for one visitor is given to another, in either order."""
 
 from __future__ import annotations
 

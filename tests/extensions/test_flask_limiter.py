@@ -1,4 +1,4 @@
-"""Flask-Limiter by visitor(): visitors behind one address have limits of their own, and clients without a cookie one."""
+"""Flask-Limiter by visitor(): visitors behind one address have limits of their own, clients without a cookie one."""
 
 from __future__ import annotations
 

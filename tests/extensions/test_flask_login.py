@@ -334,6 +334,14 @@ def test_strong_protection_opens_nothing_to_a_browser_that_is_another() -> None:
     assert app.extensions["user_store"].sessions("ada") == []
 
 
+def test_strong_protection_of_flasks_own_cookie_leaves_the_store_as_it_is() -> None:
+    browser = add_users(make_shop(flask_session=False), "strong").test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    browser.environ_base["HTTP_USER_AGENT"] = "another"
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["nobody", "books"]
+
+
 def test_strong_protection_leaves_a_visitor_who_has_not_logged_in_their_values(app: Flask) -> None:
     browser = add_users(app, "strong").test_client()
     app.add_url_rule("/visit", "visit", lambda: str(session.setdefault("visited", "yes")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from documents import ROOT, blocks, sections
+from documents import ROOT, blocks, run_as_module, sections
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlitedict import SqliteDict
@@ -56,15 +55,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
     def load(*headings: str) -> ModuleType:
         python = blocks("README.md", "python")
-        file = tmp_path / "app.py"
-        file.write_text("\n".join(code for heading in headings for code in python[heading]))
-        spec = importlib.util.spec_from_file_location("app", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "app", module)
-        spec.loader.exec_module(module)
-        return module
+        # Forgotten with the test.
+        monkeypatch.setitem(sys.modules, "app", ModuleType("app"))
+        return run_as_module((code for heading in headings for code in python[heading]), tmp_path)
 
     return load
 
