@@ -252,7 +252,7 @@ class UserStore(StoredMapping):
         return False
 
     def _csrf_token(self) -> str:
-        return self._context.ids.csrf_token(self._require_session("csrf_token"))
+        return self._context.ids.csrf_token(str(self._state.session_id))
 
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.

@@ -62,7 +62,7 @@ def add_users(app: Flask) -> Flask:
     with app.app_context():
         for number, name in enumerate(("ada", "bob")):
             users.create_user(id=number, email=f"{name}@example.org", password=hash_password("the old password"))
-    app.add_url_rule("/who", "who", auth_required("session")(lambda: "somebody"))
+    app.add_url_rule("/who", "who", auth_required("session")(lambda: "known"))
     app.add_url_rule("/cart", "cart", lambda: {"store": g.user_store.get("cart"), "session": session.get("cart")})
     app.add_url_rule("/put", "put", lambda: str(g.user_store.update(cart=1)) + str(session.update(cart=1)))
     return app
