@@ -1,4 +1,4 @@
-"""A callback in flight while another tab logs out ends cleanly: the recipe of docs/dash.md, and what happens without it.
+"""A callback in flight while another tab logs out ends cleanly: the recipe of docs/dash.md, and what comes without it.
 
 Promise: docs/security.md, "Clicked twice, or lost on the way".
 """
