@@ -28,6 +28,7 @@ from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
+from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
@@ -212,8 +213,7 @@ class OpenedExtension:
             clock,
             permanent.total_seconds() if settings.flask_session else None,
         )
-        self.wsgi = SessionMiddleware(
-            wsgi_app,
+        self.request_sessions = RequestSessions(
             self._cookie,
             self._context,
             home if attributes.path == cookie_path else "/",
@@ -221,6 +221,7 @@ class OpenedExtension:
             _within_request(settings.counts_as_use),
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
         )
+        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 
     def follow_cookie_settings(self) -> None:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""

@@ -6,29 +6,11 @@ The extensions themselves are tested in tests/extensions/.
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
-import pytest
-from documents import blocks, run_as_module
+from documents import Load, blocks
 from shop import twin
 
 PAGE = "docs/with-other-extensions.md"
-SECRET_KEY = "only for tests, where there is nothing to protect"
-
-Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Runs the page's app with the code under a heading, as one file in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SECRET_KEY", SECRET_KEY)
-    monkeypatch.setitem(sys.modules, "app", ModuleType("app"))
-    python = blocks(PAGE, "python")
-    return lambda heading: run_as_module(python["With other extensions"] + python[heading], tmp_path)
 
 
 def token_in(page: str) -> str:
@@ -38,7 +20,7 @@ def token_in(page: str) -> str:
 
 
 def test_flask_login(load: Load) -> None:
-    app = load("Flask-Login").app
+    app = load(PAGE, "Flask-Login").app
     here, elsewhere = app.test_client(), app.test_client()
     for client in (here, elsewhere):
         assert client.post("/login", data={"user": "ann"}).status_code == 302
@@ -48,7 +30,7 @@ def test_flask_login(load: Load) -> None:
 
 
 def test_flask_wtf(load: Load) -> None:
-    module = load("Flask-WTF")
+    module = load(PAGE, "Flask-WTF")
     client = module.app.test_client()
     token = token_in(client.get("/note").text)
     assert client.post("/note", data={"text": "Hello", "csrf_token": token}).status_code == 302
@@ -59,7 +41,7 @@ def test_flask_wtf(load: Load) -> None:
 
 
 def test_flask_socketio(load: Load) -> None:
-    module = load("Flask-SocketIO")
+    module = load(PAGE, "Flask-SocketIO")
     browser = module.app.test_client()
     with browser.session_transaction() as session:
         session["said"] = ["Hi"]
@@ -71,7 +53,7 @@ def test_flask_socketio(load: Load) -> None:
 
 
 def test_flask_security(load: Load) -> None:
-    module = load("Flask-Security")
+    module = load(PAGE, "Flask-Security")
     module.app.add_url_rule("/in", "in", lambda: str(module.g.user_store.regenerate(user_id=7)))
     user = type("User", (), {"id": 7})
     module.app.add_url_rule("/change", "change", lambda: str(module.password_changed.send(module.app, user=user) and 1))
@@ -83,7 +65,7 @@ def test_flask_security(load: Load) -> None:
 
 
 def test_authlib(load: Load) -> None:
-    client = load("Authlib").app.test_client()
+    client = load(PAGE, "Authlib").app.test_client()
     response = client.get("/oauth/login")
     assert response.headers["Location"].startswith(
         "https://provider.example/authorize?response_type=code&client_id=shop"
@@ -94,7 +76,7 @@ def test_authlib(load: Load) -> None:
 
 
 def test_flask_admin(load: Load) -> None:
-    module = load("Flask-Admin")
+    module = load(PAGE, "Flask-Admin")
     client = module.app.test_client()
     with client:
         client.get("/admin/")
@@ -107,14 +89,14 @@ def test_flask_admin(load: Load) -> None:
 
 
 def test_flask_limiter(load: Load) -> None:
-    app = load("Flask-Limiter").app
+    app = load(PAGE, "Flask-Limiter").app
     ann, ben = app.test_client(), app.test_client()
     statuses = [[client.get("/search").status_code for _ in range(7)] for client in (ann, ben)]
     assert statuses == [[200] * 6 + [429]] * 2  # the first by the address, as new visitors
 
 
 def test_flask_caching(load: Load) -> None:
-    module = load("Flask-Caching")
+    module = load(PAGE, "Flask-Caching")
     module.app.add_url_rule("/name/<name>", "name", lambda name: str(module.user_store.update(name=name)))
     clients = {name: module.app.test_client() for name in ("ann", "ben")}
     for name, client in clients.items():
@@ -126,7 +108,7 @@ def test_flask_caching(load: Load) -> None:
 
 
 def test_flask_talisman(load: Load) -> None:
-    module = load("Flask-Talisman")
+    module = load(PAGE, "Flask-Talisman")
     app = module.app
     app.add_url_rule("/put", "put", lambda: module.session.setdefault("n", "1"))
     assert app.test_client().get("/put").status_code == 302
@@ -135,7 +117,7 @@ def test_flask_talisman(load: Load) -> None:
 
 
 def test_flask_cors(load: Load) -> None:
-    app = load("Flask-CORS").app
+    app = load(PAGE, "Flask-CORS").app
     response = app.test_client().get("/api/cart", headers={"Origin": "https://app.example"})
     assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
