@@ -17,11 +17,18 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 myst_heading_anchors = 4  # Links such as scaling.md#moving work here as they do on GitHub.
 autodoc_member_order = "bysource"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 html_theme = "furo"
-html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
+html_theme_options = {
+    "source_repository": REPOSITORY,
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "light_css_variables": {"color-sidebar-link-text--top-level": "var(--color-foreground-primary)"},
+    "dark_css_variables": {"color-sidebar-link-text--top-level": "var(--color-foreground-primary)"},
+}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
