@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import apsw
 
@@ -26,6 +27,9 @@ _ERRORS: dict[type[Exception], type[StorageError]] = {
     apsw.NotADBError: StorageCorrupt,
     UnicodeDecodeError: StorageCorrupt,
 }
+
+Row = tuple[Any, ...]
+Bindings = Sequence[Any] | Mapping[str, Any]
 
 Errors = (apsw.Error, UnicodeDecodeError)
 """What a statement can raise: SQLite's own errors, and text in the file that is not UTF-8."""
@@ -56,9 +60,18 @@ class Backoff:
 
 
 class Connection(apsw.Connection):
-    """A connection with its backoff. As its own method, the busy handler would keep the connection alive."""
+    """A connection with its backoff. As its own method, the busy handler would keep the connection alive.
+
+    ``run`` executes a statement on the one cursor that the connection keeps: to make one for each statement takes as
+    long as a tenth of a small write. So all rows are to be taken from what it gives before it is called again.
+    """
 
     backoff: Backoff
+    run: Callable[[str, Bindings], apsw.Cursor]
+
+    def renew_cursor(self) -> None:
+        """Abandon what the cursor has begun to read, and may not have read to its end."""
+        self.run = self.cursor().execute
 
 
 def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
@@ -69,6 +82,7 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
     """
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
     connection = Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+    connection.renew_cursor()
     connection.backoff = Backoff(timeout)
     connection.set_busy_handler(connection.backoff.retry)
     for pragma in (

@@ -12,8 +12,8 @@ from ...owner import Owner
 from ..base import ENDED, SessionInfo, Stat, Storage, ValueInfo
 from . import schema
 from .buffer_files import BufferStore
+from .connection import Row
 from .database import Database
-from .transaction import Row
 
 logger = logging.getLogger("flask_dash_store")
 

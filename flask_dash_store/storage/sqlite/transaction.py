@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import apsw
 
 from ...errors import StorageError
 from ..transaction import Transaction as Base
-from .connection import Connection, Errors
+from .connection import Bindings, Connection, Errors, Row
 from .pool import Pool
-
-Row = tuple[Any, ...]
-Bindings = Sequence[Any] | Mapping[str, Any]
 
 
 class Transaction(Base):
