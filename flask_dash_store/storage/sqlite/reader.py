@@ -36,9 +36,11 @@ class Reader(Storage):
             self._check(owner, access)
             return None
         expiry, payload, key_expires, file, boot = row
-        if not access.is_future(expiry):
+        now, expires, threshold = access
+        # As Access.is_future() and is_touch_due() have it, without the calls.
+        if not (isinstance(expiry, (float, int)) and expiry > now):
             return None
-        if abs(expiry - access.expires) > access.touch_threshold:
+        if abs(expiry - expires) > threshold:
             self._touch(owner, access)
         if key_expires is not None and not access.is_future(key_expires):
             return None
