@@ -1,9 +1,9 @@
 """Small values
 
 `store[key]` and `store[key] = value` of a dict of three entries, by one thread. A new key is one of a hundred users';
-another size is one of four, up to a kilobyte; of the same size are two that differ, for SQLite writes no page that stays
-as it is. Then 1 and 8 threads of one process that read, each for a user of its
-own: Python runs one thread at a time, so more threads can win only the time in which a store releases its lock.
+another size is one of four, up to a kilobyte; those of the same size are two in turn, for SQLite writes no page that
+stays as it was. Then 1 and 8 threads of one process that read, each for a user of its own: Python runs one thread at a
+time, so more threads can win only the time in which a store releases its lock.
 """
 
 from collections.abc import Callable

@@ -31,28 +31,14 @@ class Database:
             return transaction.execute(sql, args)
         connection = self._pool.acquire()
         try:
-            return connection.execute(sql, args).fetchall()
+            return connection.run(sql, args).fetchall()
         except Errors as error:
             raise self._pool.error(error, connection) from error
+        except BaseException:
+            connection.renew_cursor()
+            raise
         finally:
             self._pool.release(connection)
-
-    def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
-        """The row of a query that gives one; None when it gives none."""
-        if begun.get() and (transaction := self._current()) is not None:
-            rows = transaction.execute(sql, args)
-        else:
-            connection = self._pool.acquire()
-            try:
-                rows = connection.run(sql, args).fetchall()
-            except Errors as error:
-                raise self._pool.error(error, connection) from error
-            except BaseException:
-                connection.renew_cursor()
-                raise
-            finally:
-                self._pool.release(connection)
-        return rows[0] if rows else None
 
     def change(self, sql: str, args: Bindings) -> int:
         """Run one statement that writes, as a transaction of its own. Returns how many rows it changed.
@@ -116,10 +102,10 @@ class Database:
         connection = self._pool.acquire()
         try:
             with self.transaction():
-                connection.execute("BEGIN").fetchall()
-                connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()
+                connection.run("BEGIN")
+                connection.run("SELECT COUNT(*) FROM sqlite_schema").fetchall()
                 meanwhile()
-            yield connection
+            yield connection.sqlite
         finally:
             self._pool.release(connection)
 

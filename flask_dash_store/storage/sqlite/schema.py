@@ -242,14 +242,14 @@ FORMAT_FACTS = f"""
     FROM pragma_application_id, pragma_user_version"""
 
 
-def check_format(application: int, found: int, has_tables: int, filename: str) -> None:
+def check_format(facts: tuple[int, int, int], filename: str) -> None:
     """Look at a file before anything is done with it.
 
-    :param application: SQLite's ``application_id`` in it
-    :param found: SQLite's ``user_version`` in it
-    :param has_tables: whether it has a table of a name that this package uses
+    :param facts: what :data:`FORMAT_FACTS` says of it: SQLite's ``application_id`` and ``user_version``, and whether it
+        has a table of a name that this package uses
     :raises UnknownFormat: when it was written by another version of this package, or by another program
     """
+    application, found, has_tables = facts
     if application not in (0, APPLICATION_ID) or (application == 0 and (found or has_tables)):
         raise UnknownFormat(f"The storage file {filename} belongs to another program. Name another file.")
     if found not in (0, FORMAT):

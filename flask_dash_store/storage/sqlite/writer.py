@@ -224,9 +224,9 @@ class Writer(Reader):
             transaction.execute(schema.RENEW, (access.expires, session, access.now, user, owner.name))
 
     def end(self, owner: Owner, access: Access) -> float:
-        row = self._database.select_one(schema.SESSION, (owner.name,))
-        if row is not None and row[1] != owner.session:
-            return float(row[2] or 0.0)  # A dead id that comes again and again waits for no lock.
+        for _, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
+            if session != owner.session:
+                return float(renewed or 0.0)  # A dead id that comes again and again waits for no lock.
         try:
             return self._end(owner, access)
         except StorageFull:
