@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from documents import Load, blocks
+from documents import blocks
+from programs import Load
 from shop import twin
 
 PAGE = "docs/with-other-extensions.md"
