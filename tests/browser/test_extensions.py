@@ -31,7 +31,7 @@ def log_in_by_a_double_click(page: Page, name: str) -> None:
     box = page.get_by_role("button", name="Log in").bounding_box()
     assert box is not None
     page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator("#user")).to_have_text(name)
+    expect(page.locator("#who")).to_have_text(name)
 
 
 def test_logins_forms_messages_and_events_of_two_browsers_lose_and_mix_up_nothing(
@@ -51,9 +51,9 @@ def test_logins_forms_messages_and_events_of_two_browsers_lose_and_mix_up_nothin
         expect(page.locator("#said")).to_have_text(f"hello {name}")
         expect(page.locator("#messages li")).to_have_count(0)
     pages["ada"].get_by_role("button", name="Log out").click()
-    expect(pages["ada"].locator("#user")).to_have_text("nobody")
+    expect(pages["ada"].locator("#who")).to_have_text("nobody")
     expect(pages["ada"].locator("#messages li")).to_have_text(["Goodbye"])
     expect(pages["ada"].locator("#keys li")).to_have_count(0)
     pages["bob"].reload()
-    expect(pages["bob"].locator("#user")).to_have_text("bob")
+    expect(pages["bob"].locator("#who")).to_have_text("bob")
     expect(pages["bob"].locator("#keys li")).to_have_count(8)
