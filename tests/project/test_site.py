@@ -1,4 +1,4 @@
-"""The site is built from docs/ without a warning: every page is in its table of contents, every link leads somewhere."""
+"""The site is built from docs/ without a warning: each page is in its table of contents, each link leads somewhere."""
 
 from __future__ import annotations
 
