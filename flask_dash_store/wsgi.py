@@ -52,6 +52,7 @@ class SessionMiddleware:
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
+    :param is_poll: whether a request, of this path and query, never keeps its session alive
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SessionMiddleware:
         is_eager: bool,
         counts_as_use: Callable[[], bool] | None = None,
         inherit: Callable[[str], Inheritance | None] | None = None,
+        is_poll: Callable[[str, str], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
@@ -72,6 +74,7 @@ class SessionMiddleware:
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self._inherit = inherit
+        self._is_poll = is_poll
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -117,6 +120,8 @@ class SessionMiddleware:
             state = self._succeed(session, now)
         state.arrived_at = now
         state.counts_as_use = self._counts_as_use
+        if self._is_poll is not None and self._is_poll(environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")):
+            state.counts_as_use = _never
         return state
 
     def _keep(self, session: Session, now: float) -> SessionState:
@@ -212,6 +217,10 @@ class SessionMiddleware:
         except StorageError as error:
             logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
+
+
+def _never() -> bool:
+    return False
 
 
 def _is_websocket(environ: WSGIEnvironment) -> bool:
