@@ -28,6 +28,7 @@ from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
+from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
@@ -207,8 +208,7 @@ class OpenedExtension:
             app=name,
             signals=Signals(app, visitor_key),
         )
-        self.wsgi = SessionMiddleware(
-            wsgi_app,
+        self.request_sessions = RequestSessions(
             SessionCookie(
                 attributes,
                 secrets,
@@ -223,6 +223,7 @@ class OpenedExtension:
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
             jobs.is_poll if with_dash else None,
         )
+        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.

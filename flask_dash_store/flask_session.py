@@ -23,9 +23,10 @@ from .owner import DerivedIds
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
+from .sessions import Inheritance
 from .settings import Settings
 from .user_store import bind, state_of
-from .wsgi import ENVIRON_KEY, Inheritance
+from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -228,8 +229,9 @@ class StoreSessionInterface(SecureCookieSessionInterface):
         if session.is_loaded or is_refreshed or state.inherited is not None:
             _save(app, session, state)
         if not (state.is_in_wsgi_call or state.is_answered):
-            finish = app.extensions[EXTENSION].opened(app).wsgi.finish
-            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))
+            finish = app.extensions[EXTENSION].opened(app).request_sessions.finish
+            scheme = session.environ["wsgi.url_scheme"]
+            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), scheme))
 
 
 def _save(app: Flask, session: StoreSession, state: SessionState) -> None:

@@ -9,10 +9,11 @@ from flask.ctx import RequestContext, _AppCtxGlobals
 from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
 
-from .dash.jobs import current_job, find_job
+from .current import current_store
+from .dash.jobs import find_job
 from .errors import OutsideRequest
-from .user_store import UserStore, app_of
-from .wsgi import ENVIRON_KEY
+from .user_store import UserStore, app_of, state_of
+from .wsgi import ENVIRON_KEY, visit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -39,7 +40,7 @@ def store_of(app: Flask, environ: WSGIEnvironment) -> UserStore:
     """The store of a request's visitor."""
     if ENVIRON_KEY not in environ:
         # The request has not come through the middleware: it is a test's, or an event of a socket.
-        app.extensions[EXTENSION].opened(app).wsgi.visit(environ)
+        visit(app.extensions[EXTENSION].opened(app).request_sessions, environ)
     return cast(UserStore, environ[ENVIRON_KEY])
 
 
@@ -62,17 +63,21 @@ def present_store() -> UserStore | None:
     """The store of the visitor whom this call is for; None if it is for none.
 
     A job's comes first: its fork has inherited the request that started it, and elsewhere it may have made a request
-    of its own, to have URLs built. The store of a request that has come through the middleware needs no search.
+    of its own, to have URLs built. An ASGI request's comes last, for a Flask app may be mounted in its app. A request
+    of Flask that has come through the middleware needs no search.
 
     :raises ConfigurationError: when a background callback runs here, but this process cannot open its visitor's store
     """
-    context = _context()
-    if context is not None and ENVIRON_KEY in context.request.environ and current_job.get() is None:
-        return _store_of(context)
-    job = find_job()
-    if job is not None:
-        return job
-    return _store_of(context) if context is not None and _has_store(context) else None
+    store, context = current_store.get(), _context()
+    if store is None and (context is None or ENVIRON_KEY not in context.request.environ):
+        store = find_job()
+    if context is None or (store is not None and _is_job(store)) or not _has_store(context):
+        return store
+    return _store_of(context)
+
+
+def _is_job(store: UserStore) -> bool:
+    return state_of(store).arrived_at is None
 
 
 def visitor() -> str:
@@ -97,7 +102,7 @@ def visitor() -> str:
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
     context = _context()
-    return (context is not None and _has_store(context)) or find_job() is not None
+    return (context is not None and _has_store(context)) or (current_store.get() or find_job()) is not None
 
 
 class _Proxy(LocalProxy[UserStore]):
@@ -120,8 +125,8 @@ class _GlobalsWithStore(_AppCtxGlobals):
 
     def _job(self) -> UserStore | None:
         """The store of the job that runs here, if it is one of the app whose ``g`` this is."""
-        job = find_job()
-        return job if job is not None and app_of(job) == self._flask_dash_store_name else None
+        job = current_store.get() or find_job()
+        return job if job is not None and _is_job(job) and app_of(job) == self._flask_dash_store_name else None
 
     def _request_with_store(self) -> RequestContext | None:
         """The present request, if it is one of the app whose ``g`` this is."""
@@ -134,7 +139,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         context = self._request_with_store()
         # Without the calls, where the middleware has made it: this is asked for in almost every request.
         store = None if context is None else context.request.environ.get(ENVIRON_KEY)
-        if store is not None and current_job.get() is None:
+        if store is not None and current_store.get() is None:
             return store
         job = self._job()
         if job is not None:

@@ -10,21 +10,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from ..cookie import CookieAttributes
+from ..current import current_store
 from ..errors import ConfigurationError, InvalidKey
 from ..settings import Settings
 from ..user_store import UserStore, app_of
 
 # The entry in callback_context.custom_data that is the ticket.
 NAMESPACE = "flask_dash_store"
-
-current_job: ContextVar[UserStore | None] = ContextVar("flask_dash_store.current_job", default=None)
-"""The store of the job that this context belongs to, once it was asked for or came with the fork; or else None."""
 
 
 class OpenedApp(Protocol):
@@ -70,35 +67,37 @@ def app_with(store: UserStore) -> OpenedApp | None:
 
 
 def ticket_for(store: UserStore) -> str:
-    """What stands for the visitor in a job that the present request starts.
+    """What stands for the visitor in a job that the present request starts. To start one is a use of the session.
 
     :raises SessionEnded: when the session has ended
     :raises OutsideCookiePath: when the browser never sends the session's cookie here
     """
-    return f"{app_of(store)} {store.job_handle()}"
+    handle = store.job_handle()
+    _ = NAMESPACE in store  # To read is a use, which to make a handle is not.
+    return f"{app_of(store)} {handle}"
 
 
 @contextmanager
 def working_on(ticket: str) -> Iterator[None]:
     """In this block, and in what it forks, the present store is that of a job."""
-    token = current_job.set(_open(ticket))
+    token = current_store.set(_open(ticket))
     try:
         yield
     finally:
-        current_job.reset(token)
+        current_store.reset(token)
 
 
 def find_job() -> UserStore | None:
-    """The store of the job that runs here; None when none does.
+    """The store of a job that another process has started and this one works on: the current store from now on.
 
-    :raises ConfigurationError: when this process cannot open it
+    :returns: None when this process works on none
+    :raises ConfigurationError: when it cannot open the store
     """
-    store = current_job.get()
-    if store is None:
-        ticket = _ticket_of_context()
-        if ticket is not None:
-            store = _open_elsewhere(ticket)
-            current_job.set(store)
+    ticket = _ticket_of_context()
+    if ticket is None:
+        return None
+    store = _open_elsewhere(ticket)
+    current_store.set(store)
     return store
 
 

@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import psutil
 import pytest
 from brokers import assert_opens_nothing, everything_on, unpacked
 from http_visitor import Visitor
@@ -59,16 +60,16 @@ class Site:
         self.port = server.port
         self.redis = redis
         self._folder = folder
-        self._go = folder / "go"
+        self.go = folder / "go"
 
     def start_jobs_by(self, method: str, **environ: str) -> None:
         Visitor(self.port).request("POST", f"/start-method/{method}?{urlencode(environ)}")
 
     def hold_jobs(self) -> None:
-        self._go.unlink(missing_ok=True)
+        self.go.unlink(missing_ok=True)
 
     def let_jobs_go(self) -> None:
-        self._go.touch()
+        self.go.touch()
 
     def everything_in_the_cache(self) -> bytes:
         return b"\n".join(file.read_bytes() for file in (self._folder / "cache").rglob("*") if file.is_file())
@@ -77,7 +78,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, port = tmp_path_factory.mktemp("background"), Port()
-    with short_folder() as redis_folder, RedisServer(redis_folder) as redis:
+    with closing(port), short_folder() as redis_folder, RedisServer(redis_folder) as redis:
         environ = {
             "BACKGROUND_FOLDER": str(folder),
             "BACKGROUND_REDIS": str(redis.socket),
@@ -86,13 +87,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         command = gunicorn("background_app:server", port.number, APPS, "--workers", "1", "--threads", "8")
         with celery_worker(folder, environ), running(command, port.number, folder, environ) as server:
             yield Site(server, folder, redis)
-    port.close()
 
 
 class Tab:
     """What Dash's page sends when its button is pressed, and while it waits for the result."""
 
     def __init__(self, site: Site, cookie: str | None = None) -> None:
+        self._site = site
         self.visitor = Visitor(site.port, cookie)
 
     @classmethod
@@ -103,11 +104,14 @@ class Tab:
 
     def press(self, button: str) -> dict[str, str]:
         """What stands for the job that was started."""
-        job: dict[str, str] = self._call(button, {})
-        return {name: job[name] for name in ("cacheKey", "job")}
+        job = self._call(button, {})
+        return {name: str(job[name]) for name in ("cacheKey", "job")}
 
     def result(self, button: str, job: dict[str, str]) -> Any:
         """The result of the job; None when there is none, and it does not run any more."""
+        if "celery" not in button and self._site.go.exists():
+            # While the process of a job ends, Diskcache's manager may fail to end it, with psutil.NoSuchProcess.
+            wait_for_end_of_process(int(job["job"].partition("~")[0]))
         deadline = time.monotonic() + TIMEOUT
         while True:
             answer = self._call(button, job)
@@ -134,6 +138,15 @@ class Tab:
     def values(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.visitor.request("GET", "/values")[1])
         return found
+
+
+def wait_for_end_of_process(number: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        deadline = time.monotonic() + TIMEOUT
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "The job does not end."
+            time.sleep(0.01)
 
 
 def press_at_once(site: Site, tabs: list[Tab], button: str) -> list[dict[str, str]]:
@@ -227,20 +240,18 @@ def test_nothing_that_passes_the_broker_or_lies_in_the_cache_opens_a_session(sit
         assert_opens_nothing(b"\n".join(held), tab.visitor.cookie)
 
 
-@pytest.mark.parametrize(
-    ("environ", "what_to_do"),
-    [
-        ({"BACKGROUND_WITHOUT_STORE": "1"}, "Call UserStoreMiddleware(app) in a module that this process imports too"),
-        ({"BACKGROUND_SECRET": "another one, of the same length or so"}, "Give both the same"),
-        ({"BACKGROUND_STORE": "memory://"}, "Let it name a file, Redis or PostgreSQL"),
-    ],
-)
-def test_a_job_in_a_process_that_cannot_open_the_store_says_what_to_do(
-    site: Site, environ: dict[str, str], what_to_do: str
-) -> None:
-    site.start_jobs_by("spawn", **environ)
-    tab = Tab.of_new_visitor(site, "ada")
-    assert what_to_do in tab.result("error", tab.press("error"))
+def test_a_job_in_a_process_that_cannot_open_the_store_says_what_to_do(site: Site) -> None:
+    started = {}
+    for name, setting, what_to_do in [
+        ("BACKGROUND_WITHOUT_STORE", "1", "Call UserStoreMiddleware(app) in a module that this process imports too"),
+        ("BACKGROUND_SECRET", "another one, of about the same length", "Give both the same"),
+        ("BACKGROUND_STORE", "memory://", "Let it name a file, Redis or PostgreSQL"),
+    ]:
+        site.start_jobs_by("spawn", **{name: setting})
+        tab = Tab.of_new_visitor(site, "ada")
+        started[what_to_do] = tab, tab.press("error")
+    for what_to_do, (tab, job) in started.items():
+        assert what_to_do in tab.result("error", job)
 
 
 # In Chromium
@@ -256,9 +267,9 @@ def open_page(site: Site, new_user: Callable[[], Page]) -> Callable[[], Page]:
     return open_it
 
 
-def show(page: Page, expected: dict[str, Any]) -> None:
+def show(page: Page, step: int) -> None:
     page.locator("#show").click()
-    expect(page.locator("#stored")).to_have_text(json.dumps(expected))
+    expect(page.locator("#stored")).to_have_text(f"step {step}")
 
 
 def expect_progress(page: Page, tour: str, step: int) -> None:
@@ -276,13 +287,13 @@ def test_progress_running_set_props_and_cancel_work_as_before_and_two_visitors_s
     for page in (ada, bob):
         page.locator(f"#run-{tour}").click()
     expect_progress(ada, tour, 1)
-    show(ada, {"step": 1, "shown": 1})
+    show(ada, 1)
     expect_progress(ada, tour, 2)
     expect_progress(bob, tour, 1)
-    show(ada, {"step": 2, "shown": 2})
+    show(ada, 2)
     expect(ada.locator(f"#{tour}")).to_have_text("after 2")
     expect(ada.locator(f"#state-{tour}")).to_have_text("ready")
     bob.locator(f"#cancel-{tour}").click()
     expect(bob.locator(f"#state-{tour}")).to_have_text("ready")
-    show(bob, {"step": 1, "shown": 1})
+    show(bob, 1)
     expect(bob.locator(f"#{tour}")).to_be_empty()

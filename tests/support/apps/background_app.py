@@ -186,9 +186,10 @@ def tour_on_celery(set_progress: Callable[[Any], None], _: int) -> str:
 @callback(Output("stored", "children"), Input("show", "n_clicks"), State("stored", "children"))
 def show(clicks: int | None, _: str | None) -> str:
     """What the visitor's requests find."""
-    if clicks:
-        user_store["shown"] = user_store.get("step", 0)
-    return json.dumps(dict(user_store))
+    if not clicks:
+        return ""
+    user_store["shown"] = step = user_store.get("step", 0)
+    return f"step {step}"
 
 
 @app.server.post("/name/<name>")
