@@ -18,7 +18,7 @@ from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
-from .dash import jobs
+from .dash.jobs import is_poll, register
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
@@ -75,7 +75,7 @@ class Extension:
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
         self._is_closed = False
-        self._name = jobs.register(self, app.import_name)
+        self._name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
         self._wsgi_app = app.wsgi_app
@@ -232,7 +232,7 @@ class OpenedExtension:
             with_dash if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
-            jobs.is_poll if with_dash else None,
+            is_poll if with_dash else None,
         )
         self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 
