@@ -15,7 +15,7 @@ from backends import Child
 
 from flask_dash_store import DashDatabase, UnsuitableFilesystem
 from flask_dash_store.storage.sqlite import filesystem
-from flask_dash_store.storage.sqlite.filesystem import UNSUITABLE, filesystem_of
+from flask_dash_store.storage.sqlite.files import UNSUITABLE, filesystem_of
 
 
 def mount(point: str, kind: str, root: str = "/", fields: str = "shared:1") -> str:

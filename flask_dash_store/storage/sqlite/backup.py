@@ -23,10 +23,9 @@ from ..base import ENDED
 from . import schema
 from .buffer_files import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
 from .connection import connect
-from .database import Database
+from .database import Database, Transaction
 from .files import prepare_private_file
 from .maintenance import forget_files
-from .transaction import Transaction
 
 
 class Backup:

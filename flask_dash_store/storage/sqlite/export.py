@@ -11,9 +11,8 @@ from ..base import ENDED, Dump, Value
 from . import schema
 from .buffer_files import BufferStore
 from .connection import Row
-from .database import Database
+from .database import Database, Transaction
 from .maintenance import forget_files
-from .transaction import Transaction
 
 MOST_PROBLEMS = 100
 

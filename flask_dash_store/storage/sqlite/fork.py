@@ -6,8 +6,8 @@ import os
 
 from ..lock import Lock
 from ..transaction import begun
+from .database import Transaction
 from .pool import Pool, pools
-from .transaction import Transaction
 
 # Seconds that a fork waits for another one.
 FORK_TIMEOUT = 60.0

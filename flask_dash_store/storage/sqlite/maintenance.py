@@ -10,9 +10,8 @@ from ..base import Expired, Removed
 from . import schema
 from .buffer_files import BufferStore
 from .connection import MAX_DELAY, Row
-from .database import Database
+from .database import Database, Transaction
 from .schema import PAGE_BYTES
-from .transaction import Transaction
 
 # As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
 OWNERS_TOGETHER = 16

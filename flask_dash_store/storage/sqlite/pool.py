@@ -30,8 +30,7 @@ from ...errors import StorageBusy, StorageClosed, StorageError
 from ..lock import Lock, WriteLock
 from ..transaction import busy
 from .connection import MAX_DELAY, Connection, storage_error
-from .file_identity import FileIdentity
-from .files import access_problem
+from .files import FileIdentity, access_problem
 
 Connect = Callable[[float], Connection]
 

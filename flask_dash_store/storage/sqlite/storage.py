@@ -28,14 +28,18 @@ from .buffer_files import BufferFiles, BuffersInMemory, BufferStore, boot_id, bu
 from .connection import Errors, connect, use_wal
 from .database import Database
 from .export import Export
-from .file_identity import FileIdentity
-from .files import TemporaryDirectory, check_private_directory, make_private, prepare_private_file
-from .filesystem import check_filesystem
+from .files import (
+    FileIdentity,
+    TemporaryDirectory,
+    check_filesystem,
+    check_private_directory,
+    make_private,
+    prepare_private_file,
+)
 from .maintenance import Maintenance
 from .pool import MemoryPool, Pool
 from .reader import end_of
 from .reserve import Reserve
-from .tables import make_tables
 from .writer import Writer
 
 logger = logging.getLogger("flask_dash_store")
@@ -105,7 +109,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
             self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
             make_private(self.filename)
         with self._database.transaction() as transaction:
-            make_tables(transaction, self.filename)
+            schema.make_tables(transaction.execute, self.filename)
         if self._reserve is not None:
             self._reserve.keep()
 
