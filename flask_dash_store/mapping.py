@@ -11,7 +11,7 @@ from numbers import Number
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 
-from .buffers import Stored
+from .buffers import Stored, size_of
 from .codec import Codec
 from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError, ValueTooLarge
 from .expiry import Access, ExpiryPolicy, seconds
@@ -470,8 +470,7 @@ class StoredMapping(MutableMapping[str, Any]):
         context = self._context
         self._check_key(key, context.max_key_length)
         stored = self._codec.encode(self._state.owner.name, key, value)
-        payload, buffers = stored
-        nbytes = len(payload) if buffers is None else len(payload) + buffers.nbytes
+        nbytes = size_of(stored)
         if nbytes > context.max_value_bytes:
             raise ValueTooLarge(
                 f"The value for {key!r} takes {nbytes} bytes, and one may take {context.max_value_bytes}. "

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
-from ..buffers import Buffers, Stored
+from ..buffers import Buffers, Stored, size_of
 from ..errors import ConfigurationError, SessionEnded, StorageBusy, StorageClosed
 from ..expiry import Access
 from ..owner import Owner
@@ -359,5 +359,4 @@ def _copy(stored: Stored) -> Stored:
 
 
 def _size(key: str, value: Stored) -> int:
-    payload, buffers = value
-    return len(key.encode()) + len(payload) + (buffers.nbytes if buffers else 0)
+    return len(key.encode()) + size_of(value)
