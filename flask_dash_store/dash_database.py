@@ -16,10 +16,11 @@ from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
 from .expiry import Clock, ExpiryPolicy, seconds, wall_clock
 from .maintenance import Maintenance
-from .mapping import StoreContext, StoredMapping
+from .mapping import StoredMapping
 from .owner import DEFAULT_MAX_KEY_LENGTH, USER_PREFIX, user_id_of, user_owner
 from .session_state import SessionState
 from .storage.sqlite import SqliteStorage
+from .store_base import StoreContext
 
 
 class DashDatabase:

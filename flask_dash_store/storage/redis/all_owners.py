@@ -13,7 +13,7 @@ from ...expiry import Access
 from ...owner import Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
 from . import scripts
-from .record import (
+from .owner_record import (
     ANY_SESSION,
     Calls,
     Entry,

@@ -42,7 +42,7 @@ from ..base import (
 )
 from . import scripts
 from .all_owners import BATCH, BATCH_BYTES, AllOwners
-from .record import (
+from .owner_record import (
     ANY_SESSION,
     Calls,
     Entry,
