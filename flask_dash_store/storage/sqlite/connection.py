@@ -121,7 +121,7 @@ def use_wal(connection: Connection, filename: str) -> None:
                 raise
             time.sleep(0.01)
             continue
-        if mode not in ("wal", "memory"):
+        if mode != "wal":
             raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
         return
 

@@ -9,7 +9,7 @@ from ...buffers import Stored
 from ...errors import StorageCorrupt
 from ..base import ENDED, Dump, Value
 from . import schema
-from .buffer_files import BufferStore
+from .buffer_files import BufferFiles
 from .connection import Row
 from .database import Database, Transaction
 from .maintenance import forget_files
@@ -23,7 +23,7 @@ class Export:
     :param boot: names the time since the machine was started
     """
 
-    def __init__(self, database: Database, buffers: BufferStore, boot: str) -> None:
+    def __init__(self, database: Database, buffers: BufferFiles, boot: str) -> None:
         self._database = database
         self._buffers = buffers
         self._boot = boot

@@ -21,10 +21,9 @@ from ..base import (
     SupportsExport,
     Synchronous,
 )
-from . import fork as fork  # registers what is done when the process forks
 from . import schema
 from .backup import Backup
-from .buffer_files import BufferFiles, BuffersInMemory, BufferStore, boot_id, buffers_beside
+from .buffer_files import BufferFiles, boot_id, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
 from .export import Export
@@ -37,7 +36,7 @@ from .files import (
     prepare_private_file,
 )
 from .maintenance import Maintenance
-from .pool import MemoryPool, Pool
+from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
 from .writer import Writer
@@ -46,9 +45,9 @@ logger = logging.getLogger("flask_dash_store")
 
 
 class SqliteStorage(Writer, SupportsExport, SupportsBackup):
-    """Values in a SQLite file, in memory, or in a file that goes away with the process.
+    """Values in a SQLite file, or in one that goes away with the process.
 
-    :param path: the file, ``":memory:"``, or None for a temporary file
+    :param path: the file; None for a temporary one
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
     :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the last
@@ -69,22 +68,13 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None
-        if path == ":memory:":
-            self._open_memory(timeout, synchronous)
-        else:
-            file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
-            self._open_file(file, timeout, synchronous)
+        file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
+        self._open_file(file, timeout, synchronous)
         self._freeing(self._prepare)
         self._maintenance = Maintenance(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
         self._export = Export(self._database, self._buffers, self._boot)
         self._pool.close_idle()  # A server that forks in C gives no warning.
-
-    def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
-        self.filename = ":memory:"
-        self._pool: Pool = MemoryPool(partial(connect, ":memory:", synchronous), "storage in memory", timeout)
-        self._database = Database(self, self._pool)
-        self._buffers: BufferStore = BuffersInMemory()
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
         self.filename = str(prepare_private_file(file))
@@ -105,9 +95,8 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
             raise self._pool.error(error, connection) from error
         finally:
             self._pool.release(connection)
-        if self._pool.file is not None:
-            self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
-            make_private(self.filename)
+        self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
+        make_private(self.filename)
         with self._database.transaction() as transaction:
             schema.make_tables(transaction.execute, self.filename)
         if self._reserve is not None:
