@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,11 @@ from ...owner import Owner
 from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
-    Dump,
     Expired,
     ExpiryLimit,
     Limits,
     Removed,
     SupportsBackup,
-    SupportsExport,
     Synchronous,
 )
 from . import schema
@@ -26,7 +23,7 @@ from .backup import Backup
 from .buffer_files import BufferFiles, boot_id, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .export import Export
+from .export import Exporter
 from .files import (
     FileIdentity,
     TemporaryDirectory,
@@ -39,12 +36,11 @@ from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
-from .writer import Writer
 
 logger = logging.getLogger("flask_dash_store")
 
 
-class SqliteStorage(Writer, SupportsExport, SupportsBackup):
+class SqliteStorage(Exporter, SupportsBackup):
     """Values in a SQLite file, or in one that goes away with the process.
 
     :param path: the file; None for a temporary one
@@ -73,7 +69,6 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         self._freeing(self._prepare)
         self._maintenance = Maintenance(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
-        self._export = Export(self._database, self._buffers, self._boot)
         self._pool.close_idle()  # A server that forks in C gives no warning.
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
@@ -136,19 +131,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if self._temporary:
             self._temporary.remove()
 
-    # Copying
-
-    def all_owners(self) -> Iterator[str]:
-        return self._export.all_owners()
-
-    def dump(self, name: str) -> Dump | None:
-        return self._export.dump(name)
-
-    def load(self, name: str, dump: Dump) -> None:
-        self._export.load(name, dump)
-
-    def problems(self) -> Iterator[str]:
-        return self._export.problems()
+    # Copying all of it
 
     def back_up(self, target: Path) -> list[str]:
         return self._backup.write(target)
