@@ -30,11 +30,11 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
+from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
 from .signals import session_ended, session_regenerated, session_started, user_logged_in
 from .user_store import UserSession, UserStore
-from .views import StoredValue
 
 __all__ = [
     "ConfigurationError",

@@ -14,9 +14,9 @@ from .codec import CODECS
 from .cookie import CookieAttributes
 from .errors import ConfigurationError, InvalidTTL
 from .expiry import CENTURY, seconds
-from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .owner import DEFAULT_MAX_KEY_LENGTH
 from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits, Synchronous
+from .store_base import DEFAULT_MAX_VALUE_BYTES
 
 PREFIX = "USER_STORE_"
 DAY = 24 * 60 * 60

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
 from .expiry import Access
 from .job_handle import Job, JobHandles
-from .mapping import StoreContext, StoredMapping
+from .mapping import StoredMapping
 from .owner import (
     DerivedIds,
     Owner,
@@ -27,6 +27,7 @@ from .session_state import Cookie, Fate, SessionState, Use
 from .signals import How, Signals
 from .storage.base import SessionInfo
 from .storage.transaction import on_commit, on_rollback
+from .store_base import StoreContext
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from backends import BACKENDS, SHARED, Child, Factory, digest, items, large, owner, read, size_of, small
+from backends import BACKENDS, SHARED, Child, Factory, digest, items, large, open_url, owner, read, size_of, small
 from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
@@ -1049,9 +1049,9 @@ def test_processes_lose_nothing_of_each_other_before_and_after_a_fork(backend, t
     storage.close()
 
 
-@pytest.mark.parametrize("backend", ["memory", "sqlite_in_memory"])
-def test_what_lies_in_the_memory_of_a_process_is_closed_to_its_forks(backend, tmp_path, now) -> None:
-    storage = BACKENDS[backend](tmp_path)
+@pytest.mark.parametrize("url", ["memory://", "sqlite://:memory:"])
+def test_what_lies_in_the_memory_of_a_process_is_closed_to_its_forks(url, now) -> None:
+    storage = open_url(url)
     storage.set(ANN, "k", small(b"v"), now())
     outcome = Child("fork", storage.get, ANN, "k", now()).outcome()
     assert isinstance(outcome, StorageClosed)

@@ -13,10 +13,10 @@ from ...expiry import Access
 from ...owner import Owner
 from ..base import KeyExpiry, Limits
 from . import schema
+from .database import Transaction
 from .maintenance import delete_some, forget_files
 from .reader import Reader, check_session
 from .reserve import Reserve
-from .transaction import Transaction
 
 T = TypeVar("T")
 
