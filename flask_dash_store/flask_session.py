@@ -8,24 +8,20 @@ and of a key that both change the last one wins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface, SessionMixin, session_json_serializer
-from itsdangerous import BadSignature
 from werkzeug.datastructures import Headers
-from werkzeug.http import parse_cookie
 
-from .errors import ConfigurationError, SessionEnded, TamperedValue, UnreadableValue
-from .owner import DerivedIds
+from .errors import ConfigurationError, SessionEnded, StorageError, TamperedValue, UnreadableValue
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
 from .settings import Settings
 from .user_store import bind, state_of
-from .wsgi import ENVIRON_KEY, Inheritance
+from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -158,8 +154,7 @@ class StoreSession(SessionMixin):
             present = self._stored()
             merged = values.merged(present or {})
             if merged:
-                # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
-                store[KEY] = session_json_serializer.dumps(merged) if self._settings().codec == "json" else merged
+                store[KEY] = packed(merged, self._settings())
             elif present is not None:
                 del store[KEY]
         state.settle()
@@ -188,9 +183,7 @@ class StoreSession(SessionMixin):
         self._user = user
 
     def _user_in(self, values: SessionValues) -> str | int | None:
-        key = self._settings().flask_session_user_key
-        user = None if key is None else values.get(key)
-        return user if user is None or isinstance(user, int) else str(user)
+        return user_in(values, self._settings().flask_session_user_key)
 
     def _put_user_back(self, values: SessionValues) -> None:
         key = str(self._settings().flask_session_user_key)
@@ -225,8 +218,13 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             return
         # A permanent session is kept alive by each request, as Flask does it, and so has to be read.
         is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-        if session.is_loaded or is_refreshed or state.inherited is not None:
+        if session.is_loaded:
             _save(app, session, state)
+        elif is_refreshed or state.inherited is not None:
+            try:
+                _save(app, session, state)
+            except StorageError as error:
+                logger.warning("A session is not kept alive, or not taken over, by a request without it: %s", error)
         if not (state.is_in_wsgi_call or state.is_answered):
             finish = app.extensions[EXTENSION].opened(app).wsgi.finish
             response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))
@@ -247,6 +245,21 @@ def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
         state.fate = Fate.EMPTIED
 
 
+def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
+    """The values of a session as they are stored under :data:`KEY`."""
+    # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
+    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+
+
+def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
+    """The id of the user who has logged in, by a session's values; None for none.
+
+    :param key: under which it is; None where the app keeps logins by itself
+    """
+    user = None if key is None else values.get(key)
+    return user if user is None or isinstance(user, int) else str(user)
+
+
 def check_interface(app: Flask) -> None:
     """See that an app's flask.session can be kept in the store.
 
@@ -259,29 +272,3 @@ def check_interface(app: Flask) -> None:
             f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as "
             "Flask-Session's Session(app), or leave out USER_STORE_FLASK_SESSION."
         )
-
-
-def inheriting(app: Flask, name: str, ids: DerivedIds) -> Callable[[str], Inheritance | None]:
-    """What Flask's own cookie stands for, so that an app which begins to keep flask.session here logs nobody out.
-
-    All requests with one cookie agree on the id of the session that takes it over. When that session has ended, the
-    cookie is worth nothing, though Flask itself would still take it.
-
-    :param name: of the cookie
-    :param ids: derives the id
-    """
-    flasks = SecureCookieSessionInterface()
-
-    def inherit(header: str) -> Inheritance | None:
-        serializer = flasks.get_signing_serializer(app) if f"{name}=" in header else None
-        if serializer is None:
-            return None
-        for value in parse_cookie(header).getlist(name):
-            with suppress(BadSignature):
-                max_age = int(app.permanent_session_lifetime.total_seconds())
-                values, signed_at = serializer.loads(value, max_age=max_age, return_timestamp=True)
-                if values:
-                    return Inheritance(ids.after_flask_cookie(value), signed_at.timestamp(), values)
-        return None
-
-    return inherit
