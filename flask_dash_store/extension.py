@@ -28,6 +28,7 @@ from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
+from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
@@ -197,8 +198,7 @@ class OpenedExtension:
             signals=Signals(app, visitor_key),
         )
         self.imported_sessions = ImportedSessions(self._context, settings)
-        self.wsgi = SessionMiddleware(
-            wsgi_app,
+        self.request_sessions = RequestSessions(
             SessionCookie(
                 attributes,
                 secrets,
@@ -214,6 +214,7 @@ class OpenedExtension:
             if settings.flask_session
             else None,
         )
+        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.

@@ -226,8 +226,9 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             except StorageError as error:
                 logger.warning("A session is not kept alive, or not taken over, by a request without it: %s", error)
         if not (state.is_in_wsgi_call or state.is_answered):
-            finish = app.extensions[EXTENSION].opened(app).wsgi.finish
-            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))
+            finish = app.extensions[EXTENSION].opened(app).request_sessions.finish
+            scheme = session.environ["wsgi.url_scheme"]
+            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), scheme))
 
 
 def _save(app: Flask, session: StoreSession, state: SessionState) -> None:

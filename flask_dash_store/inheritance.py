@@ -22,9 +22,9 @@ from .errors import SessionEnded, StorageError
 from .flask_session import KEY, packed, user_in
 from .owner import DerivedIds, session_digest, session_owner, user_hash, user_owner
 from .session_state import SessionState
+from .sessions import Inheritance
 from .settings import Settings
 from .user_store import SessionContext, UserStore
-from .wsgi import Inheritance
 
 logger = logging.getLogger("flask_dash_store")
 

@@ -46,7 +46,7 @@ def purge() -> None:
 
     The app does so by itself, a little at a time.
     """
-    removed = opened_extension().wsgi.maintenance.run_to_the_end()
+    removed = opened_extension().request_sessions.maintenance.run_to_the_end()
     click.echo(f"Removed {removed} expired sessions and users.")
 
 
