@@ -20,7 +20,7 @@ from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
 from .settings import Settings
-from .user_store import bind, state_of
+from .user_store import bind, read, replace, state_of
 from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class StoreSession(SessionMixin):
     def _load(self) -> SessionValues:
         self._store = store_of(self._app, self.environ)
         self._state = state = state_of(self._store)
-        stored = self._stored()
+        stored, self._payload = self._stored()
         self._owner = self._whose()
         values = SessionValues(stored or {})
         if stored is not None:
@@ -108,22 +108,23 @@ class StoreSession(SessionMixin):
         self._user = self._user_in(values)
         return values
 
-    def _stored(self) -> dict[str, Any] | None:
+    def _stored(self) -> tuple[dict[str, Any] | None, bytes | None]:
+        """The values that are stored, and their payload."""
         if self._state.fate is Fate.NEW and self._state.use is not Use.WRITTEN:
-            return None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
+            return None, None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
         try:
-            stored: dict[str, Any] | str | None = self._store.get(KEY)
+            stored, payload = read(self._store, KEY)
         except (TamperedValue, UnreadableValue) as error:
             logger.warning("A visitor's flask.session begins empty: %s", error)
-            return None
-        return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored
+            return None, None
+        return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored, payload
 
     def _whose(self) -> str | None:
         return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
 
     def _leave_behind(self, values: SessionValues) -> SessionValues:
         """What this request has set itself, without what is of the session that has ended meanwhile."""
-        self._owner, self._user = self._whose(), None
+        self._owner, self._user, self._payload = self._whose(), None, None
         kept = SessionValues({})
         kept.update(values.merged({}))
         return kept
@@ -149,18 +150,30 @@ class StoreSession(SessionMixin):
         return True
 
     def _write(self, values: SessionValues) -> None:
+        # Mostly no other request has changed it since it was read. Then one statement is enough, instead of five.
+        if self._payload is not None and values and self._replace(self._payload, values):
+            merged = dict(values)
+        else:
+            merged = self._merge(values)
+        self._state.settle()
+        self._owner, self._loaded, self._payload = self._whose(), SessionValues(merged), None
+
+    def _replace(self, payload: bytes, values: SessionValues) -> bool:
+        return replace(self._store, KEY, payload, packed(values, self._settings()))
+
+    def _merge(self, values: SessionValues) -> dict[str, Any]:
+        """Bring the changes into what is stored at present. Returns what is stored then."""
         store, state = self._store, self._state
         with store.transaction():
-            present = self._stored()
+            present, _ = self._stored()
             merged = values.merged(present or {})
             if merged:
                 store[KEY] = packed(merged, self._settings())
             elif present is not None:
                 del store[KEY]
-        state.settle()
         if present is None and merged and state.fate is Fate.KEPT:
             state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
-        self._owner, self._loaded = self._whose(), SessionValues(merged)
+        return merged
 
     # Who has logged in
 

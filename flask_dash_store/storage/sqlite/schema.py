@@ -162,6 +162,13 @@ SET = """
     AND deleted_up_to IS NULL
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
     WHERE file IS NULL AND (expires IS NULL OR (expires > ?6 AND expires < ''))"""
+# Over what was read, if it is still there: else it changes nothing.
+REPLACE = """
+    UPDATE "values" SET value = ?1 WHERE key = ?2 AND value = ?3 AND expires IS NULL AND file IS NULL
+    AND EXISTS (
+        SELECT 1 FROM "sessions"
+        WHERE key = ?4 AND session IS ?5 AND value > ?6 AND value BETWEEN ?7 AND ?8 AND bytes + ?9 <= ?10
+        AND deleted_up_to IS NULL)"""
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,

@@ -71,6 +71,15 @@ class Writer(Reader):
         self._lengths[row] = nbytes
         return True
 
+    def replace(self, owner: Owner, key: str, former: bytes, value: Stored, access: Access) -> bool:
+        (payload, buffers), (name, session), (now, expires, threshold) = value, owner, access
+        if buffers is None and threshold < inf:
+            live = (name, session, now, expires - threshold, expires + threshold)
+            args = (payload, f"{name}/{key}", former, *live, len(payload), self._limits.max_bytes)
+            if self._database.change(schema.REPLACE, args):
+                return True
+        return super().replace(owner, key, former, value, access)
+
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
         try:
