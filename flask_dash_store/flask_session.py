@@ -152,11 +152,11 @@ class StoreSession(SessionMixin):
     def _write(self, values: SessionValues) -> None:
         # Mostly no other request has changed it since it was read. Then one statement is enough, instead of five.
         if self._payload is not None and values and self._replace(self._payload, values):
-            merged = dict(values)
+            values.settle()
         else:
-            merged = self._merge(values)
+            values = SessionValues(self._merge(values))
         self._state.settle()
-        self._owner, self._loaded, self._payload = self._whose(), SessionValues(merged), None
+        self._owner, self._loaded, self._payload = self._whose(), values, None
 
     def _replace(self, payload: bytes, values: SessionValues) -> bool:
         return replace(self._store, KEY, payload, packed(values, self._settings()))
