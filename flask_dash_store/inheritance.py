@@ -60,13 +60,12 @@ class ImportedSessions:
         access = context.expiry.access(state.ends_at)._replace(now=now)
         user = user_in(values, self._settings.flask_session_user_key)
         user_is = None if user is None else user_hash(user_owner(user))
-        with storage.transaction(state.owner):
-            try:
-                storage.stat(session_owner(former), access)
-            except SessionEnded:
-                return False
-            storage.renew(session_owner(former), session_digest(session_id), access, user_is)
-            UserStore(context, state)[KEY] = packed(values, self._settings)
+        try:
+            with storage.transaction(state.owner):
+                storage.renew(session_owner(former), session_digest(session_id), access, user_is)
+                UserStore(context, state)[KEY] = packed(values, self._settings)
+        except SessionEnded:
+            return False
         return True
 
     def find(self, name: str) -> Inheritance | None:

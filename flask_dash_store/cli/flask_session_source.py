@@ -77,10 +77,14 @@ def in_files(folder: Path, now: float) -> Iterator[FoundSession]:
     """The sessions in a folder of cachelib's files.
 
     :param now: those that have expired by then are not among them; seconds since the epoch
+    :raises StorageError: when a file cannot be read
     """
     for file in sorted(folder.iterdir()):
         if _FILE_NAME.fullmatch(file.name) and file.name not in _COUNT_FILES:
-            content = file.read_bytes()
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise StorageError(f"Flask-Session's folder {folder} cannot be read: {error.strerror}") from error
             expires = (_EXPIRY.unpack_from(content)[0] if len(content) >= _EXPIRY.size else 0) or math.inf
             if expires > now:
                 yield FoundSession(file.name, content[_EXPIRY.size :], expires)
