@@ -197,7 +197,7 @@ class OpenedExtension:
             visitor_key=visitor_key,
             signals=Signals(app, visitor_key),
         )
-        self.imported_sessions = ImportedSessions(self._context, settings)
+        self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self.request_sessions = RequestSessions(
             SessionCookie(
                 attributes,
@@ -210,9 +210,7 @@ class OpenedExtension:
             home if attributes.path == cookie_path else "/",
             has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
-            inheriting(app, attributes.name, self._context.ids, self.imported_sessions)
-            if settings.flask_session
-            else None,
+            inheriting(app, attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
         )
         self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 

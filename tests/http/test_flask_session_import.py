@@ -62,7 +62,7 @@ class After:
     def __init__(self, before: Before, url: str, clock: HandClock | None = None, **options: Any) -> None:
         self.before = before
         self.app = Flask("after")
-        kept = {key: value for key, value in before.config.items() if key.startswith(("SECRET", "SESSION_"))}
+        kept = {key: value for key, value in before.config.items() if key.startswith(("SECRET_", "SESSION_"))}
         self.app.config.update(kept, TESTING=True)
         options = {"url": url, "flask_session": True} | options | ({} if clock is None else {"clock": clock})
         self.stores = UserStoreMiddleware(self.app, **options)
@@ -276,6 +276,23 @@ def test_another_secret_key_takes_nothing_over(before: Before, local: str) -> No
     After(before, local).run()
     before.config["SECRET_KEY"] = SECRET[::-1]
     assert After(before, local).browser(cookie).get("/get").json == {}
+
+
+@pytest.mark.parametrize("made", ["redis", "redis, signed"])
+def test_after_another_secret_key_a_fallback_takes_sessions_over_and_none_twice(
+    tmp_path: Path, local: str, made: str
+) -> None:
+    before = BEFORE[made](tmp_path)
+    adas, bobs = before.browser(**VALUES), before.browser(n=2)
+    after = After(before, local)
+    after.run()
+    after.browser(bobs).get("/out")
+    after.stores.close()
+    before.config.update(SECRET_KEY=SECRET[::-1], SECRET_KEY_FALLBACKS=[SECRET])
+    after = After(before, local)
+    assert after.run().output == "Imported 0 sessions; 2 were there already.\n"
+    assert after.browser(adas).get("/get").json == VALUES | {"_permanent": True}
+    assert after.browser(bobs).get("/get").json == {}
 
 
 # What is not read

@@ -141,6 +141,15 @@ def test_a_request_reads_flasks_session_once_and_writes_nothing_without_a_change
     assert statements == ["SELECT"] * reads
 
 
+def test_a_cookie_that_this_package_has_not_signed_costs_two_looks_whether_its_session_was_imported(
+    session_client: FlaskClient, statements: list[str]
+) -> None:
+    other = session_client.application.test_client()
+    other.set_cookie("session", "of another app")
+    other.get("/untouched")
+    assert statements == ["SELECT", "SELECT"]
+
+
 def test_a_change_of_flasks_session_is_one_statement(session_client: FlaskClient, statements: list[str]) -> None:
     assert "Set-Cookie" not in session_client.get("/write/2").headers
     assert statements == ["SELECT", "UPDATE"]
