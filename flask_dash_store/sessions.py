@@ -29,12 +29,14 @@ class RequestHead(NamedTuple):
     :param cookie: the Cookie header, empty if there is none
     :param method: in upper case; GET for a websocket
     :param path: as the app sees it, without what it is mounted under
+    :param query: what follows the question mark
     :param fetch_site: the Sec-Fetch-Site header; None if there is none
     """
 
     cookie: str
     method: str
     path: str
+    query: str
     fetch_site: str | None
 
 
@@ -56,6 +58,7 @@ class RequestSessions:
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     :param inherit: what a cookie of Flask's own, or of Flask-Session, stands for, where this cookie takes its name
+    :param is_poll: whether a request, of this path and query, never keeps its session alive
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class RequestSessions:
         is_eager: bool,
         counts_as_use: Callable[[], bool] | None = None,
         inherit: Callable[[str], Inheritance | None] | None = None,
+        is_poll: Callable[[str, str], bool] | None = None,
     ) -> None:
         self._cookie = cookie
         self._context = context
@@ -74,6 +78,7 @@ class RequestSessions:
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self._inherit = inherit
+        self._is_poll = is_poll
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     # Cookie in
@@ -97,7 +102,8 @@ class RequestSessions:
         else:
             state = self._succeed(session, now)
         state.arrived_at = now
-        state.counts_as_use = self._counts_as_use
+        is_poll = self._is_poll is not None and self._is_poll(request.path, request.query)
+        state.counts_as_use = _never if is_poll else self._counts_as_use
         return UserStore(self._context, state)
 
     def _keep(self, session: Session, now: float) -> SessionState:
@@ -197,3 +203,7 @@ class RequestSessions:
         except StorageError as error:
             logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
+
+
+def _never() -> bool:
+    return False
