@@ -23,7 +23,8 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
-from .flask_session import StoreSessionInterface, check_interface, inheriting
+from .flask_session import StoreSessionInterface, check_interface
+from .inheritance import ImportedSessions, inheriting
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
@@ -204,7 +205,7 @@ class OpenedExtension:
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         with_dash = has_dash(app)
-        ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
+        permanent = app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
             self.codec,
@@ -212,12 +213,13 @@ class OpenedExtension:
             settings.max_key_length,
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
-            ids=ids,
+            ids=DerivedIds(secrets[0]),
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             app=name,
             signals=Signals(app, visitor_key),
         )
+        self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
             attributes,
             secrets,
@@ -231,7 +233,7 @@ class OpenedExtension:
             home if attributes.path == cookie_path else "/",
             with_dash if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
-            inheriting(app, attributes.name, ids) if settings.flask_session else None,
+            inheriting(app, attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
             is_poll if with_dash else None,
         )
         self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)

@@ -41,7 +41,10 @@ class RequestHead(NamedTuple):
 
 
 class Inheritance(NamedTuple):
-    """A session that Flask's own cookie stands for: its id, when it was signed (since the epoch), and its values."""
+    """A session that a cookie from before stands for: its id, since when it counts, and its values.
+
+    The time is in seconds since the epoch. The values are those that are not stored yet: of Flask's own cookie.
+    """
 
     session_id: str
     issued_at: float
@@ -54,7 +57,7 @@ class RequestSessions:
     :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
-    :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
+    :param inherit: what a cookie of Flask's own, or of Flask-Session, stands for, where this cookie takes its name
     :param is_poll: whether a request, of this path and query, never keeps its session alive
     """
 

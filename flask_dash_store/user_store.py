@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
 from .expiry import Access
@@ -365,6 +365,24 @@ def bind(store: UserStore, user_id: str | int) -> None:
     state = state_of(store)
     if state.session_id is not None:
         store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
+
+
+def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
+    """The value under a key, and the payload of what was read, for :func:`replace`; None and None when there is none.
+
+    The errors are those of :meth:`UserStore.get`.
+    """
+    owner, stored = store._stored(key)  # noqa: SLF001
+    return (None, None) if stored is None else (store._codec.decode(owner.name, key, stored), stored[0])  # noqa: SLF001
+
+
+def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
+    """Store a value if what is stored under the key is still what was read. Returns whether it is.
+
+    The errors are those of writing to the store.
+    """
+    stored = store._encode(key, value)  # noqa: SLF001
+    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access))  # noqa: SLF001
 
 
 def is_session_of(store: UserStore, user_id: str | int) -> bool:
