@@ -59,6 +59,7 @@ class Settings:
     flask_login: bool = True
     flask_session: bool = False
     flask_session_user_key: str | None = "_user_id"
+    embedded: bool = False
     cookie_name: str | None = None
     cookie_path: str | None = None
     cookie_domain: str | None = None
@@ -97,7 +98,20 @@ class Settings:
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
+        self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
+
+    def _check_embedded(self) -> None:
+        """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
+        self._must("embedded", self.embedded in (True, False), "True or False")
+        if self.embedded:
+            samesite = self.cookie_samesite
+            fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
+            self._must("cookie_samesite", fits, "'None', or left out, with embedded")
+            self._must("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
+            self._must(
+                "cookie_partitioned", self.cookie_partitioned in (None, True), "True, or left out, with embedded"
+            )
 
     def _must(self, name: str, fits: bool, what: str) -> None:
         if not fits:
@@ -145,7 +159,7 @@ class Settings:
         # Flask's defaults, None and False, say nothing; what an app has set to True does.
         partitioned = self.cookie_partitioned
         if partitioned is None:
-            partitioned = bool(config.get("SESSION_COOKIE_PARTITIONED"))
+            partitioned = self.embedded or bool(config.get("SESSION_COOKIE_PARTITIONED"))
         secure = self.cookie_secure
         if secure is None and config.get("SESSION_COOKIE_SECURE"):
             secure = True
@@ -164,6 +178,7 @@ class Settings:
             secure=secure,
             partitioned=partitioned,
             httponly=not self.flask_session or bool(config.get("SESSION_COOKIE_HTTPONLY", True)),
+            embedded=self.embedded,
         )
 
     def _name(self, config: Mapping[str, Any]) -> str:
@@ -184,7 +199,7 @@ class Settings:
 
     def _samesite(self, config: Mapping[str, Any]) -> str | None:
         """In any spelling that Flask takes. Flask's default is to set none; ours, for a cookie of our own, is Lax."""
-        samesite, setting = self.cookie_samesite, _named("cookie_samesite")
+        samesite, setting = "None" if self.embedded else self.cookie_samesite, _named("cookie_samesite")
         if samesite is None:
             samesite, setting = config.get("SESSION_COOKIE_SAMESITE"), "SESSION_COOKIE_SAMESITE"
         if samesite is None:

@@ -10,6 +10,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
+from .embedding import CookieAdvisor, is_withheld
 from .errors import SessionEnded, StorageError
 from .maintenance import Maintenance
 from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
@@ -33,8 +34,6 @@ SOCKET_KEY = "flask.app"
 # For how long after the end of a lifetime the requests that bring the old id count as one browser's, in parallel, which
 # share the successor. One that comes later may hold a stolen cookie.
 SUCCESSION = 60.0
-
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
 class Inheritance(NamedTuple):
@@ -72,6 +71,10 @@ class SessionMiddleware:
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self._inherit = inherit
+        # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
+        self._is_embedded = cookie.attributes.embedded
+        self._samesite = "Lax" if self._is_embedded else cookie.attributes.samesite
+        self._advisor = CookieAdvisor(cookie.attributes)
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -102,6 +105,8 @@ class SessionMiddleware:
     def _arrive(self, environ: WSGIEnvironment, now: float) -> SessionState:
         """The session that a request comes with, or begins."""
         header = environ.get("HTTP_COOKIE", "")
+        if self._is_embedded and self._is_withheld(environ):
+            header = ""
         session = self._cookie.read(header)
         if session is None:
             inheritance = None if self._inherit is None else self._inherit(header)
@@ -159,14 +164,13 @@ class SessionMiddleware:
         # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
         if not (environ.get("PATH_INFO", "") + "/").startswith(self.home):
             return Cookie.UNREACHABLE
-        samesite = self._cookie.attributes.samesite
-        if (
-            samesite != "None"
-            and environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
-            and (samesite == "Strict" or environ["REQUEST_METHOD"] not in _SAFE_METHODS)
-        ):
-            return Cookie.WITHHELD
-        return Cookie.MISSING
+        self._advisor.look(
+            lambda name: environ.get(f"HTTP_{name.upper().replace('-', '_')}"), environ["wsgi.url_scheme"]
+        )
+        return Cookie.WITHHELD if self._is_withheld(environ) else Cookie.MISSING
+
+    def _is_withheld(self, environ: WSGIEnvironment) -> bool:
+        return is_withheld(self._samesite, environ.get("HTTP_SEC_FETCH_SITE"), environ["REQUEST_METHOD"])
 
     # Cookie out
 
