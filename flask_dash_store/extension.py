@@ -17,6 +17,7 @@ from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
+from .dash.devtools import add_to_dev_tools
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
@@ -25,7 +26,7 @@ from .flask_session import StoreSessionInterface, check_interface, inheriting
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
-from .proxy import give_globals_a_store
+from .proxy import give_globals_a_store, store_of
 from .session_state import SessionState
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
@@ -70,7 +71,7 @@ class Extension:
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
-        self._is_closed = False
+        self._is_closed = self._has_begun = False
         self.begin_in_this_process()
         _extensions.add(self)
         self._wsgi_app = app.wsgi_app
@@ -105,7 +106,16 @@ class Extension:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
+        if not self._has_begun:
+            self._begin()
         return (self._opened or self.open()).wsgi(environ, start_response)
+
+    def _begin(self) -> None:
+        """See to what the app has decided by its first request."""
+        with self._lock:
+            if not self._has_begun:
+                add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
+                self._has_begun = True
 
     def _has_null_session(self) -> bool:
         """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
