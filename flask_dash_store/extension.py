@@ -219,6 +219,7 @@ class OpenedExtension:
             has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
+            _asked_of_request(app, settings.starts_session),
         )
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
@@ -295,6 +296,14 @@ def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[],
     if counts_as_use is None:
         return None
     return lambda: not has_request_context() or bool(counts_as_use(request))
+
+
+def _asked_of_request(
+    app: Flask, starts_session: Callable[[Any], bool] | None
+) -> Callable[[WSGIEnvironment], bool] | None:
+    if starts_session is None:
+        return None
+    return lambda environ: bool(starts_session(app.request_class(environ)))
 
 
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask, request, session
 
-from .errors import OutsideCookiePath, ResponseStarted
+from .errors import OutsideCookiePath, ResponseStarted, SessionRefused
 from .proxy import is_available, user_store
 
 
@@ -42,7 +42,7 @@ class LoginSignals:
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
         """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
         if is_available() and self._is_wanted():
-            with suppress(ResponseStarted, OutsideCookiePath):
+            with suppress(ResponseStarted, OutsideCookiePath, SessionRefused):
                 user_store.regenerate(_id_of(app, user))
 
 

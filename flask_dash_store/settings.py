@@ -56,6 +56,7 @@ class Settings:
     authenticate_arrays: bool = False
     synchronous: Synchronous = "NORMAL"
     counts_as_use: Callable[[Any], bool] | None = None
+    starts_session: Callable[[Any], bool] | None = None
     flask_login: bool = True
     flask_session: bool = False
     flask_session_user_key: str | None = "_user_id"
@@ -92,7 +93,9 @@ class Settings:
         self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
         self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
-        self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
+        for name in ("counts_as_use", "starts_session"):
+            function = getattr(self, name)
+            self._must(name, function is None or callable(function), "callable")
         self._must("flask_login", self.flask_login in (True, False), "True or False")
         self._must("flask_session", self.flask_session in (True, False), "True or False")
         user_key = self.flask_session_user_key

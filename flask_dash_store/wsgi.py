@@ -51,6 +51,7 @@ class SessionMiddleware:
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
+    :param starts_session: asked of a request that came without a session, whether one may begin
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SessionMiddleware:
         is_eager: bool,
         counts_as_use: Callable[[], bool] | None = None,
         inherit: Callable[[str], Inheritance | None] | None = None,
+        starts_session: Callable[[WSGIEnvironment], bool] | None = None,
     ) -> None:
         self._wsgi_app = wsgi_app
         self._cookie = cookie
@@ -71,6 +73,7 @@ class SessionMiddleware:
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self._inherit = inherit
+        self._starts_session = starts_session
         # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
         self._is_embedded = cookie.attributes.embedded
         self._samesite = "Lax" if self._is_embedded else cookie.attributes.samesite
@@ -161,6 +164,8 @@ class SessionMiddleware:
         return state
 
     def _missing_cookie(self, environ: WSGIEnvironment) -> Cookie:
+        if self._starts_session is not None and not self._starts_session(environ):
+            return Cookie.REFUSED
         # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
         if not (environ.get("PATH_INFO", "") + "/").startswith(self.home):
             return Cookie.UNREACHABLE

@@ -35,7 +35,8 @@ def add_to_dev_tools(app: Flask, store: StoreOfRequest) -> None:
 def _dash_apps(app: Flask) -> Iterator[Any]:
     for rule in app.url_map.iter_rules():
         if rule.rule.endswith("/_dash-layout"):
-            yield app.view_functions[rule.endpoint].__self__  # type: ignore[attr-defined]
+            serve_layout: Any = app.view_functions[rule.endpoint]
+            yield serve_layout.__self__
 
 
 def _add_component() -> bool:
@@ -44,7 +45,7 @@ def _add_component() -> bool:
 
     if not hasattr(hooks, "devtool"):
         return False
-    script = {"namespace": NAMESPACE, "relative_package_path": "dash/devtools.js"}
+    script: Any = {"namespace": NAMESPACE, "relative_package_path": "dash/devtools.js"}
     if script not in hooks._js_dist:  # noqa: SLF001
         hooks.script([script])
         hooks.devtool(NAMESPACE, COMPONENT)
@@ -63,7 +64,8 @@ def _answer(store: UserStore) -> tuple[Response, int]:
         return jsonify(error="This takes a JSON object."), 400
     try:
         if asked.get("do") == "delete":
-            store.pop(asked.get("key"), None)
+            key: Any = asked.get("key")
+            store.pop(key, None)
         elif asked.get("do") == "clear":
             store.clear()
         described = [

@@ -38,9 +38,11 @@ def make(tmp_path: Path, clock: HandClock) -> Iterator[Make]:
         app.enable_dev_tools(debug, dev_tools_hot_reload=False)
         return app
 
-    before = list(hooks._js_dist), list(hooks._ns["dev_tools"])
+    lists = hooks._js_dist, hooks._ns["dev_tools"]  # noqa: SLF001
+    before = [list(each) for each in lists]
     yield make
-    hooks._js_dist[:], hooks._ns["dev_tools"][:] = before
+    for each, was in zip(lists, before, strict=True):
+        each[:] = was
 
 
 def ask(client: FlaskClient, headers: Any = OWN_PAGE, **body: Any) -> Any:
