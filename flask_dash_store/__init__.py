@@ -37,7 +37,7 @@ from .signals import session_ended, session_regenerated, session_started, user_l
 from .user_store import UserSession, UserStore
 from .views import StoredValue
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ConfigurationError",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from .cookie import CookieAttributes
+from .cookie import SessionCookie
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -36,8 +36,8 @@ def is_withheld(samesite: str | None, fetch_site: str | None, method: str) -> bo
 class CookieAdvisor:
     """Warns, once of each, where a page's cookie cannot come back, so that each request begins a session."""
 
-    def __init__(self, attributes: CookieAttributes) -> None:
-        self._attributes = attributes
+    def __init__(self, cookie: SessionCookie) -> None:
+        self._cookie = cookie
         self._has_warned_of_iframe = self._has_warned_of_http = False
 
     def look(self, header: Header, scheme: str) -> None:
@@ -48,11 +48,11 @@ class CookieAdvisor:
         """
         if not self._has_warned_of_iframe and header("Sec-Fetch-Dest") == "iframe":
             self._look_at_iframe(header)
-        if not self._has_warned_of_http and self._attributes.secure and scheme == "http":
+        if not self._has_warned_of_http and self._cookie.attributes.secure and scheme == "http":
             self._look_at_http(header)
 
     def _look_at_iframe(self, header: Header) -> None:
-        attributes = self._attributes
+        attributes = self._cookie.attributes
         # Chromium says so where it sends Partitioned cookies alone.
         is_blocked = not attributes.partitioned and header("Sec-Fetch-Storage-Access") == "none"
         if header("Sec-Fetch-Site") == "cross-site" and (attributes.samesite != "None" or is_blocked):
@@ -74,6 +74,6 @@ class CookieAdvisor:
                 "A browser asks for a page by plain http, but the cookie %s is Secure%s, so it does not keep it: each "
                 "request begins a session of its own. Serve the app by https; on the browser's own machine, open it as "
                 "localhost or 127.0.0.1.",
-                self._attributes.name,
-                ", which the iframes of other sites demand (embedded)" if self._attributes.embedded else "",
+                self._cookie.attributes.name,
+                ", which the iframes of other sites demand (embedded)" if self._cookie.attributes.embedded else "",
             )

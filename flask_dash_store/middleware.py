@@ -67,6 +67,8 @@ class UserStoreMiddleware:
     :param embedded: whether pages of other sites show the app in an iframe, as Jupyter does. The cookie is
         ``SameSite=None; Secure; Partitioned`` then, with the protection against requests of other sites that Lax gives.
         By default False.
+    :param background_results: ``"private"``, the default, gives the result of a background callback to the visitor who
+        started it alone. ``"shared"`` is Dash's own way: it is for all who start it with the same arguments.
     :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
@@ -104,6 +106,7 @@ class UserStoreMiddleware:
         flask_session: bool | Unset = UNSET,
         flask_session_user_key: str | Unset | None = UNSET,
         embedded: bool | Unset = UNSET,
+        background_results: Literal["private", "shared"] | Unset = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -131,6 +134,7 @@ class UserStoreMiddleware:
             "flask_session": flask_session,
             "flask_session_user_key": flask_session_user_key,
             "embedded": embedded,
+            "background_results": background_results,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
@@ -226,7 +230,7 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self.opened().wsgi.maintenance.run_to_the_end()
+        return self.opened().request_sessions.maintenance.run_to_the_end()
 
     def close(self) -> None:
         """Release the files and connections of all apps that it serves, as at the end of a test.

@@ -1,7 +1,7 @@
 """A button in Dash's own dev tools that shows what the visitor has stored: keys, sizes and expiries, and no value.
 
-Dash renders a component that is given to ``hooks.devtool`` in its dev tools (Dash 3.2 and later). It is devtools.js, which
-asks the route below. Where the dev tools are off there is neither.
+Dash renders a component that is given to ``hooks.devtool`` in its dev tools (Dash 3.2 and later). It is in devtools.js,
+which asks the route below. Where the dev tools are off there is neither.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _answer(store: UserStore) -> tuple[Response, int]:
 
 
 def _is_same_origin() -> bool:
-    """Whether the app's own page asks. Browsers send Fetch Metadata where they trust the address, and else the origin."""
+    """Whether the app's own page asks. Browsers that do not trust the address say only the origin."""
     fetch_site = request.headers.get("Sec-Fetch-Site")
     if fetch_site is not None:
         return fetch_site == "same-origin"
