@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
+from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
 from .expiry import Access
 from .job_handle import Job, JobHandles
 from .mapping import StoredMapping
@@ -23,7 +23,7 @@ from .owner import (
     user_owner,
     visitor_name,
 )
-from .session_state import Cookie, Fate, SessionState, Use
+from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
 from .signals import How, Signals
 from .storage.base import SessionInfo
 from .storage.transaction import on_commit, on_rollback
@@ -80,8 +80,8 @@ class UserStore(StoredMapping):
     :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
     :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
-    :class:`~flask_dash_store.errors.OutsideCookiePath` or, while the session has just ended,
-    :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
+    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused` or, while the
+    session has just ended, :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
 
     A session that ended more than five seconds before the request came is replaced by a new one, which the response
     brings to the browser: the store is empty then, and takes what is written to it.
@@ -321,7 +321,7 @@ class UserStore(StoredMapping):
 
     def _write_access(self) -> Access:
         state = self._state
-        if state.cookie is Cookie.UNREACHABLE or state.fate is Fate.DESTROYED:
+        if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
             self._check_reach()
             raise SessionEnded(state.ended_at)
         state.use = Use.WRITTEN
@@ -333,6 +333,11 @@ class UserStore(StoredMapping):
             raise OutsideCookiePath(
                 "This view lies outside the path of the session's cookie, so the browser would never find again what "
                 "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
+            )
+        if self._state.cookie is Cookie.REFUSED:
+            raise SessionRefused(
+                "This request came without a session, and USER_STORE_STARTS_SESSION (starts_session=) begins none for "
+                "it, so nothing can be stored here. Store it under the client's own id: middleware.for_user(id)."
             )
 
     def _begins_another(self, ended: SessionEnded) -> bool:
