@@ -37,6 +37,7 @@ class SessionContext(StoreContext):
     :param ids: derives the ids on which requests in parallel have to agree
     :param handles: writes and reads the handles of jobs
     :param visitor_key: from which the names of visitors are derived
+    :param app: the app's name, which tells it from the others of its process
     :param signals: tells the app's receivers
     """
 
@@ -44,6 +45,7 @@ class SessionContext(StoreContext):
     ids: DerivedIds
     handles: JobHandles
     visitor_key: bytes
+    app: str
     signals: Signals
 
     def end(self, owner: Owner, access: Access, how: How, user_id: str | None = None) -> float:
@@ -347,6 +349,11 @@ class UserStore(StoredMapping):
 def state_of(store: UserStore) -> SessionState:
     """What the request has done to the session of its store."""
     return store._state  # noqa: SLF001
+
+
+def app_of(store: UserStore) -> str:
+    """The name of the app that a store belongs to."""
+    return store._context.app  # noqa: SLF001
 
 
 def bind(store: UserStore, user_id: str | int) -> None:
