@@ -39,7 +39,7 @@ def test_the_table_of_errors_is_complete_and_their_classes_are_right() -> None:
     }
     documented = table("docs/errors.md", "Errors")
     assert {code_spans(name)[0] for name, *_ in documented} == set(errors) - {"UserStoreError"}
-    for name, also, _ in documented:
+    for name, also, *_ in documented:
         builtin = [base.__name__ for base in errors[code_spans(name)[0]].__bases__ if base.__module__ == "builtins"]
         assert code_spans(also) == builtin, name
 
