@@ -155,7 +155,7 @@ class RequestSessions:
         :param scheme: by which it came: http or https
         """
         state.is_answered = True
-        if state.use is Use.NONE and state.fate is Fate.KEPT and not state.is_named:
+        if state.is_untouched:
             return headers
         issue = state.issue(self._is_eager, self._has_ended, self.clock)
         headers = list(headers)
@@ -168,6 +168,19 @@ class RequestSessions:
         elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers
+
+    def is_over(self, state: SessionState) -> bool:
+        """Whether the session has ended, for the request to which it belongs goes on for long. It counts as no use."""
+        access = self._context.expiry.access(counts_as_use=False)
+        if state.fate in (Fate.ENDED, Fate.DESTROYED) or access.now >= state.ends_at:
+            return True
+        try:
+            self._context.storage.stat(state.owner, access)
+        except SessionEnded:
+            return True
+        except StorageError:
+            pass  # It is not known; a use of the store tells of the fault.
+        return False
 
     def _dump(self, issue: Issue, scheme: str) -> str:
         if issue.session_id is None:

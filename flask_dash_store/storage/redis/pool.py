@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ...errors import StorageBusy, StorageError
+from ..event_loop import longest_wait
 from .protocol import packed
 from .url import Client, exceptions
 
@@ -140,7 +141,7 @@ class Backoff:
     """
 
     def __init__(self, timeout: float, error: Callable[[], StorageError]) -> None:
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + longest_wait(timeout)
         self._error = error
         self._longest = _SHORTEST
 
