@@ -74,11 +74,14 @@ class Handler:
         if state.is_untouched:
             state.is_answered = True
             return message
+        issue, headers = self._sessions.issue(state), message.get("headers", ())
+        if issue is None and state.use and all(name != b"vary" for name, _ in headers):
+            return {**message, "headers": [*headers, (b"vary", b"Cookie")]}  # A tenth of the time of what follows.
         scheme: str = scope.get("scheme", "http")
-        before = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
-        after = self._sessions.finish(state, before, _SCHEMES.get(scheme, scheme))
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in after]
-        return {**message, "headers": headers}
+        decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        completed = self._sessions.complete(state, issue, decoded, _SCHEMES.get(scheme, scheme))
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in completed]
+        return {**message, "headers": encoded}
 
     def _maintain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have it done in a thread, for it may wait for the disk."""

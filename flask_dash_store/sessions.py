@@ -154,10 +154,18 @@ class RequestSessions:
         :param state: of its store
         :param scheme: by which it came: http or https
         """
-        state.is_answered = True
         if state.is_untouched:
+            state.is_answered = True
             return headers
-        issue = state.issue(self._is_eager, self._has_ended, self.clock)
+        return self.complete(state, self.issue(state), headers, scheme)
+
+    def issue(self, state: SessionState) -> Issue | None:
+        """The session id that the response has to bring, for :meth:`complete`; None for none."""
+        state.is_answered = True
+        return state.issue(self._is_eager, self._has_ended, self.clock)
+
+    def complete(self, state: SessionState, issue: Issue | None, headers: Headers, scheme: str) -> Headers:
+        """The second half of :meth:`finish`."""
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
