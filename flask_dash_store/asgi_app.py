@@ -25,7 +25,7 @@ from .user_store import UserStore
 
 Secret = str | bytes
 
-# Those that have a store already. Not all of them have where to note it.
+# The apps that were changed in place.
 _installed: WeakSet[Any] = WeakSet()
 _running: set[asyncio.Task[Any]] = set()
 
@@ -78,7 +78,6 @@ class AsgiApp(AppAdapter):
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
         self._entry: App = Entry(self.app, extension, self._meet)
-        _installed.add(self.app)
 
     @property
     def entry(self) -> App:
@@ -133,8 +132,8 @@ class AsgiApp(AppAdapter):
 class StarletteApp(AsgiApp):
     """An app of Starlette or FastAPI, which is changed in place."""
 
-    def install(self, middleware: Any, extension: Extension) -> None:
-        super().install(middleware, extension)
+    def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
+        _installed.add(self.app)
         app = self.app
         build = app.build_middleware_stack
         # The outermost of all, as the response to a request that raised an error has to bring the cookie, too.
@@ -184,8 +183,8 @@ class QuartApp(AsgiApp):
     def has_dash(self) -> bool:
         return has_dash(rule.rule for rule in self.app.url_map.iter_rules())
 
-    def install(self, middleware: Any, extension: Extension) -> None:
-        super().install(middleware, extension)
+    def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
+        _installed.add(self.app)
         self.app.asgi_app = Entry(self.app.asgi_app, extension, self._meet)
         self._entry = self.app
 
