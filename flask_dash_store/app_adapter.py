@@ -27,6 +27,8 @@ class Extension(Protocol):
     """What an app knows of its extension."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def opened(self) -> Opened | None: ...
     @property
     def settings(self) -> Settings: ...
@@ -48,6 +50,11 @@ class AppAdapter(ABC):
     @abstractmethod
     def name(self) -> str:
         """What error messages call it."""
+
+    @property
+    @abstractmethod
+    def import_name(self) -> str:
+        """By what jobs in other processes find it, as Flask has it."""
 
     @property
     @abstractmethod

@@ -46,7 +46,7 @@ class Handler:
             note_server_loop(loop)
         store = sessions.arrive(_head(scope), now)
         state = state_of(store)
-        if self._counts_as_use is not None:
+        if self._counts_as_use is not None and state.counts_as_use is None:
             counts_as_use = self._counts_as_use
             state.counts_as_use = lambda: counts_as_use(scope)
 
@@ -99,7 +99,8 @@ def _head(scope: Scope) -> RequestHead:
     path, root = scope["path"], scope.get("root_path", "")
     if root and path.startswith(root):
         path = path[len(root) :]
-    return RequestHead(cookie.decode("latin-1"), scope.get("method", "GET"), path, fetch_site)
+    query = scope["query_string"].decode("latin-1")
+    return RequestHead(cookie.decode("latin-1"), scope.get("method", "GET"), path, query, fetch_site)
 
 
 async def _answer_conflict(error: SessionEnded, send: Send) -> None:

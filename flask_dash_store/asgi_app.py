@@ -18,7 +18,7 @@ from .asgi import App, Entry, Handler, Scope
 from .current import context_with
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, SessionEnded
-from .late_settings import watch_changes
+from .late_settings import COOKIES_SETTINGS, watch_changes
 from .sessions import RequestSessions
 from .settings import Settings
 from .user_store import UserStore
@@ -50,6 +50,10 @@ class AsgiApp(AppAdapter):
     @property
     def name(self) -> str:
         return str(getattr(self.app, "title", type(self.app).__name__))
+
+    @property
+    def import_name(self) -> str:
+        return self.name if self._dash is None else str(self._dash.config.name)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -197,7 +201,7 @@ class QuartApp(AsgiApp):
 
     def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         super().begin(extension, opened, empty_store)
-        watch_changes(self.app.config, None)
+        watch_changes(self.app.config, COOKIES_SETTINGS, extension.reopen)
 
     def _before_request(self) -> list[list[Callable[..., Any]]]:
         return list(self.app.before_request_funcs.values())

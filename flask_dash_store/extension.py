@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from .app_adapter import AppAdapter
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
-from .errors import NotASession, StorageClosed, WeakSecretKey
+from .dash.jobs import is_poll, register
+from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
@@ -38,6 +40,7 @@ class Extension:
 
     :param options: the settings that win over the app's config
     :param stacklevel: of the call that a warning is about
+    :ivar name: tells the app from the others of its process
     :ivar opened: what :meth:`open` has returned; None where it is to be called
     """
 
@@ -50,6 +53,7 @@ class Extension:
         self._storage: Storage | None = None
         self._is_closed = False
         self._check(stacklevel + 1)
+        self.name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
 
@@ -86,15 +90,28 @@ class Extension:
                 if not self._has_checked_secret:
                     _warn_of_weak_secret(secrets_of(self.adapter.config), stacklevel=2)
                     self._has_checked_secret = True
-                opened = OpenedExtension(self.adapter, settings, self._clock, self._storage)
+                opened = self._open(settings, self._storage)
                 if self._storage is None:
                     self.adapter.begin(self, opened, lambda: opened.open_session(new_session_id()))
+                    if self.adapter.has_dash:
+                        from .dash import background  # Which imports Dash.
+
+                        background.install()
                 self._storage, self._settings_read, self.opened = opened.storage, settings, opened
             return self.opened
 
+    def _open(self, settings: Settings, storage: Storage | None = None) -> OpenedExtension:
+        return OpenedExtension(self.adapter, self.name, settings, self._clock, storage)
+
     def reopen(self) -> None:
-        """With the next request, follow Flask's settings, as Flask's own session does."""
+        """From now on, follow Flask's settings, as Flask's own session does.
+
+        Flask-Talisman sets SESSION_COOKIE_SECURE in the first request, and again in each, so the cookie of the response
+        to that request follows, too.
+        """
         with self._lock:
+            if self.opened is not None:
+                self.opened.follow_cookie_settings()
             self.opened = None
 
     @property
@@ -104,7 +121,7 @@ class Extension:
 
     def open_in_memory(self) -> OpenedExtension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
-        return OpenedExtension(self.adapter, replace(self.settings, url="memory://"), self._clock)
+        return self._open(replace(self.settings, url="memory://"))
 
     def close(self) -> None:
         """Release the app's storage. Requests that do not use their store are still answered."""
@@ -117,6 +134,7 @@ class Extension:
 class OpenedExtension:
     """An app's storage, codec and sessions, made from its settings.
 
+    :param name: tells the app from the others of its process
     :param storage: one that is open already; None opens that of the settings
     :ivar handler: what the app's requests go through
     """
@@ -124,6 +142,7 @@ class OpenedExtension:
     def __init__(
         self,
         app: AppAdapter,
+        name: str,
         settings: Settings,
         clock: Clock,
         storage: Storage | None = None,
@@ -131,11 +150,13 @@ class OpenedExtension:
         secrets, (cookie_path, home) = secrets_of(app.config), app.paths(settings)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
+        self._cookie_path = cookie_path
         self.settings = settings
         self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
+        with_dash = app.has_dash
         ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
@@ -147,23 +168,31 @@ class OpenedExtension:
             ids=ids,
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
+            app=name,
             signals=Signals(app.app, app.ensure_sync, visitor_key),
         )
+        self._cookie = SessionCookie(
+            attributes,
+            secrets,
+            settings.lifetime_seconds,
+            clock,
+            permanent.total_seconds() if settings.flask_session else None,
+        )
         self.request_sessions = RequestSessions(
-            SessionCookie(
-                attributes,
-                secrets,
-                settings.lifetime_seconds,
-                clock,
-                permanent.total_seconds() if settings.flask_session else None,
-            ),
+            self._cookie,
             self._context,
             home if attributes.path == cookie_path else "/",
-            app.has_dash if settings.cookie_eager is None else settings.cookie_eager,
+            with_dash if settings.cookie_eager is None else settings.cookie_eager,
             app.counts_as_use(settings.counts_as_use),
             app.inherit(attributes.name, ids, settings),
+            is_poll if with_dash else None,
         )
         self.handler = app.handler(self.request_sessions, settings)
+
+    def follow_cookie_settings(self) -> None:
+        """Send the cookies of requests that are being handled with what Flask's settings have become."""
+        with suppress(ConfigurationError):  # The next request raises it.
+            self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.

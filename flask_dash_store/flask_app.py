@@ -15,7 +15,7 @@ from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError
 from .flask_login import LoginSignals
 from .flask_session import StoreSessionInterface, check_interface, inheriting
-from .late_settings import watch_changes
+from .late_settings import COOKIES_SETTINGS, FLASKS_SETTINGS, watch_changes
 from .owner import DerivedIds
 from .proxy import EXTENSION, give_globals_a_store, request_with
 from .sessions import Inheritance, RequestSessions
@@ -44,6 +44,10 @@ class FlaskApp(AppAdapter):
     @property
     def name(self) -> str:
         return self.app.name
+
+    @property
+    def import_name(self) -> str:
+        return self.app.import_name
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -76,7 +80,7 @@ class FlaskApp(AppAdapter):
         self._extension = extension
         self._wsgi_app = self.app.wsgi_app
         self.app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(self.app)
+        give_globals_a_store(self.app, extension.name)
         self._login_signals = LoginSignals(self.app, lambda: extension.settings.flask_login)
         self.app.extensions[EXTENSION] = middleware
         self.app.cli.add_command(user_store)
@@ -109,7 +113,8 @@ class FlaskApp(AppAdapter):
     def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         for functions in self.app.before_request_funcs.values():
             hide_store_from_dash_setup(functions, lambda: request_with(empty_store()))
-        watch_changes(self.app.config, extension.reopen if opened.settings.flask_session else None)
+        followed = FLASKS_SETTINGS if opened.settings.flask_session else COOKIES_SETTINGS
+        watch_changes(self.app.config, followed, extension.reopen)
 
     def ensure_sync(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.app.ensure_sync(function)

@@ -11,17 +11,20 @@ from flask import Config
 from .errors import LateSetting
 from .settings import PREFIX
 
-_FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
-_SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
+FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
+COOKIES_SETTINGS = ("SESSION_COOKIE_",)
+_SETTINGS = (PREFIX, "SECRET_KEY")
 
 
-def watch_changes(config: Config, follow: Callable[[], None] | None) -> None:
-    """From now on, warn of each change of what has been read from an app's config, that of Flask or of Quart.
+def watch_changes(config: Config, followed: tuple[str, ...], follow: Callable[[], None]) -> None:
+    """From now on, notice each change of what has been read from an app's config, that of Flask or of Quart.
 
-    :param follow: called instead where it is a setting of Flask's; None warns of these, too
+    :param followed: how the names of the settings begin whose change is followed; that of others is warned of
+    :param follow: called after a change
     """
     kind = type(config)
-    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {"_follow": staticmethod(follow) if follow else None})
+    attributes = {"_followed": followed, "_follow": staticmethod(follow)}
+    config.__class__ = type(kind.__name__, (_ReadConfig, kind), attributes)
 
 
 class _ReadConfig(Config):
@@ -30,7 +33,8 @@ class _ReadConfig(Config):
     It notices where a setting is changed. To compare it with what was read would cost each request a microsecond.
     """
 
-    _follow: Callable[[], None] | None
+    _followed: tuple[str, ...]
+    _follow: Callable[[], None]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._change(key, value)
@@ -40,18 +44,20 @@ class _ReadConfig(Config):
             self._change(key, value)
 
     def _change(self, key: str, value: Any) -> None:
-        if self._follow is None or not key.startswith(_FLASKS_SETTINGS):
-            self._warn(key, value)
-            super().__setitem__(key, value)
-        else:
-            super().__setitem__(key, value)
+        has_changed = self.get(key) != value
+        is_followed = key.startswith(self._followed)
+        if has_changed and not is_followed:
+            _warn_of_late(key)
+        super().__setitem__(key, value)
+        if has_changed and is_followed:
             self._follow()
 
-    def _warn(self, key: str, value: Any) -> None:
-        if key.startswith(_SETTINGS) and self.get(key) != value:
-            warnings.warn(
-                f"{key} is changed after the app's first request, with which it was read, so the user store goes on "
-                "with what it was. Set it before the first request.",
-                LateSetting,
-                stacklevel=4,
-            )
+
+def _warn_of_late(key: str) -> None:
+    if key.startswith(_SETTINGS):
+        warnings.warn(
+            f"{key} is changed after the app's first request, with which it was read, so the user store goes on with "
+            "what it was. Set it before the first request.",
+            LateSetting,
+            stacklevel=4,
+        )

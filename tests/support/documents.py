@@ -11,7 +11,8 @@ README, PAGES = "README.md", [f"docs/{path.name}" for path in sorted((ROOT / "do
 
 # Code that goes on from another block of its page says so in a comment that no reader of the page sees.
 FENCE = re.compile(
-    r"^(?:<!-- after: (?P<after>.+) -->\n)? *```(?P<language>\w*)\n(?P<code>.*?)^ *```$", re.DOTALL | re.MULTILINE
+    r"^(?:<!-- after: (?P<after>.+) -->\n)? *```\{?(?P<language>[\w-]*)\}?\n(?P<code>.*?)^ *```$",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -20,15 +21,13 @@ def read(document: str) -> str:
 
 
 def sections(document: str) -> dict[str, str]:
-    """What stands under each heading, as far as the next one."""
+    """What stands under each heading, as far as the next one. Under headings of one name it is put together."""
     found: dict[str, str] = {}
     is_code, heading = False, ""
     for line in read(document).splitlines(keepends=True):
         is_code ^= line.lstrip().startswith("```")
         if not is_code and (match := re.match(r"#+ (.+)", line)):
             heading = match[1]
-            assert heading not in found, f"{document} has two headings {heading!r}"
-            found[heading] = ""
         else:
             found[heading] = found.get(heading, "") + line
     return found
@@ -49,10 +48,18 @@ def languages(document: str) -> set[str]:
 
 
 def program(document: str, heading: str) -> str:
-    """The Python code under a heading, with the code that it goes on from."""
-    code = "\n".join(blocks(document, "python")[heading])
+    """The Python code under a heading, or what a diff there makes of it, with the code that it goes on from."""
+    diffs = [sides(diff)[1] for diff in blocks(document, "diff").get(heading, [])]
+    code = "\n".join([*blocks(document, "python").get(heading, []), *diffs])
     before = [match["after"] for match in FENCE.finditer(sections(document)[heading]) if match["after"]]
     return "\n\n\n".join([*(program(document, each) for each in before), code])
+
+
+def sides(diff: str) -> tuple[str, str]:
+    """What a diff removes and keeps, and what it keeps and adds."""
+    lines = [(line[:1], line[1:]) for line in diff.splitlines()]
+    before, after = ("\n".join(text for mark, text in lines if mark in {"", " ", each}) for each in ("-", "+"))
+    return before, after
 
 
 def table(document: str, heading: str) -> list[list[str]]:

@@ -85,6 +85,7 @@ class AsgiSite(Site):
             "method": environ["REQUEST_METHOD"],
             "path": environ["SCRIPT_NAME"] + environ["PATH_INFO"],
             "root_path": environ["SCRIPT_NAME"],
+            "query_string": environ["QUERY_STRING"].encode(),
             "headers": headers,
             "test": environ,
         }
