@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from .owner import DerivedIds
 from .sessions import Inheritance, RequestSessions
 from .settings import Settings
 from .user_store import UserStore
@@ -32,6 +31,9 @@ class Extension(Protocol):
     def opened(self) -> Opened | None: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def has_begun(self) -> bool: ...
+    def prepare(self) -> None: ...
     def open(self) -> Opened: ...
     def reopen(self) -> None: ...
 
@@ -126,6 +128,23 @@ class AppAdapter(ABC):
         """The setting of this name, for the present request; None where :meth:`handler` sees to it."""
         return None
 
-    def inherit(self, name: str, ids: DerivedIds, settings: Settings) -> Callable[[str], Inheritance | None] | None:  # noqa: ARG002
-        """What Flask's own cookie of this name stands for; None where it stands for nothing."""
+    @abstractmethod
+    def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+        """The setting of this name, for a request as the server has it: a WSGI environ, or an ASGI scope."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Called once, before the first request."""
+
+    def inherit(
+        self,
+        name: str,  # noqa: ARG002
+        secrets: Sequence[bytes],  # noqa: ARG002
+        imported: Any,  # noqa: ARG002
+    ) -> Callable[[str], Inheritance | None] | None:
+        """What a cookie of this name that Flask, or Flask-Session, has made stands for; None where there is none.
+
+        :param secrets: the app's secrets, the current one first
+        :param imported: the ImportedSessions that cookies of Flask-Session may stand for
+        """
         return None

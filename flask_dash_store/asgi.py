@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
+
+from werkzeug.datastructures import Headers
+from werkzeug.sansio.request import Request
 
 from .app_adapter import Extension
 from .current import current_store
@@ -77,9 +81,8 @@ class Handler:
         issue, headers = self._sessions.issue(state), message.get("headers", ())
         if issue is None and state.use and all(name != b"vary" for name, _ in headers):
             return {**message, "headers": [*headers, (b"vary", b"Cookie")]}  # A tenth of the time of what follows.
-        scheme: str = scope.get("scheme", "http")
         decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        completed = self._sessions.complete(state, issue, decoded, _SCHEMES.get(scheme, scheme))
+        completed = self._sessions.complete(state, issue, decoded, _scheme(scope))
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in completed]
         return {**message, "headers": encoded}
 
@@ -96,11 +99,48 @@ def _head(scope: Scope) -> RequestHead:
             cookie = cookie + b"; " + value if cookie else value
         elif name == b"sec-fetch-site":
             fetch_site = value.decode("latin-1")
-    path, root = scope["path"], scope.get("root_path", "")
-    if root and path.startswith(root):
-        path = path[len(root) :]
-    query = scope["query_string"].decode("latin-1")
-    return RequestHead(cookie.decode("latin-1"), scope.get("method", "GET"), path, query, fetch_site)
+    return RequestHead(
+        cookie.decode("latin-1"),
+        scope.get("method", "GET"),
+        _path(scope),
+        scope["query_string"].decode("latin-1"),
+        fetch_site,
+        _scheme(scope),
+        partial(_header, scope),
+        scope,
+    )
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _scheme(scope: Scope) -> str:
+    scheme: str = scope.get("scheme", "http")
+    return _SCHEMES.get(scheme, scheme)
+
+
+def _header(scope: Scope, name: str) -> str | None:
+    encoded = name.lower().encode("latin-1")
+    return next((value.decode("latin-1") for header, value in scope["headers"] if header == encoded), None)
+
+
+def request_of(scope: Scope) -> Request:
+    """The request that settings are asked of. Flask's is one of these, too, so that they need not know the server."""
+    headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+    client = scope.get("client")
+    return Request(
+        scope.get("method", "GET"),
+        _scheme(scope),
+        scope.get("server"),
+        scope.get("root_path", ""),
+        _path(scope),
+        scope["query_string"],
+        headers,
+        client[0] if client else None,
+    )
 
 
 async def _answer_conflict(error: SessionEnded, send: Send) -> None:

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from flask import Flask
 
 from .app_adapter import AppAdapter, Extension, Opened
-from .asgi import App, Entry, Handler, Scope
+from .asgi import App, Entry, Handler, Scope, request_of
 from .current import context_with
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, SessionEnded
@@ -93,13 +93,13 @@ class AsgiApp(AppAdapter):
 
     def handler(self, sessions: RequestSessions, settings: Settings) -> Handler:
         setting = settings.counts_as_use
-        if setting is None:
-            return Handler(sessions, None)
-        return Handler(sessions, lambda scope: (given := self._connection(scope)) is None or bool(setting(given)))
+        return Handler(sessions, None if setting is None else lambda scope: bool(setting(request_of(scope))))
 
-    def _connection(self, scope: Scope) -> Any:
-        """What the function ``counts_as_use`` is given; None where it is not to be asked."""
-        return scope
+    def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+        return None if setting is None else lambda scope: bool(setting(request_of(scope)))
+
+    def prepare(self) -> None:
+        """The dev tools show the store on Flask alone."""
 
     def follow(self, settings: Settings) -> None:
         if settings.flask_session:
@@ -145,11 +145,6 @@ class StarletteApp(AsgiApp):
         app.add_exception_handler(SessionEnded, _conflict)
         self._entry = app
 
-    def _connection(self, scope: Scope) -> Any:
-        from starlette.requests import HTTPConnection
-
-        return HTTPConnection(scope)
-
 
 async def _conflict(_: Any, error: SessionEnded) -> Any:
     from starlette.responses import PlainTextResponse
@@ -191,13 +186,6 @@ class QuartApp(AsgiApp):
         _installed.add(self.app)
         self.app.asgi_app = Entry(self.app.asgi_app, extension, self._meet)
         self._entry = self.app
-
-    def _connection(self, scope: Scope) -> Any:  # noqa: ARG002
-        from quart import has_request_context, has_websocket_context, request, websocket
-
-        if has_websocket_context():
-            return websocket
-        return request if has_request_context() else None
 
     def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         super().begin(extension, opened, empty_store)

@@ -19,6 +19,7 @@ from .cookie import SessionCookie
 from .dash.jobs import is_poll, register
 from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
+from .inheritance import ImportedSessions
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
@@ -41,6 +42,7 @@ class Extension:
     :param options: the settings that win over the app's config
     :param stacklevel: of the call that a warning is about
     :ivar name: tells the app from the others of its process
+    :ivar has_begun: whether :meth:`prepare` has been called
     :ivar opened: what :meth:`open` has returned; None where it is to be called
     """
 
@@ -51,7 +53,7 @@ class Extension:
         self._clock = clock
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
-        self._is_closed = False
+        self._is_closed = self.has_begun = False
         self._check(stacklevel + 1)
         self.name = register(self, app.import_name)
         self.begin_in_this_process()
@@ -74,6 +76,13 @@ class Extension:
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
+
+    def prepare(self) -> None:
+        """See to what the app has decided by its first request."""
+        with self._lock:
+            if not self.has_begun:
+                self.adapter.prepare()
+                self.has_begun = True
 
     def open(self) -> OpenedExtension:
         """The opened extension. The first call reads the app's settings and opens the storage.
@@ -157,7 +166,7 @@ class OpenedExtension:
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         with_dash = app.has_dash
-        ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
+        permanent = app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
             self.codec,
@@ -165,12 +174,13 @@ class OpenedExtension:
             settings.max_key_length,
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
-            ids=ids,
+            ids=DerivedIds(secrets[0]),
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             app=name,
             signals=Signals(app.app, app.ensure_sync, visitor_key),
         )
+        self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
             attributes,
             secrets,
@@ -184,8 +194,9 @@ class OpenedExtension:
             home if attributes.path == cookie_path else "/",
             with_dash if settings.cookie_eager is None else settings.cookie_eager,
             app.counts_as_use(settings.counts_as_use),
-            app.inherit(attributes.name, ids, settings),
+            app.inherit(attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
             is_poll if with_dash else None,
+            app.starts_session(settings.starts_session),
         )
         self.handler = app.handler(self.request_sessions, settings)
 

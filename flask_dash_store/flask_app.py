@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from flask import Flask, has_request_context, request
 
 from .app_adapter import AppAdapter, Extension, Opened
 from .cli import user_store
+from .dash.devtools import add_to_dev_tools
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError
 from .flask_login import LoginSignals
-from .flask_session import StoreSessionInterface, check_interface, inheriting
+from .flask_session import StoreSessionInterface, check_interface
+from .inheritance import ImportedSessions, inheriting
 from .late_settings import COOKIES_SETTINGS, FLASKS_SETTINGS, watch_changes
-from .owner import DerivedIds
-from .proxy import EXTENSION, give_globals_a_store, request_with
+from .proxy import EXTENSION, give_globals_a_store, request_with, store_of
 from .sessions import Inheritance, RequestSessions
 from .settings import Settings
 from .user_store import UserStore
@@ -90,12 +91,17 @@ class FlaskApp(AppAdapter):
         raise ConfigurationError(f"The app {self.name!r} is one of Flask: serve the app itself, by a WSGI server.")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        opened = self._extension.opened
-        if opened is None:
-            if self._has_null_session():
-                return self._wsgi_app(environ, start_response)
-            opened = self._extension.open()
+        extension = self._extension
+        opened = extension.opened
+        if opened is None and self._has_null_session():
+            return self._wsgi_app(environ, start_response)
+        if not extension.has_begun:
+            extension.prepare()
+        opened = opened or extension.open()
         return opened.handler(environ, start_response)  # type: ignore[no-any-return]
+
+    def prepare(self) -> None:
+        add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
 
     def _has_null_session(self) -> bool:
         """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
@@ -122,5 +128,10 @@ class FlaskApp(AppAdapter):
     def counts_as_use(self, setting: Callable[[Any], bool] | None) -> Callable[[], bool] | None:
         return None if setting is None else lambda: not has_request_context() or bool(setting(request))
 
-    def inherit(self, name: str, ids: DerivedIds, settings: Settings) -> Callable[[str], Inheritance | None] | None:
-        return inheriting(self.app, name, ids) if settings.flask_session else None
+    def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+        return None if setting is None else lambda environ: bool(setting(self.app.request_class(environ)))
+
+    def inherit(
+        self, name: str, secrets: Sequence[bytes], imported: ImportedSessions
+    ) -> Callable[[str], Inheritance | None] | None:
+        return inheriting(self.app, name, secrets, imported)

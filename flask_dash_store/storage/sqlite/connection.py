@@ -12,8 +12,7 @@ from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, Un
 from ..base import Synchronous
 from ..event_loop import longest_wait
 from ..transaction import busy
-from .files import NO_SPACE
-from .filesystem import advice
+from .files import NO_SPACE, advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
@@ -123,7 +122,7 @@ def use_wal(connection: Connection, filename: str) -> None:
                 raise
             time.sleep(0.01)
             continue
-        if mode not in ("wal", "memory"):
+        if mode != "wal":
             raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
         return
 
