@@ -18,16 +18,18 @@ from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
+from .dash.devtools import add_to_dev_tools
 from .dash.jobs import is_poll, register
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
-from .flask_session import StoreSessionInterface, check_interface, inheriting
+from .flask_session import StoreSessionInterface, check_interface
+from .inheritance import ImportedSessions, inheriting
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
-from .proxy import give_globals_a_store
+from .proxy import give_globals_a_store, store_of
 from .session_state import SessionState
 from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
@@ -74,7 +76,7 @@ class Extension:
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
-        self._is_closed = False
+        self._is_closed = self._has_begun = False
         self._name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
@@ -110,7 +112,16 @@ class Extension:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
+        if not self._has_begun:
+            self._begin()
         return (self._opened or self.open()).wsgi(environ, start_response)
+
+    def _begin(self) -> None:
+        """See to what the app has decided by its first request."""
+        with self._lock:
+            if not self._has_begun:
+                add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
+                self._has_begun = True
 
     def _has_null_session(self) -> bool:
         """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
@@ -204,7 +215,7 @@ class OpenedExtension:
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         with_dash = has_dash(app)
-        ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
+        permanent = app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
             self.codec,
@@ -212,12 +223,13 @@ class OpenedExtension:
             settings.max_key_length,
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
-            ids=ids,
+            ids=DerivedIds(secrets[0]),
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             app=name,
             signals=Signals(app, visitor_key),
         )
+        self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
             attributes,
             secrets,
@@ -231,8 +243,9 @@ class OpenedExtension:
             home if attributes.path == cookie_path else "/",
             with_dash if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
-            inheriting(app, attributes.name, ids) if settings.flask_session else None,
+            inheriting(app, attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
             is_poll if with_dash else None,
+            _asked_of_request(app, settings.starts_session),
         )
         self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 
@@ -315,6 +328,14 @@ def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[],
     if counts_as_use is None:
         return None
     return lambda: not has_request_context() or bool(counts_as_use(request))
+
+
+def _asked_of_request(
+    app: Flask, starts_session: Callable[[Any], bool] | None
+) -> Callable[[WSGIEnvironment], bool] | None:
+    if starts_session is None:
+        return None
+    return lambda environ: bool(starts_session(app.request_class(environ)))
 
 
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:

@@ -69,11 +69,6 @@ class Lock:
         if lock is not None and lock._is_owned():  # noqa: SLF001
             lock._release_save()  # noqa: SLF001
 
-    @property
-    def is_held(self) -> bool:
-        """Whether this thread holds it."""
-        return self._lock is not None and bool(self._lock._is_owned())  # noqa: SLF001
-
     @contextmanager
     def held(self, timeout: float) -> Iterator[float]:
         """A block in which this thread holds the lock. Gives the seconds that are left to wait for others.

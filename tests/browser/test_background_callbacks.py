@@ -94,7 +94,7 @@ class Tab:
 
     def __init__(self, site: Site, cookie: str | None = None) -> None:
         self._site = site
-        self.visitor = Visitor(site.port, cookie)
+        self.visitor = Visitor(site.port, cookie, others="theme=dark")
 
     @classmethod
     def of_new_visitor(cls, site: Site, name: str) -> Tab:

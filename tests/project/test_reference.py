@@ -77,9 +77,10 @@ def imports_of(file: Path) -> list[str]:
     return found
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_and_the_package_tell_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert any(heading.startswith(f"[{version}]") for heading in sections("CHANGELOG.md"))
+    assert flask_dash_store.__version__ == version  # Dash asks for it, to serve a script.
 
 
 @pytest.mark.parametrize("name", sorted(set(flask_dash_store.__all__) - {"user_store"}))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ...buffers import Stored
+from ...buffers import Stored, batches
 from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
@@ -34,11 +34,13 @@ from ..base import (
 )
 from .connection import Row, Target
 from .pool import Pool
-from .rows import NewRow, sent_together, stored
-from .schema import make_tables, statements
+from .schema import NewRow, make_tables, statements, stored
 from .transaction import Database
 
 logger = logging.getLogger("flask_dash_store")
+
+# So many bytes are sent together when several values are written.
+SENT_TOGETHER = 2**24
 
 # So many owners are purged in one transaction, whose locks are kept until it ends.
 PURGED_TOGETHER = 100
@@ -159,7 +161,7 @@ class PostgresqlStorage(Storage, SupportsExport):
             raise _refusal(self._limits, key, *refused)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        groups = list(sent_together((key, value, None) for key, value in dict(values).items()))
+        groups = list(batches(((key, value, None) for key, value in dict(values).items()), SENT_TOGETHER))
         with self.transaction(owner) if len(groups) > 1 else nullcontext():
             for group in groups:
                 if len(group) == 1:
@@ -167,7 +169,7 @@ class PostgresqlStorage(Storage, SupportsExport):
                 else:
                     self._put_all(owner, group, access, self._limits)
 
-    def _put_all(self, owner: Owner, values: list[Value], access: Access, limits: Limits) -> None:
+    def _put_all(self, owner: Owner, values: Sequence[Value], access: Access, limits: Limits) -> None:
         """Store several values in one round trip."""
         rows = [NewRow.of(key, value) for key, value, _ in values]
         nbytes = sum(row.nbytes + BYTES_PER_ROW for row in rows)
@@ -281,7 +283,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         with self._transaction(name):
             args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
             self._database.call(self._sql["replace_session"], args)
-            for group in sent_together(dump.values):
+            for group in batches(dump.values, SENT_TOGETHER):
                 self._put_all(Owner(name, dump.session), group, access, _NO_LIMITS)
 
     def problems(self) -> Iterator[str]:

@@ -11,8 +11,7 @@ import apsw
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
 from ..transaction import busy
-from .files import NO_SPACE
-from .filesystem import advice
+from .files import NO_SPACE, advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
@@ -122,7 +121,7 @@ def use_wal(connection: Connection, filename: str) -> None:
                 raise
             time.sleep(0.01)
             continue
-        if mode not in ("wal", "memory"):
+        if mode != "wal":
             raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
         return
 
