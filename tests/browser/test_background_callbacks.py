@@ -161,11 +161,11 @@ def press_at_once(site: Site, tabs: list[Tab], button: str) -> list[dict[str, st
 
 WAYS = {
     "disk-fork": ("disk", "fork", 3),
-    "disk-fork-cached": ("disk-cached", "fork", 3),
+    "disk-fork-cached-async": ("disk-cached", "fork", 3),
     "disk-spawn": ("disk", "spawn", 2),
     "disk-forkserver": ("disk", "forkserver", 2),
     "celery": ("celery", "fork", 3),
-    "celery-cached": ("celery-cached", "fork", 3),
+    "celery-cached-async": ("celery-cached", "fork", 3),
 }
 
 
