@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,16 +18,20 @@ from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
+from .dash.devtools import add_to_dev_tools
+from .dash.jobs import is_poll, register
 from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
+from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
-from .flask_session import StoreSessionInterface, check_interface, inheriting
+from .flask_session import StoreSessionInterface, check_interface
+from .inheritance import ImportedSessions, inheriting
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
-from .proxy import give_globals_a_store
+from .proxy import give_globals_a_store, store_of
 from .session_state import SessionState
+from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
@@ -37,7 +42,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
-_SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
+_COOKIES_SETTINGS = ("SESSION_COOKIE_",)
+_SETTINGS = (PREFIX, "SECRET_KEY")
 
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
@@ -70,12 +76,13 @@ class Extension:
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
-        self._is_closed = False
+        self._is_closed = self._has_begun = False
+        self._name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(app)
+        give_globals_a_store(app, self._name)
         self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
 
     def begin_in_this_process(self) -> None:
@@ -105,7 +112,16 @@ class Extension:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
+        if not self._has_begun:
+            self._begin()
         return (self._opened or self.open()).wsgi(environ, start_response)
+
+    def _begin(self) -> None:
+        """See to what the app has decided by its first request."""
+        with self._lock:
+            if not self._has_begun:
+                add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
+                self._has_begun = True
 
     def _has_null_session(self) -> bool:
         """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
@@ -129,16 +145,29 @@ class Extension:
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
                     hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
-                    _watch_changes(self.app.config, self._reopen if settings.flask_session else None)
+                    if has_dash(self.app):
+                        from .dash import background  # Which imports Dash.
+
+                        background.install()
+                    followed = _FLASKS_SETTINGS if settings.flask_session else _COOKIES_SETTINGS
+                    _watch_changes(self.app.config, followed, self._reopen)
                 self._storage, self._settings_read, self._opened = opened.storage, settings, opened
             return self._opened
 
     def _open(self, settings: Settings, storage: Storage | None = None) -> OpenedExtension:
-        return OpenedExtension(self.app, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage)
+        return OpenedExtension(
+            self.app, self._name, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage
+        )
 
     def _reopen(self) -> None:
-        """With the next request, follow Flask's settings, as Flask's own session does."""
+        """From now on, follow Flask's settings, as Flask's own session does.
+
+        Flask-Talisman sets SESSION_COOKIE_SECURE in the first request, and again in each, so the cookie of the response
+        to that request follows, too.
+        """
         with self._lock:
+            if self._opened is not None:
+                self._opened.follow_cookie_settings()
             self._opened = None
 
     def _settings(self) -> Settings:
@@ -159,6 +188,7 @@ class Extension:
 class OpenedExtension:
     """An app's storage, codec and session middleware, made from its settings.
 
+    :param name: tells the app from the others of its process
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
     :param home: the path, as the app sees it, under which the browser sends that cookie
     :param storage: one that is open already; None opens that of the settings
@@ -167,6 +197,7 @@ class OpenedExtension:
     def __init__(
         self,
         app: Flask,
+        name: str,
         settings: Settings,
         cookie_path: str,
         home: str,
@@ -177,12 +208,14 @@ class OpenedExtension:
         secrets = secrets_of(app.config)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
+        self._cookie_path = cookie_path
         self.settings = settings
         self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
-        ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
+        with_dash = has_dash(app)
+        permanent = app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
             self.codec,
@@ -190,26 +223,36 @@ class OpenedExtension:
             settings.max_key_length,
             settings.max_value_bytes,
             lifetime=settings.lifetime_seconds,
-            ids=ids,
+            ids=DerivedIds(secrets[0]),
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
+            app=name,
             signals=Signals(app, visitor_key),
         )
-        self.wsgi = SessionMiddleware(
-            wsgi_app,
-            SessionCookie(
-                attributes,
-                secrets,
-                settings.lifetime_seconds,
-                clock,
-                permanent.total_seconds() if settings.flask_session else None,
-            ),
+        self.imported_sessions = ImportedSessions(self._context, settings, secrets)
+        self._cookie = SessionCookie(
+            attributes,
+            secrets,
+            settings.lifetime_seconds,
+            clock,
+            permanent.total_seconds() if settings.flask_session else None,
+        )
+        self.request_sessions = RequestSessions(
+            self._cookie,
             self._context,
             home if attributes.path == cookie_path else "/",
-            has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
+            with_dash if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
-            inheriting(app, attributes.name, ids) if settings.flask_session else None,
+            inheriting(app, attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
+            is_poll if with_dash else None,
+            _asked_of_request(app, settings.starts_session),
         )
+        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
+
+    def follow_cookie_settings(self) -> None:
+        """Send the cookies of requests that are being handled with what Flask's settings have become."""
+        with suppress(ConfigurationError):  # The next request raises it.
+            self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.
@@ -287,19 +330,29 @@ def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[],
     return lambda: not has_request_context() or bool(counts_as_use(request))
 
 
+def _asked_of_request(
+    app: Flask, starts_session: Callable[[Any], bool] | None
+) -> Callable[[WSGIEnvironment], bool] | None:
+    if starts_session is None:
+        return None
+    return lambda environ: bool(starts_session(app.request_class(environ)))
+
+
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
     weakness = weakness_of(secrets)
     if weakness is not None:
         warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
 
 
-def _watch_changes(config: Config, follow: Callable[[], None] | None) -> None:
-    """From now on, warn of each change of what has been read from an app's config.
+def _watch_changes(config: Config, followed: tuple[str, ...], follow: Callable[[], None]) -> None:
+    """From now on, notice each change of what has been read from an app's config.
 
-    :param follow: called instead where it is a setting of Flask's; None warns of these, too
+    :param followed: how the names of the settings begin whose change is followed; that of others is warned of
+    :param follow: called after a change
     """
     kind = type(config)
-    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {"_follow": staticmethod(follow) if follow else None})
+    attributes = {"_followed": followed, "_follow": staticmethod(follow)}
+    config.__class__ = type(kind.__name__, (_ReadConfig, kind), attributes)
 
 
 class _ReadConfig(Config):
@@ -308,7 +361,8 @@ class _ReadConfig(Config):
     It notices where a setting is changed. To compare it with what was read would cost each request a microsecond.
     """
 
-    _follow: Callable[[], None] | None
+    _followed: tuple[str, ...]
+    _follow: Callable[[], None]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._change(key, value)
@@ -318,18 +372,20 @@ class _ReadConfig(Config):
             self._change(key, value)
 
     def _change(self, key: str, value: Any) -> None:
-        if self._follow is None or not key.startswith(_FLASKS_SETTINGS):
-            self._warn(key, value)
-            super().__setitem__(key, value)
-        else:
-            super().__setitem__(key, value)
+        has_changed = self.get(key) != value
+        is_followed = key.startswith(self._followed)
+        if has_changed and not is_followed:
+            _warn_of_late(key)
+        super().__setitem__(key, value)
+        if has_changed and is_followed:
             self._follow()
 
-    def _warn(self, key: str, value: Any) -> None:
-        if key.startswith(_SETTINGS) and self.get(key) != value:
-            warnings.warn(
-                f"{key} is changed after the app's first request, with which it was read, so the user store goes on "
-                "with what it was. Set it before the first request.",
-                LateSetting,
-                stacklevel=4,
-            )
+
+def _warn_of_late(key: str) -> None:
+    if key.startswith(_SETTINGS):
+        warnings.warn(
+            f"{key} is changed after the app's first request, with which it was read, so the user store goes on with "
+            "what it was. Set it before the first request.",
+            LateSetting,
+            stacklevel=4,
+        )

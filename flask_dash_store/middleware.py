@@ -54,6 +54,9 @@ class UserStoreMiddleware:
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
         session alive. By default, as None, each use does.
+    :param starts_session: a function that is given a request which came without a session, and returns whether one
+        may begin. Where it may not, no cookie is sent, the store is empty, and a write raises SessionRefused: for
+        clients that keep no cookie, each of whose writes would begin a session. By default, as None, each may.
     :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
         and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
     :param flask_session: whether ``flask.session`` is kept in the visitor's store, too, so that there is one cookie for
@@ -61,6 +64,11 @@ class UserStoreMiddleware:
     :param flask_session_user_key: where ``flask.session`` says who has logged in: by default ``"_user_id"``, as
         Flask-Login does. When a request changes it, the session gets a new id, which counts as that user's; when a
         request removes it, the session ends. None leaves this to the app.
+    :param embedded: whether pages of other sites show the app in an iframe, as Jupyter does. The cookie is
+        ``SameSite=None; Secure; Partitioned`` then, with the protection against requests of other sites that Lax gives.
+        By default False.
+    :param background_results: ``"private"``, the default, gives the result of a background callback to the visitor who
+        started it alone. ``"shared"`` is Dash's own way: it is for all who start it with the same arguments.
     :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
@@ -93,9 +101,12 @@ class UserStoreMiddleware:
         authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
         counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
+        starts_session: Callable[[Request], bool] | Unset | None = UNSET,
         flask_login: bool | Unset = UNSET,
         flask_session: bool | Unset = UNSET,
         flask_session_user_key: str | Unset | None = UNSET,
+        embedded: bool | Unset = UNSET,
+        background_results: Literal["private", "shared"] | Unset = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -118,9 +129,12 @@ class UserStoreMiddleware:
             "authenticate_arrays": authenticate_arrays,
             "synchronous": synchronous,
             "counts_as_use": counts_as_use,
+            "starts_session": starts_session,
             "flask_login": flask_login,
             "flask_session": flask_session,
             "flask_session_user_key": flask_session_user_key,
+            "embedded": embedded,
+            "background_results": background_results,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
@@ -216,7 +230,7 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self.opened().wsgi.maintenance.run_to_the_end()
+        return self.opened().request_sessions.maintenance.run_to_the_end()
 
     def close(self) -> None:
         """Release the files and connections of all apps that it serves, as at the end of a test.

@@ -54,7 +54,7 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and tokens, on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
     Without SECRET_KEY it cannot be derived from what is at rest.
@@ -81,12 +81,24 @@ class DerivedIds:
         """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
         return self._derive("cookie", value)
 
+    def of_imported(self, name: str) -> str:
+        """The id, of a new owner, that a session has which is imported by this name, until it is."""
+        return self._derive("imported", name)
+
+    def after_import(self, session_id: str, imported_at: float) -> str:
+        """The id, of the same owner, that follows such a one with the import."""
+        return session_id[:_OWNER_CHARACTERS] + self._derive("import", session_id, imported_at)[_OWNER_CHARACTERS:]
+
     def after_end(self, session_id: str, ended_at: float, user: str) -> str:
         """The id, of a new owner, with which a user begins who has logged in instead of a session that has ended.
 
         :param user: the name of the user's owner
         """
         return self._derive("instead", session_id, ended_at, user)
+
+    def csrf_token(self, session_id: str) -> str:
+        """The token of a session's forms. It leads back to no id, and another id has another one."""
+        return self._derive("csrf", session_id)
 
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.

@@ -366,6 +366,19 @@ def test_a_logout_or_another_users_login_leaves_nothing_but_what_that_request_se
     assert bobs.visit(read) == {}
 
 
+def test_regenerate_says_who_a_user_is_whatever_the_session_calls_them(site: Site) -> None:
+    browser = begun(site, _user_id="ada's name of before")
+    browser.visit(lambda store: store.regenerate(user_id="ada"))
+
+    def rename(store: UserStore) -> None:
+        session["_user_id"] = "ada's name of now"
+        store.regenerate(user_id="ada")
+
+    browser.visit(rename)
+    assert browser.visit(read) == {"_user_id": "ada's name of now"}
+    assert len(site.middleware.sessions("ada")) == 1
+
+
 def test_after_destroy_the_rest_of_the_request_sees_and_keeps_what_it_has_set_itself(site: Site) -> None:
     browser = begun(site, n=1)
 
@@ -521,6 +534,21 @@ def test_a_copy_of_flasks_cookie_opens_nothing_once_its_session_has_ended(url: s
     clock.step(comes_after)
     assert thief.get("/get").text == "{}"
     app.extensions["user_store"].close()
+
+
+def test_after_another_secret_key_a_cookie_of_flask_leads_to_the_same_session_or_to_none_when_that_has_ended() -> None:
+    app = shop()
+    app.add_url_rule("/out", "out", lambda: str(g.user_store.destroy()))
+    ada, bob = with_flasks_cookie(app, n=1), with_flasks_cookie(app, n=2)
+    copies = []
+    for client in (ada, bob):
+        copies.append(app.test_client())
+        copies[-1].set_cookie("session", session_cookie(client))
+        client.get("/put")
+    bob.get("/out")
+    app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = SECRET[::-1], [SECRET]
+    assert [copy.get("/get").text for copy in copies] == ["{'n': 1}", "{}"]
+    assert session_cookie(copies[0])[:64] == session_cookie(ada)[:64]
 
 
 def test_a_cookie_of_flask_that_is_too_old_or_of_another_app_is_worth_nothing() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from servers import connection_to
 
-TIMEOUT = 30
 TIMEOUT = 30
 THREADS = 8
 NOTHING = object()
@@ -27,16 +27,32 @@ class Answer:
 
 
 class Visitor:
-    """``cookie`` is the value of the session's cookie, which the next request carries, and ``name`` its name."""
+    """``cookie`` is the value of the session's cookie, which the next request carries, and ``name`` its name.
 
-    def __init__(self, port: int | Path, cookie: str | None = None, name: str = "user_store") -> None:
+    ``others`` are cookies that it carries beside it.
+    """
+
+    def __init__(self, port: int | Path, cookie: str | None = None, name: str = "user_store", others: str = "") -> None:
         self.port = port
         self.cookie = cookie
         self.name = name
+        self.others = others
 
     def ask(self, method: str, path: str, value: Any = NOTHING) -> Answer:
         """Send one request, on a connection of its own, so that any worker may take it."""
-        headers = {} if self.cookie is None else {"Cookie": f"{self.name}={self.cookie}"}
+        response, text = self._send(method, path, value)
+        return Answer(response.status, response.getheader("Set-Cookie"), json.loads(text))
+
+    def request(self, method: str, path: str, value: Any = NOTHING) -> tuple[int, str]:
+        """The status and the text of an answer that need not be JSON."""
+        response, text = self._send(method, path, value)
+        return response.status, text
+
+    def _send(self, method: str, path: str, value: Any) -> tuple[HTTPResponse, str]:
+        cookies = [self.others] if self.others else []
+        if self.cookie is not None:
+            cookies.append(f"{self.name}={self.cookie}")
+        headers = {"Cookie": "; ".join(cookies)} if cookies else {}
         body = None
         if value is not NOTHING:
             headers["Content-Type"] = "application/json"
@@ -44,10 +60,11 @@ class Visitor:
         with closing(connection_to(self.port, TIMEOUT)) as connection:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = Answer(response.status, response.getheader("Set-Cookie"), json.loads(response.read()))
-        if answer.set_cookie:
-            self.cookie = answer.set_cookie.partition(";")[0].removeprefix(f"{self.name}=")
-        return answer
+            text = response.read().decode()
+        set_cookie = response.getheader("Set-Cookie")
+        if set_cookie:
+            self.cookie = set_cookie.partition(";")[0].removeprefix(f"{self.name}=")
+        return response, text
 
     def do(self, method: str, path: str, value: Any = NOTHING) -> dict[str, Any]:
         """Send a request that must succeed, and return what it answers."""

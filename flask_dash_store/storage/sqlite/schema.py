@@ -168,6 +168,8 @@ SET = f"""
     INSERT INTO "values" (key, value, expires, file_bytes) SELECT ?2, ?1, ?9, 0 {_ROOM} AND keys < ?8
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
     WHERE file IS NULL AND (expires IS NULL OR (expires > ?10 AND expires < ''))"""
+# Over what was read, if it is still there: else it changes nothing.
+REPLACE = f"{OVERWRITE} AND value = ?8"
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,
