@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextvars import Context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,7 +103,8 @@ def call_tool(client: FlaskClient, item: str, headers: dict[str, str]) -> Any:
     """The answer to an assistant that calls the callback over MCP."""
     call = {"name": "buy", "arguments": {"item": item}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-    return client.post("/_mcp", json=message, headers=headers)
+    # In a context of its own, as on a server: Dash notes in the context which app a request belongs to.
+    return Context().run(client.post, "/_mcp", json=message, headers=headers)
 
 
 def test_an_assistant_without_cookies_keeps_one_store_by_its_token_and_begins_no_session(
