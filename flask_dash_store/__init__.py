@@ -15,6 +15,7 @@ from .errors import (
     QuotaExceeded,
     ResponseStarted,
     SessionEnded,
+    SessionRefused,
     StorageBusy,
     StorageClosed,
     StorageCorrupt,
@@ -30,11 +31,13 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
+from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
 from .signals import session_ended, session_regenerated, session_started, user_logged_in
 from .user_store import UserSession, UserStore
-from .views import StoredValue
+
+__version__ = "0.2.0"
 
 __all__ = [
     "ConfigurationError",
@@ -51,6 +54,7 @@ __all__ = [
     "QuotaExceeded",
     "ResponseStarted",
     "SessionEnded",
+    "SessionRefused",
     "StorageBusy",
     "StorageClosed",
     "StorageCorrupt",
