@@ -230,7 +230,7 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
             "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
             f"    {HOW_TO_MAKE_ONE}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
-            "app.server."
+            "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
         )
     fallbacks = config.get("SECRET_KEY_FALLBACKS") or []
     if not isinstance(fallbacks, (list, tuple)):

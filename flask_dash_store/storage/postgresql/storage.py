@@ -32,6 +32,7 @@ from ..base import (
     Value,
     ValueInfo,
 )
+from ..event_loop import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -83,9 +84,12 @@ class PostgresqlStorage(Storage, SupportsExport):
         target = Target.of(url)
         self.schema = target.schema
         self._limits = limits
-        self._timeout_ms = max(1, math.ceil(timeout * 1000))
+        self._timeout = timeout
         self._is_durable = synchronous == "FULL"
-        self._sql = statements(target, self._timeout_ms, self._is_durable)
+        self._statements = {
+            timeout_ms: statements(target, timeout_ms, self._is_durable)
+            for timeout_ms in (_milliseconds(timeout), _milliseconds(min(timeout, LOOP_TIMEOUT)))
+        }
         self._pool = Pool(target, timeout)
         self._database = Database(self, self._pool)
         self._begin_transaction = f"SELECT {target.quoted_schema}.begin_transaction"
@@ -95,6 +99,15 @@ class PostgresqlStorage(Storage, SupportsExport):
             self.close()
             raise
         self._pool.close_idle()  # A server that forks now, in whatever way, shares none with its workers.
+
+    @property
+    def _timeout_ms(self) -> int:
+        """For how long a call may wait here for other writers of the owner."""
+        return _milliseconds(longest_wait(self._timeout))
+
+    @property
+    def _sql(self) -> dict[str, str]:
+        return self._statements[self._timeout_ms]
 
     # Reading
 
@@ -308,3 +321,7 @@ def _refusal(limits: Limits, key: str, more_bytes: int, more_keys: int, used_byt
     if more_keys and used_keys + more_keys > limits.max_keys:
         return limits.too_many_keys(key, used_keys)
     return limits.quota_exceeded(key, more_bytes, used_bytes)
+
+
+def _milliseconds(timeout: float) -> int:
+    return max(1, math.ceil(timeout * 1000))
