@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import pytest
 from clocks import HandClock
+from dash import _get_app
 from documents import blocks
 from flask import Flask, Request, g, session
 from flask.testing import FlaskClient
@@ -94,6 +95,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    _get_app.app_context.set(module.app)  # It may still be the app of an earlier test, which MCP would ask.
     module.app.server.config["USER_STORE_URL"] = f"sqlite:///{tmp_path}/store.sqlite"
     module.app.server.add_url_rule("/basket", "basket", lambda: str(g.user_store.get("basket")))
     return module
