@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from ..owner import Owner
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_KEYS = 10_000  # One update() of 100,000 keys takes a second or two, for which other writers wait.
 DEFAULT_TIMEOUT = 5.0
+
+VERSION_BYTES = 32  # As many as a payload's MAC has.
 
 KeyExpiry = float | None | Literal["keep"]
 Synchronous = Literal["NORMAL", "FULL"]
@@ -213,6 +215,20 @@ class Storage(ABC):
 
         A time before all times asks for what has expired and is not removed yet, too.
         """
+
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        """By which a value is told from those that were under its key before: the last bytes of each payload.
+
+        There are up to :data:`VERSION_BYTES` of them, which is where a payload that is signed has its MAC. No value is
+        read, and it is not a use. It is asked often: one round trip does it for all keys.
+
+        :param keys: whose versions are asked for; None for all of the owner's
+        :returns: those of the keys that there are, in any order
+        """
+        unused = access._replace(touch_threshold=math.inf)
+        names = self.keys(owner, unused) if keys is None else keys
+        found = ((key, self.get(owner, key, unused)) for key in names)
+        return {key: stored[0][-VERSION_BYTES:] for key, stored in found if stored is not None}
 
     # Writing
 
