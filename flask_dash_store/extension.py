@@ -194,6 +194,7 @@ class OpenedExtension:
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             signals=Signals(app, visitor_key),
+            tab_ttl=settings.tab_ttl_seconds,
         )
         self.wsgi = SessionMiddleware(
             wsgi_app,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    Collection,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,8 +28,9 @@ from .expiry import Access, ExpiryPolicy, seconds
 from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState, Use
 from .storage import Storage
-from .storage.base import KeyExpiry, Stat, ValueInfo
+from .storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
 from .views import MISSING, Items, Keys, StoredValue, Values, iterate
+from .write_listeners import tell, write_listeners
 
 T = TypeVar("T")
 
@@ -54,7 +65,7 @@ class StoredMapping(MutableMapping[str, Any]):
     """
 
     _context: StoreContext
-    _storage: Storage
+    _storage: OwnersValues
     _codec: Codec
     _state: SessionState
 
@@ -79,6 +90,7 @@ class StoredMapping(MutableMapping[str, Any]):
             return "ended"
         except UserStoreError as error:
             return type(error).__name__
+        keys = self._shown(keys)
         return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
@@ -140,7 +152,8 @@ class StoredMapping(MutableMapping[str, Any]):
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
-        return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
+        shown = set(self._shown([key for key, _ in stored]))
+        return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
     __copy__ = copy
 
@@ -188,6 +201,9 @@ class StoredMapping(MutableMapping[str, Any]):
             if not self._begins_another(ended):
                 raise
             self[key] = value
+        else:
+            if write_listeners:
+                self._tell((key,))
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
@@ -221,7 +237,7 @@ class StoredMapping(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self._check_key(key, self._context.max_key_length)
-        if not self._write(lambda owner, access: self._storage.delete(owner, key, access)):
+        if not self._write(lambda owner, access: self._storage.delete(owner, key, access), (key,)):
             raise KeyError(key)
 
     @overload
@@ -261,7 +277,11 @@ class StoredMapping(MutableMapping[str, Any]):
                 return False
             access = self._write_access()
             present = self._storage.get(owner, key, access)
-            return present is not None and present[0] == stored[0] and self._storage.delete(owner, key, access)
+            if present is None or present[0] != stored[0] or not self._storage.delete(owner, key, access):
+                return False
+            if write_listeners:
+                self._tell((key,))
+            return True
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was inserted last, and return it with its value.
@@ -290,7 +310,7 @@ class StoredMapping(MutableMapping[str, Any]):
             stored = self._encode(key, default)
             with self.transaction():
                 if key not in self:
-                    self._write(lambda owner, access: self._storage.set(owner, key, stored, access))  # noqa: B023
+                    self._write(lambda owner, access: self._storage.set(owner, key, stored, access), (key,))  # noqa: B023
                     return default
         return value
 
@@ -313,14 +333,17 @@ class StoredMapping(MutableMapping[str, Any]):
             if not self._begins_another(ended):
                 raise
             self._update(items)
+        else:
+            if write_listeners:
+                self._tell(items.keys())
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # a dict's |= takes pairs too, its | does not
         self.update(other)
         return self
 
     def clear(self) -> None:
-        """Remove all keys. The session goes on."""
-        self._write(self._storage.clear)
+        """Remove all keys, and what the visitor's tabs have in their stores. The session goes on."""
+        self._write(self._storage.clear, None)
 
     def increment(self, key: str, by: float = 1) -> Any:
         """Add to a number, atomically, and return the sum. A TTL of the key stays.
@@ -410,7 +433,8 @@ class StoredMapping(MutableMapping[str, Any]):
         :returns: one for each key, first inserted first; an empty list when nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
-        return [StoredValue.of(info) for info in described]
+        shown = set(self._shown([info.key for info in described]))
+        return [StoredValue.of(info) for info in described if info.key in shown]
 
     # How each operation reaches the storage. `get` and `[]=` do without these helpers: each call would slow them down.
 
@@ -425,13 +449,27 @@ class StoredMapping(MutableMapping[str, Any]):
         none: tuple[Owner, Stored | None] = (self._state.owner, None)
         return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
 
-    def _write(self, write: Callable[[Owner, Access], T]) -> T:
+    def _write(self, write: Callable[[Owner, Access], T], keys: Collection[str] | None = ()) -> T:
+        """What a call of the storage returns.
+
+        :param keys: those that it changes; None for all
+        """
         try:
-            return write(self._state.owner, self._write_access())
+            result = write(self._state.owner, self._write_access())
         except SessionEnded as ended:
             if not self._begins_another(ended):
                 raise
-            return self._write(write)
+            return self._write(write, keys)
+        if write_listeners and (keys is None or keys):
+            self._tell(keys)
+        return result
+
+    def _tell(self, keys: Collection[str] | None) -> None:
+        """Tell the listeners of a write.
+
+        :param keys: those that were changed; None for all
+        """
+        tell(self, self._storage, keys)
 
     def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
         stored = self._encode(key, value)
@@ -443,6 +481,9 @@ class StoredMapping(MutableMapping[str, Any]):
             if not self._begins_another(ended):
                 raise
             self._set(key, value, expires)  # The signature is bound to the owner.
+        else:
+            if write_listeners:
+                self._tell((key,))
 
     def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
         """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
@@ -458,10 +499,21 @@ class StoredMapping(MutableMapping[str, Any]):
         return self._access()
 
     def _keys(self, limit: int | None = None) -> list[str]:
-        return self._read(lambda owner, access: self._storage.keys(owner, access, limit), [])
+        return self._listed(limit, newest_first=False)
 
     def _last_keys(self, limit: int | None = None) -> list[str]:
-        return self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first=True), [])
+        return self._listed(limit, newest_first=True)
+
+    def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
+        keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
+        shown = self._shown(keys)
+        if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
+            return self._listed(None, newest_first)[:limit]
+        return shown
+
+    def _shown(self, keys: list[str]) -> list[str]:
+        """Those of the owner's keys that are this store's."""
+        return keys
 
     def _stat(self) -> Stat:
         return self._read(self._storage.stat, Stat())

@@ -19,7 +19,8 @@ from .owner import DEFAULT_MAX_KEY_LENGTH
 from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits, Synchronous
 
 PREFIX = "USER_STORE_"
-DAY = 24 * 60 * 60
+HOUR = 60 * 60
+DAY = 24 * HOUR
 MIN_SECRET_BYTES = 16
 DEFAULT_COOKIE_NAME = "user_store"
 HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
@@ -47,6 +48,7 @@ class Settings:
     url: str = field(default="sqlite:///user_store.sqlite", repr=False)  # It may hold a password.
     ttl: float | timedelta = DAY
     lifetime: float | timedelta = 31 * DAY
+    tab_ttl: float | timedelta = HOUR
     max_bytes: int = DEFAULT_MAX_BYTES
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
     max_keys: int = DEFAULT_MAX_KEYS
@@ -97,7 +99,7 @@ class Settings:
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
-        _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
+        _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _must(self, name: str, fits: bool, what: str) -> None:
         if not fits:
@@ -114,6 +116,10 @@ class Settings:
     @property
     def lifetime_seconds(self) -> float:
         return self._seconds("lifetime", self.lifetime)
+
+    @property
+    def tab_ttl_seconds(self) -> float:
+        return self._seconds("tab_ttl", self.tab_ttl)
 
     @property
     def limits(self) -> Limits:

@@ -174,8 +174,8 @@ class Removed(NamedTuple):
     has_more: bool = False
 
 
-class Storage(ABC):
-    """A backend: values by (owner, key), with each owner's expiry."""
+class OwnersValues(ABC):
+    """The values of an owner, by key: what the mapping of a store needs of a storage."""
 
     # Reading
 
@@ -260,6 +260,22 @@ class Storage(ABC):
     def clear(self, owner: Owner, access: Access) -> None:
         """Delete all keys of the owner."""
 
+    @abstractmethod
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
+        """A block in which all calls for the owner are atomic together, and no other context writes to the owner.
+
+        An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
+        nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
+        rollback is registered with ``on_commit`` and ``on_rollback`` of the
+        :class:`~flask_dash_store.storage.transaction.Transaction`.
+
+        :raises StorageBusy: on entering, when others write for longer than the timeout
+        """
+
+
+class Storage(OwnersValues):
+    """A backend: values by (owner, key), with each owner's expiry."""
+
     # Sessions as a whole
 
     @abstractmethod
@@ -297,7 +313,7 @@ class Storage(ABC):
     def owners(self, prefix: str, access: Access) -> list[str]:
         """The names of owners that begin with the prefix, of those who have values, in the order of the names."""
 
-    # Maintenance, transactions, and the end
+    # Maintenance, and the end
 
     @property
     def needs_maintenance(self) -> bool:
@@ -328,18 +344,6 @@ class Storage(ABC):
             there, after the commit that removed them: it holds up no other writer. A storage whose server removes what
             has expired by itself does not call it.
         :raises StorageBusy: when others write for longer than the timeout; without ``wait``, when others write now
-        """
-
-    @abstractmethod
-    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
-        """A block in which all calls for the owner are atomic together, and no other context writes to the owner.
-
-        An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
-        nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
-        rollback is registered with ``on_commit`` and ``on_rollback`` of the
-        :class:`~flask_dash_store.storage.transaction.Transaction`.
-
-        :raises StorageBusy: on entering, when others write for longer than the timeout
         """
 
     @abstractmethod

@@ -1,0 +1,62 @@
+"""The present browser tab's own store.
+
+A browser does not tell a server which tab a request is of. So a script gives each tab a name, which the requests of its
+page's callbacks and for its layout carry in a header. The name is no secret: without the visitor's cookie it opens
+nothing, and with it only what is the visitor's anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import cast
+
+from dash import ctx, hooks
+from dash.exceptions import MissingCallbackContextException
+from flask import has_request_context, request
+from werkzeug.local import LocalProxy
+
+from ..errors import OutsideRequest
+from ..proxy import user_store
+from ..tab_values import TabStore
+
+HEADER = "X-User-Store-Tab"  # as in tab_store.js
+
+_NAME = re.compile("[0-9a-f]{32}", re.ASCII)
+
+_WHAT_TO_DO = (
+    "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks over HTTP, in the jobs of "
+    "its background callbacks, and in a layout function that is called for a page. In a view use user_store, which all "
+    f"of a visitor's tabs share. In a test, send the header {HEADER} with 32 hexadecimal digits."
+)
+
+hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__}])
+
+
+def _tabs_store() -> TabStore:
+    name = next((value for header, value in _headers() if header.lower() == HEADER.lower()), "")
+    if _NAME.fullmatch(name) is None:
+        raise OutsideRequest(_WHAT_TO_DO)
+    return TabStore(user_store, name)
+
+
+def _headers() -> Iterable[tuple[str, str]]:
+    """Those of the request; in a background callback's job, those of the request that began it."""
+    if has_request_context():
+        return request.headers.items()
+    try:
+        return cast("Iterable[tuple[str, str]]", ctx.headers.items())
+    except MissingCallbackContextException:
+        return ()
+
+
+tab_store = cast(TabStore, LocalProxy(_tabs_store))
+"""The store of the browser tab that called back: as ``user_store``, which all tabs of a visitor share, for one tab.
+
+It survives a reload. A tab that is duplicated has its own, empty one, if the page came by https or from localhost; by
+plain http browsers lack what tells the two apart (Web Locks). The values are gone when the tab has not used them for
+USER_STORE_TAB_TTL, by default an hour, and when the session ends. They count for the visitor's quotas, and
+``user_store`` does not show them.
+
+:raises OutsideRequest: when it is used where there is no tab
+"""
