@@ -1,10 +1,11 @@
 """Callbacks that fire when a key of the visitor's store has changed, whatever changed it.
 
 ``Changed(key)`` is an ``Input`` on a hidden ``dcc.Store``, which a layout hook adds to the page and which holds the
-key's *version*. A change comes there in three ways. A callback that writes brings the next version with its own
-response (``set_props``), without a further request. So does the job of a background callback, with Dash's own poll. Of
-other tabs, views, workers and jobs the page learns by a small GET each second (``changed.js``), which is answered from
-one SELECT. It is no use of the session: it moves no expiry and brings no cookie.
+key's *version*. A callback that writes brings the next version with its own response (``set_props``), without a
+further request. Of what other tabs, views, workers and jobs write the page learns by a small GET each second
+(``changed.js``), which is answered from one SELECT. It is no use of the session: it moves no expiry and brings no
+cookie. The job of a background callback does not use ``set_props``, for Dash keeps only the last one of those that come
+between two of its polls: it would replace what the job has set itself.
 
 A version is a digest of the MAC that the value is signed with. So it says nothing of the value, not even to those who
 can guess it, for without SECRET_KEY no MAC can be made. All workers give the same one.
@@ -48,9 +49,8 @@ class Changed(Input):
             return sum(user_store.get("cart", []))
 
     It fires once when the page is loaded, as each ``Input`` does, and then after each write that changes what is
-    stored, and when the key is deleted or expires: at once for what the page's own callbacks write, with the next
-    progress for what the job of a background callback writes, and within about a second for what other tabs, views,
-    workers and jobs write. Several changes in a row may be one call. A callback that writes a key must not watch it,
+    stored, and when the key is deleted or expires: at once for what the page's own callbacks write, and within about a
+    second for what other tabs, views, workers and jobs write. Several changes in a row may be one call. A callback that writes a key must not watch it,
     or it calls itself for ever.
 
     It fires for this visitor's values alone, on pages of apps that have UserStoreMiddleware. Its value says nothing;
@@ -139,9 +139,9 @@ def _tell_page(store: StoredMapping, keys: Collection[str] | None) -> None:
 def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
     """The versions that the page of the present callback does not have."""
     try:
-        inputs = ctx.inputs
-    except MissingCallbackContextException:
-        return {}
+        _, inputs = ctx.response, ctx.inputs
+    except (LookupError, AttributeError, MissingCallbackContextException):
+        return {}  # There is no callback here, or no response, as in a job.
     try:
         present = _present(watches)
     except SessionEnded:

@@ -46,7 +46,7 @@ def _headers() -> Iterable[tuple[str, str]]:
         return request.headers.items()
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
-    except MissingCallbackContextException:
+    except (LookupError, MissingCallbackContextException):
         return ()
 
 
