@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import Any
 
 from dash import Dash, Input, ctx, dcc, get_app, hooks, set_props
-from dash.exceptions import DashException, MissingCallbackContextException
+from dash.exceptions import MissingCallbackContextException
 
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..mapping import StoredMapping
@@ -50,8 +50,8 @@ class Changed(Input):
 
     It fires once when the page is loaded, as each ``Input`` does, and then after each write that changes what is
     stored, and when the key is deleted or expires: at once for what the page's own callbacks write, and within about a
-    second for what other tabs, views, workers and jobs write. Several changes in a row may be one call. A callback that writes a key must not watch it,
-    or it calls itself for ever.
+    second for what other tabs, views, workers and jobs write. Several changes in a row may be one call. A callback that
+    writes a key must not watch it, or it calls itself for ever.
 
     It fires for this visitor's values alone, on pages of apps that have UserStoreMiddleware. Its value says nothing;
     read the store. It watches no ``tab_store``.
@@ -170,10 +170,12 @@ def _serve() -> dict[str, dict[str, str | None] | None]:
 
 def _serve_in_app_that_is_being_made() -> None:
     """Have the route in an app whose pages have imported this, which is when it has the routes of hooks already."""
-    with suppress(DashException):
+    try:
         app: Dash = get_app()  # type: ignore[no-untyped-call]
-        if not any(route.endswith(ROUTE) for route in app.routes):
-            app._add_url(ROUTE, _serve)  # noqa: SLF001
+    except Exception:  # There is none yet. Before Dash 4, this is no more special.
+        return
+    if not any(route.endswith(ROUTE) for route in app.routes):
+        app._add_url(ROUTE, _serve)  # noqa: SLF001
 
 
 hooks.layout()(_with_stores)
