@@ -1,8 +1,9 @@
 """Small values
 
 `store[key]` and `store[key] = value` of a dict of three entries, by one thread. A new key is one of a hundred users';
-another size is one of four, up to a kilobyte. Then 1 and 8 threads of one process that read, each for a user of its
-own: Python runs one thread at a time, so more threads can win only the time in which a store releases its lock.
+another size is one of four, up to a kilobyte; those of the same size are two in turn, for SQLite writes no page that
+stays as it was. Then 1 and 8 threads of one process that read, each for a user of its own: Python runs one thread at a
+time, so more threads can win only the time in which a store releases its lock.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from .peers import OURS, PEERS, RAW, ValuesOf
 from .results import Findings, Table
 
 VALUE = {"name": "visitor", "count": 42, "path": [1, 2, 3]}
+SAME = [{**VALUE, "count": count} for count in (42, 43)]
 SIZES = [{**VALUE, "text": "x" * length} for length in (0, 900, 300, 600)]
 OPERATIONS = {"get": "get", "new": "set, new key", "same": "set, same size", "other": "set, other size"}
 USERS = 100
@@ -26,7 +28,7 @@ def operations(values: ValuesOf) -> dict[str, Callable[[], object]]:
     users = [values(f"user-{number}") for number in range(USERS)]
     for each in users:
         each["key"] = VALUE
-    store, numbers, sizes = users[0], count(), cycle(SIZES)
+    store, numbers, same, sizes = users[0], count(), cycle(SAME), cycle(SIZES)
 
     def set_new() -> None:
         number = next(numbers)
@@ -35,7 +37,7 @@ def operations(values: ValuesOf) -> dict[str, Callable[[], object]]:
     return {
         "get": partial(store.__getitem__, "key"),
         "new": set_new,
-        "same": partial(store.__setitem__, "key", VALUE),
+        "same": lambda: store.__setitem__("key", next(same)),
         "other": lambda: store.__setitem__("other", next(sizes)),
     }
 

@@ -63,13 +63,16 @@ def keep_private(headers: Headers) -> None:
 
 def vary_on_cookie(headers: Headers) -> None:
     """Tell caches that the response depends on the visitor."""
-    value = _values(headers, "vary")
-    if not value:
+    for header, _ in headers:
+        if header.lower() == "vary":
+            break
+    else:  # Most responses say nothing of it, and most requests that use their store come here.
         headers.append(("Vary", "Cookie"))
         return
+    value = _values(headers, "vary")
     named = {name.lower() for name in parse_list_header(value)}
     if not named & {"cookie", "*"}:
-        _replace(headers, "Vary", f"{value}, Cookie")
+        _replace(headers, "Vary", f"{value}, Cookie" if value else "Cookie")
 
 
 def _replace(headers: Headers, name: str, value: str) -> None:

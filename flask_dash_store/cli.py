@@ -53,7 +53,7 @@ def purge() -> None:
 
     The app does so by itself, a little at a time.
     """
-    removed = _extension().wsgi.maintenance.run_to_the_end()
+    removed = _extension().request_sessions.maintenance.run_to_the_end()
     click.echo(f"Removed {removed} expired sessions and users.")
 
 

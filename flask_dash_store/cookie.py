@@ -99,10 +99,8 @@ class SessionCookie:
         clock: Clock,
         permanent: float | None = None,
     ) -> None:
-        self.attributes = attributes
         self._prefix = attributes.name + "="
-        self._scope = _scope(attributes)
-        self._where = self._scope[:_WHERE_LENGTH]
+        self.follow(attributes)
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
         self._permanent = permanent
@@ -110,6 +108,12 @@ class SessionCookie:
         # Whether a signature is valid depends on the secrets alone, which never change in this object.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
         self._has_warned = False
+
+    def follow(self, attributes: CookieAttributes) -> None:
+        """From now on, issue cookies with these attributes; those that have come with a request are known by it."""
+        self.attributes = attributes
+        self._scope = _scope(attributes)
+        self._where = self._scope[:_WHERE_LENGTH]
 
     def read(self, header: str) -> Session | None:
         """The session that a Cookie header names; None when it holds no cookie of this app that is authentic.

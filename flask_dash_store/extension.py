@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from flask import Config, Flask, has_request_context, request
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import LateSetting, NotASession, StorageClosed, WeakSecretKey
+from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .flask_login import LoginSignals
 from .flask_session import StoreSessionInterface, check_interface, inheriting
@@ -27,6 +28,7 @@ from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
 from .proxy import give_globals_a_store
 from .session_state import SessionState
+from .sessions import RequestSessions
 from .settings import PREFIX, Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
-_SETTINGS = (PREFIX, "SECRET_KEY", "SESSION_COOKIE_")
+_COOKIES_SETTINGS = ("SESSION_COOKIE_",)
+_SETTINGS = (PREFIX, "SECRET_KEY")
 
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
@@ -129,7 +132,8 @@ class Extension:
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
                     hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
-                    _watch_changes(self.app.config, self._reopen if settings.flask_session else None)
+                    followed = _FLASKS_SETTINGS if settings.flask_session else _COOKIES_SETTINGS
+                    _watch_changes(self.app.config, followed, self._reopen)
                 self._storage, self._settings_read, self._opened = opened.storage, settings, opened
             return self._opened
 
@@ -137,8 +141,14 @@ class Extension:
         return OpenedExtension(self.app, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage)
 
     def _reopen(self) -> None:
-        """With the next request, follow Flask's settings, as Flask's own session does."""
+        """From now on, follow Flask's settings, as Flask's own session does.
+
+        Flask-Talisman sets SESSION_COOKIE_SECURE in the first request, and again in each, so the cookie of the response
+        to that request follows, too.
+        """
         with self._lock:
+            if self._opened is not None:
+                self._opened.follow_cookie_settings()
             self._opened = None
 
     def _settings(self) -> Settings:
@@ -177,6 +187,7 @@ class OpenedExtension:
         secrets = secrets_of(app.config)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
+        self._cookie_path = cookie_path
         self.settings = settings
         self.cookie_attributes = attributes
         self.storage = self.open_storage(settings.url) if storage is None else storage
@@ -196,21 +207,27 @@ class OpenedExtension:
             signals=Signals(app, visitor_key),
             tab_ttl=settings.tab_ttl_seconds,
         )
-        self.wsgi = SessionMiddleware(
-            wsgi_app,
-            SessionCookie(
-                attributes,
-                secrets,
-                settings.lifetime_seconds,
-                clock,
-                permanent.total_seconds() if settings.flask_session else None,
-            ),
+        self._cookie = SessionCookie(
+            attributes,
+            secrets,
+            settings.lifetime_seconds,
+            clock,
+            permanent.total_seconds() if settings.flask_session else None,
+        )
+        self.request_sessions = RequestSessions(
+            self._cookie,
             self._context,
             home if attributes.path == cookie_path else "/",
             has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
         )
+        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
+
+    def follow_cookie_settings(self) -> None:
+        """Send the cookies of requests that are being handled with what Flask's settings have become."""
+        with suppress(ConfigurationError):  # The next request raises it.
+            self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.
@@ -294,13 +311,15 @@ def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
         warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
 
 
-def _watch_changes(config: Config, follow: Callable[[], None] | None) -> None:
-    """From now on, warn of each change of what has been read from an app's config.
+def _watch_changes(config: Config, followed: tuple[str, ...], follow: Callable[[], None]) -> None:
+    """From now on, notice each change of what has been read from an app's config.
 
-    :param follow: called instead where it is a setting of Flask's; None warns of these, too
+    :param followed: how the names of the settings begin whose change is followed; that of others is warned of
+    :param follow: called after a change
     """
     kind = type(config)
-    config.__class__ = type(kind.__name__, (_ReadConfig, kind), {"_follow": staticmethod(follow) if follow else None})
+    attributes = {"_followed": followed, "_follow": staticmethod(follow)}
+    config.__class__ = type(kind.__name__, (_ReadConfig, kind), attributes)
 
 
 class _ReadConfig(Config):
@@ -309,7 +328,8 @@ class _ReadConfig(Config):
     It notices where a setting is changed. To compare it with what was read would cost each request a microsecond.
     """
 
-    _follow: Callable[[], None] | None
+    _followed: tuple[str, ...]
+    _follow: Callable[[], None]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._change(key, value)
@@ -319,18 +339,20 @@ class _ReadConfig(Config):
             self._change(key, value)
 
     def _change(self, key: str, value: Any) -> None:
-        if self._follow is None or not key.startswith(_FLASKS_SETTINGS):
-            self._warn(key, value)
-            super().__setitem__(key, value)
-        else:
-            super().__setitem__(key, value)
+        has_changed = self.get(key) != value
+        is_followed = key.startswith(self._followed)
+        if has_changed and not is_followed:
+            _warn_of_late(key)
+        super().__setitem__(key, value)
+        if has_changed and is_followed:
             self._follow()
 
-    def _warn(self, key: str, value: Any) -> None:
-        if key.startswith(_SETTINGS) and self.get(key) != value:
-            warnings.warn(
-                f"{key} is changed after the app's first request, with which it was read, so the user store goes on "
-                "with what it was. Set it before the first request.",
-                LateSetting,
-                stacklevel=4,
-            )
+
+def _warn_of_late(key: str) -> None:
+    if key.startswith(_SETTINGS):
+        warnings.warn(
+            f"{key} is changed after the app's first request, with which it was read, so the user store goes on with "
+            "what it was. Set it before the first request.",
+            LateSetting,
+            stacklevel=4,
+        )

@@ -10,6 +10,7 @@ from flask import Flask, request, session
 
 from .errors import OutsideCookiePath, ResponseStarted
 from .proxy import is_available, user_store
+from .user_store import is_session_of, state_of
 
 
 class LoginSignals:
@@ -30,10 +31,11 @@ class LoginSignals:
 
     def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
         if is_available() and self._is_wanted():
+            user_id, is_answered = _id_of(app, user), state_of(user_store).is_answered
             # The storage forgets the former user when the values expire, but Flask's session still names them.
-            if _was_another_user(app):
+            if not is_answered and _was_another_user(app) and not is_session_of(user_store, user_id):
                 user_store.destroy()
-            user_store.regenerate(_id_of(app, user))
+            user_store.regenerate(user_id)
 
     def _log_out(self, app: Flask, **_: Any) -> None:  # noqa: ARG002
         if is_available() and self._is_wanted():
@@ -42,8 +44,11 @@ class LoginSignals:
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
         """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
         if is_available() and self._is_wanted():
-            with suppress(ResponseStarted, OutsideCookiePath):
-                user_store.regenerate(_id_of(app, user))
+            with suppress(OutsideCookiePath):
+                try:
+                    user_store.regenerate(_id_of(app, user))
+                except ResponseStarted:
+                    session.pop("_user_id", None)  # No response brings the new id, so it is a login for this once.
 
 
 def _was_another_user(app: Flask) -> bool:
@@ -53,5 +58,7 @@ def _was_another_user(app: Flask) -> bool:
 
 
 def _id_of(app: Flask, user: Any) -> str | int:
-    user_id = getattr(user, app.login_manager.id_attribute)()  # type: ignore[attr-defined]
+    # With another password Flask-Security gives a user another id in sessions, "fs_uniquifier". The key stays.
+    has_key = "security" in app.extensions and hasattr(user, "id")
+    user_id = user.id if has_key else getattr(user, app.login_manager.id_attribute)()  # type: ignore[attr-defined]
     return user_id if isinstance(user_id, int) else str(user_id)

@@ -18,14 +18,16 @@ from itsdangerous import BadSignature
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_cookie
 
-from .errors import ConfigurationError, SessionEnded, TamperedValue, UnreadableValue
+from .csrf import is_token_key
+from .errors import ConfigurationError, ResponseStarted, SessionEnded, TamperedValue, UnreadableValue
 from .owner import DerivedIds
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
+from .sessions import Inheritance
 from .settings import Settings
-from .user_store import bind, state_of
-from .wsgi import ENVIRON_KEY, Inheritance
+from .user_store import bind, csrf_token, state_of
+from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -42,13 +44,21 @@ class StoreSession(SessionMixin):
     :param settings: gives those of the app
     """
 
-    modified = False
-
     def __init__(self, app: Flask, environ: WSGIEnvironment, settings: Callable[[], Settings]) -> None:
         self.environ = environ
         self._app = app
         self._settings = settings
         self._loaded: SessionValues | None = None
+        self._is_marked = False
+
+    @property
+    def modified(self) -> bool:
+        """Whether something in it has changed, in whatever depth: Flask-SocketIO saves it then, after an event."""
+        return self._is_marked or (self._loaded is not None and bool(self._loaded.changes()))
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._is_marked = value
 
     @property
     def is_loaded(self) -> bool:
@@ -64,7 +74,10 @@ class StoreSession(SessionMixin):
         return self._values().get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._values()
+        values = self._values()
+        if key not in values and is_token_key(self._app, key) and self._state.fate is not Fate.DESTROYED:
+            values[str(key)] = csrf_token(self._store)
+        return key in values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values())
@@ -138,12 +151,13 @@ class StoreSession(SessionMixin):
         """Bring what this request has changed into what is stored. Returns whether that was anything.
 
         :raises SessionEnded: when another request has ended the session
+        :raises ResponseStarted: for a login, when no response can bring the browser the new id
         """
         if not self._values().changes():
             return False
         self._follow_user()
         if self._state.fate is Fate.DESTROYED:
-            if not self._values():
+            if not self._values() or self._state.is_answered:
                 return True
             self._store.regenerate()  # A message that is flashed at logout needs a session to be in.
         was_inherited = self._state.inherited is not None
@@ -171,13 +185,16 @@ class StoreSession(SessionMixin):
 
     def _follow_user(self) -> None:
         """Give a user who logs in a session id that was not known before, and end the session of one who has left."""
-        values = self._values()
-        user = self._user_in(values)
+        user = self._user_in(self._values())
         if user == self._user:
             return
-        if self._state.is_answered:
-            logger.warning("A login or logout in flask.session is not stored: it came after the response has begun.")
-            self._put_user_back(values)
+        if user is not None and self._state.is_answered:
+            raise ResponseStarted(
+                "A login in flask.session came after the response's headers were sent, as in an event of a socket, so "
+                "they could not bring the browser the new session id. Nothing is stored. Log in in a view."
+            )
+        if user is not None and self._state.user is not None:  # regenerate(user_id=...) has said who it is.
+            self._user = user
             return
         if self._user is not None:
             self._store.destroy()
@@ -191,13 +208,6 @@ class StoreSession(SessionMixin):
         key = self._settings().flask_session_user_key
         user = None if key is None else values.get(key)
         return user if user is None or isinstance(user, int) else str(user)
-
-    def _put_user_back(self, values: SessionValues) -> None:
-        key = str(self._settings().flask_session_user_key)
-        if self._user is None:
-            values.pop(key, None)
-        else:
-            values[key] = self._user
 
 
 class StoreSessionInterface(SecureCookieSessionInterface):
@@ -228,8 +238,9 @@ class StoreSessionInterface(SecureCookieSessionInterface):
         if session.is_loaded or is_refreshed or state.inherited is not None:
             _save(app, session, state)
         if not (state.is_in_wsgi_call or state.is_answered):
-            finish = app.extensions[EXTENSION].opened(app).wsgi.finish
-            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), session.environ))
+            finish = app.extensions[EXTENSION].opened(app).request_sessions.finish
+            scheme = session.environ["wsgi.url_scheme"]
+            response.headers = Headers(finish(state, response.headers.to_wsgi_list(), scheme))
 
 
 def _save(app: Flask, session: StoreSession, state: SessionState) -> None:

@@ -220,7 +220,7 @@ class UserStoreMiddleware:
         :returns: how many sessions, and users, were removed
         :raises StorageError: when the storage fails
         """
-        return self.opened().wsgi.maintenance.run_to_the_end()
+        return self.opened().request_sessions.maintenance.run_to_the_end()
 
     def close(self) -> None:
         """Release the files and connections of all apps that it serves, as at the end of a test.

@@ -57,7 +57,7 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and tokens, on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
     Without SECRET_KEY it cannot be derived from what is at rest.
@@ -90,6 +90,10 @@ class DerivedIds:
         :param user: the name of the user's owner
         """
         return self._derive("instead", session_id, ended_at, user)
+
+    def csrf_token(self, session_id: str) -> str:
+        """The token of a session's forms. It leads back to no id, and another id has another one."""
+        return self._derive("csrf", session_id)
 
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.

@@ -1,4 +1,4 @@
-"""The present visitor's store, wherever Flask has a request: as ``g.user_store``, and importable anywhere."""
+"""The present visitor's store: importable anywhere, and as ``g.user_store`` wherever Flask has a request."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from flask.ctx import RequestContext, _AppCtxGlobals
 from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
 
+from .current import current_store
 from .errors import OutsideRequest
-from .user_store import UserStore
-from .wsgi import ENVIRON_KEY
+from .user_store import UserStore, state_of
+from .wsgi import ENVIRON_KEY, visit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -38,7 +39,7 @@ def store_of(app: Flask, environ: WSGIEnvironment) -> UserStore:
     """The store of a request's visitor."""
     if ENVIRON_KEY not in environ:
         # The request has not come through the middleware: it is a test's, or an event of a socket.
-        app.extensions[EXTENSION].opened(app).wsgi.visit(environ)
+        visit(app.extensions[EXTENSION].opened(app).request_sessions, environ)
     return cast(UserStore, environ[ENVIRON_KEY])
 
 
@@ -51,8 +52,13 @@ def _context() -> RequestContext | None:
 
 
 def _visitors_store() -> UserStore:
-    context = _context()
-    if context is None or not _has_store(context):
+    store, context = current_store.get(), _context()
+    has_flasks = context is not None and _has_store(context)
+    # A job's comes first, for when it is forked it has the context of the request that started it. That of an ASGI
+    # request comes last, for a Flask app may be mounted in its app.
+    if store is not None and not (has_flasks and state_of(store).arrived_at is not None):
+        return store
+    if context is None or not has_flasks:
         raise OutsideRequest(_WHAT_TO_DO)
     return _store_of(context)
 
@@ -78,6 +84,8 @@ def visitor() -> str:
 
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
+    if current_store.get() is not None:
+        return True
     context = _context()
     return context is not None and _has_store(context)
 

@@ -47,10 +47,10 @@ class Signer:
 
 
 def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-    # An owner holds no "/", and the length says where the name ends: no two values share a message.
-    name = f"{owner}/{key}".encode()
+    # Neither an owner nor a key holds a "/", so no two values share a message.
     mac = keyed.copy()
-    mac.update(b"%d:%b%b" % (len(name), name, data))
+    mac.update(f"{owner}/{key}/".encode())
+    mac.update(data)
     return mac.digest()
 
 

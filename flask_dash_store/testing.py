@@ -13,8 +13,8 @@ from werkzeug.http import parse_cookie
 from .errors import ConfigurationError
 from .middleware import UserStoreMiddleware
 from .proxy import EXTENSION
-from .user_store import UserStore
-from .wsgi import OPENED_KEY
+from .user_store import UserStore, state_of
+from .wsgi import OPENED_KEY, visit
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -38,7 +38,7 @@ def user_store_transaction(client: FlaskClient, *args: Any, **kwargs: Any) -> It
     """
     app = client.application
     opened = _middleware_of(app).opened(app)
-    builder = EnvironBuilder(app, *(args or (opened.wsgi.home,)), **kwargs)
+    builder = EnvironBuilder(app, *(args or (opened.request_sessions.home,)), **kwargs)
     environ = builder.get_environ()
     builder.close()
     cookie = opened.cookie_attributes
@@ -46,10 +46,10 @@ def user_store_transaction(client: FlaskClient, *args: Any, **kwargs: Any) -> It
     present = client.get_cookie(cookie.name, domain, cookie.path)
     if present is not None:
         environ["HTTP_COOKIE"] = f"{cookie.name}={present.value}"
-    store, state = opened.wsgi.visit(environ)
+    store = visit(opened.request_sessions, environ)
     yield store
     is_host_only = cookie.domain is None
-    for header, content in opened.wsgi.finish(state, [], environ):
+    for header, content in opened.request_sessions.finish(state_of(store), [], builder.url_scheme):
         if header == "Set-Cookie":
             value = parse_cookie(content)[cookie.name]
             client.set_cookie(cookie.name, value, domain=domain, path=cookie.path, origin_only=is_host_only)
@@ -70,11 +70,10 @@ def user_store_context(app: Flask | Dash, *args: Any, **kwargs: Any) -> Iterator
     """
     server = app if isinstance(app, Flask) else app.server
     opened = _middleware_of(server).extension(server).open_in_memory()
-    with server.test_request_context(*(args or (opened.wsgi.home,)), **kwargs) as context:
+    with server.test_request_context(*(args or (opened.request_sessions.home,)), **kwargs) as context:
         environ = context.request.environ
         environ[OPENED_KEY] = opened
-        store, _ = opened.wsgi.visit(environ)
-        yield store
+        yield visit(opened.request_sessions, environ)
 
 
 def _middleware_of(app: Flask) -> UserStoreMiddleware:

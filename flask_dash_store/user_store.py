@@ -270,6 +270,14 @@ class UserStore(StoredMapping):
             return self._storage.stat(state.owner, self._first_access()).user not in (None, user_hash(user))
         return False
 
+    def _is_known_as(self, user: Owner) -> bool:
+        with suppress(SessionEnded):
+            return self._storage.stat(self._state.owner, self._first_access()).user == user_hash(user)
+        return False
+
+    def _csrf_token(self) -> str:
+        return self._context.ids.csrf_token(str(self._state.session_id))
+
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -393,6 +401,19 @@ def bind(store: UserStore, user_id: str | int) -> None:
     state = state_of(store)
     if state.session_id is not None:
         store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
+
+
+def is_session_of(store: UserStore, user_id: str | int) -> bool:
+    """Whether the storage knows that the session is this user's.
+
+    :raises InvalidKey: when the user id is too long or holds a lone surrogate
+    """
+    return store._is_known_as(user_owner(user_id))  # noqa: SLF001
+
+
+def csrf_token(store: UserStore) -> str:
+    """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
+    return store._csrf_token()  # noqa: SLF001
 
 
 @dataclass(frozen=True)

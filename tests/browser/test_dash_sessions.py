@@ -1,4 +1,4 @@
-"""A callback that is in flight while another tab logs out ends cleanly: README's recipe, and what happens without it.
+"""A callback in flight while another tab logs out ends cleanly: the recipe of docs/dash.md, and what comes without it.
 
 Promise: docs/security.md, "Clicked twice, or lost on the way".
 """
@@ -22,7 +22,7 @@ RECIPE = "Log out while a callback runs"
 
 
 class Site:
-    """README's app, whose callbacks wait for the test."""
+    """The app of docs/dash.md, whose callbacks wait for the test."""
 
     def __init__(self, url: str, listener: socket.socket) -> None:
         self.url = url
@@ -42,7 +42,7 @@ Serve = Callable[[str], AbstractContextManager[Site]]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    [code] = blocks("README.md", "python")[RECIPE]
+    [code] = blocks("docs/dash.md", "python")[RECIPE]
     port = Port()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(TIMEOUT)

@@ -1,4 +1,4 @@
-"""Impatient users and lost responses, in Chromium: the README's way to log in and out loses nothing of them.
+"""Impatient users and lost responses, in Chromium: the way of docs/log-in-and-out.md loses nothing of them.
 
 A second click makes a browser drop the response to the first one, and with it the cookie that it brings.
 

@@ -70,15 +70,20 @@ def test_every_requirement_is_kept_or_left_to_the_app_or_the_reason_is_given() -
     assert numbers == [f"{section}.{n}" for section, count in sections.items() for n in range(1, count + 1)]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_link_leads_to_a_file_or_a_heading(document: str) -> None:
-    text = read(document)
-    headings = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^#+ (.+)$", text, re.M)}
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        file, _, anchor = target.partition("#")
+def anchors_of(file: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", [*(f"docs/{name}" for name in DOCUMENTS), "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_link_leads_to_a_file_and_to_a_heading_of_it(document: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+        name, _, anchor = target.partition("#")
         if "://" not in target:
-            assert (ROOT / "docs" / file).exists(), target
-            assert file or anchor in headings, target
+            file = (ROOT / document).parent / name if name else ROOT / document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors_of(file), target
 
 
 # The code

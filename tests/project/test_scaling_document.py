@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 def test_a_redis_server_takes_the_settings_and_the_package_has_nothing_to_warn_of(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (settings,) = re.findall(r"^```conf\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    (settings,) = re.findall(r"^```ini\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     options = [word for line in settings.splitlines() for word in f"--{line}".split()]
     with RedisServer(folder, *options) as server, server.client() as client, caplog.at_level(logging.WARNING):
         assert client.config_get("maxmemory")["maxmemory"] != "0"

@@ -89,7 +89,7 @@ class Backup:
             raise StorageError(f"{source} is not a backup of {self._filename}.")
         source = source.resolve()
         try:
-            copy = connect(str(source), synchronous="FULL", timeout=0.0)
+            copy = connect(str(source), synchronous="FULL", timeout=0.0).sqlite
             try:
                 _check_whole(source, copy)
                 self._restore(source, copy)

@@ -96,7 +96,7 @@ class Checkpoints:
             connection = pool.acquire()
             try:
                 connection.backoff.timeout = wait
-                return connection.wal_checkpoint(mode=mode)[0]
+                return connection.sqlite.wal_checkpoint(mode=mode)[0]
             finally:
                 connection.backoff.timeout = pool.timeout
                 pool.release(connection)

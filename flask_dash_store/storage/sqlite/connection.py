@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import apsw
 
@@ -26,6 +27,9 @@ _ERRORS: dict[type[Exception], type[StorageError]] = {
     apsw.NotADBError: StorageCorrupt,
     UnicodeDecodeError: StorageCorrupt,
 }
+
+Row = tuple[Any, ...]
+Bindings = Sequence[Any] | Mapping[str, Any]
 
 Errors = (apsw.Error, UnicodeDecodeError)
 """What a statement can raise: SQLite's own errors, and text in the file that is not UTF-8."""
@@ -55,10 +59,27 @@ class Backoff:
         return True
 
 
-class Connection(apsw.Connection):
-    """A connection with its backoff. As its own method, the busy handler would keep the connection alive."""
+class Connection:
+    """A connection of APSW's, how it retries, and the one cursor for its statements.
 
-    backoff: Backoff
+    To make a cursor for each statement takes as long as a tenth of a small write. Nothing here refers to itself, so a
+    connection that an interrupted call has lost is closed at once, not when the garbage collector comes.
+
+    :param timeout: seconds to wait for other processes
+    :ivar run: executes a statement; what it gives is to be read to its end before it is called again
+    :ivar changes: gives how many rows the last INSERT, UPDATE or DELETE changed
+    """
+
+    def __init__(self, sqlite: apsw.Connection, timeout: float) -> None:
+        self.sqlite = sqlite
+        self.backoff = Backoff(timeout)
+        self.changes = sqlite.changes
+        sqlite.set_busy_handler(self.backoff.retry)
+        self.renew_cursor()
+
+    def renew_cursor(self) -> None:
+        """Abandon what the cursor has begun to read, and may not have read to its end."""
+        self.run = self.sqlite.cursor().execute
 
 
 def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
@@ -68,9 +89,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
     :raises UnknownFormat: when the file was written by another version of this package, or by another program
     """
     # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
-    connection = Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-    connection.backoff = Backoff(timeout)
-    connection.set_busy_handler(connection.backoff.retry)
+    sqlite = apsw.Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+    connection = Connection(sqlite, timeout)
     for pragma in (
         f"synchronous = {synchronous}",
         "secure_delete = ON",
@@ -78,9 +98,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
         "cell_size_check = ON",
         f"journal_size_limit = {WAL_SIZE_LIMIT}",
     ):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    application, found, has_tables = cast(tuple[int, int, int], connection.execute(FORMAT_FACTS).fetchone())
-    check_format(application, found, has_tables, filename)
+        connection.run(f"PRAGMA {pragma}").fetchall()
+    check_format(cast(tuple[int, int, int], connection.run(FORMAT_FACTS).fetchall()[0]), filename)
     return connection
 
 
@@ -94,10 +113,10 @@ def use_wal(connection: Connection, filename: str) -> None:
     deadline = time.monotonic() + connection.backoff.timeout
     while True:
         try:
-            mode = connection.pragma("journal_mode")
+            mode = connection.sqlite.pragma("journal_mode")
             if mode != "wal":  # To set it again would write, which a full disk does not let it.
-                connection.pragma("auto_vacuum", "INCREMENTAL")
-                mode = connection.pragma("journal_mode", "WAL")
+                connection.sqlite.pragma("auto_vacuum", "INCREMENTAL")
+                mode = connection.sqlite.pragma("journal_mode", "WAL")
         except apsw.BusyError:
             if time.monotonic() > deadline:
                 raise
@@ -109,7 +128,7 @@ def use_wal(connection: Connection, filename: str) -> None:
 
 
 def storage_error(
-    name: str, timeout: float, error: Exception, connection: apsw.Connection | None = None
+    name: str, timeout: float, error: Exception, connection: Connection | None = None
 ) -> StorageError | StorageBusy:
     """The package's own exception for what SQLite said.
 
@@ -119,6 +138,6 @@ def storage_error(
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return busy(name, timeout)
     kind = next((kind for cause, kind in _ERRORS.items() if isinstance(error, cause)), StorageError)
-    if isinstance(error, apsw.IOError) and connection is not None and connection.system_errno in NO_SPACE:
+    if isinstance(error, apsw.IOError) and connection is not None and connection.sqlite.system_errno in NO_SPACE:
         kind = StorageFull  # SQLite says "full" only of a disk, not of a quota or of a limit on files.
     return kind(f"The {name} failed: {type(error).__name__}: {error}.")

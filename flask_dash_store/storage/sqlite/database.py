@@ -9,9 +9,9 @@ import apsw
 
 from ..transaction import begun, current_transaction, joined
 from .checkpoint import OVERDUE_WAL_PAGES, Checkpoints
-from .connection import Errors
+from .connection import Bindings, Errors, Row
 from .pool import Pool
-from .transaction import Bindings, Row, Transaction
+from .transaction import Transaction
 
 
 class Database:
@@ -31,22 +31,12 @@ class Database:
             return transaction.execute(sql, args)
         connection = self._pool.acquire()
         try:
-            return connection.execute(sql, args).fetchall()
+            return connection.run(sql, args).fetchall()
         except Errors as error:
             raise self._pool.error(error, connection) from error
-        finally:
-            self._pool.release(connection)
-
-    def select_one(self, sql: str, args: Bindings = ()) -> Row | None:
-        """The first row of a query; None when it gives none."""
-        if begun.get() and (transaction := self._current()) is not None:
-            return next(iter(transaction.execute(sql, args)), None)
-        connection = self._pool.acquire()
-        try:
-            row: Row | None = connection.execute(sql, args).fetchone()
-            return row
-        except Errors as error:
-            raise self._pool.error(error, connection) from error
+        except BaseException:
+            connection.renew_cursor()
+            raise
         finally:
             self._pool.release(connection)
 
@@ -58,14 +48,14 @@ class Database:
         if begun.get() and (transaction := self._current()) is not None:
             transaction.execute(sql, args)
             return transaction.changes
-        pool = self._pool
+        pool, is_released = self._pool, False
         try:
             try:
                 timeout = pool.acquire_write_lock(pool.timeout)
                 connection = pool.acquire()
                 try:
                     connection.backoff.timeout = timeout
-                    connection.execute(sql, args)
+                    connection.run(sql, args)
                     changes = connection.changes()
                 except Errors as error:
                     raise pool.error(error, connection) from error
@@ -74,8 +64,9 @@ class Database:
                     pool.release(connection)
             finally:
                 pool.write_lock.release()  # The pool has another one once it has noticed a fork.
+                is_released = True
         finally:  # A signal's handler may have raised before the first instruction of that.
-            if pool.write_lock.is_held:
+            if not is_released:
                 pool.write_lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
             self.checkpoints.make_if_overdue()
@@ -111,10 +102,10 @@ class Database:
         connection = self._pool.acquire()
         try:
             with self.transaction():
-                connection.execute("BEGIN").fetchall()
-                connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()
+                connection.run("BEGIN")
+                connection.run("SELECT COUNT(*) FROM sqlite_schema").fetchall()
                 meanwhile()
-            yield connection
+            yield connection.sqlite
         finally:
             self._pool.release(connection)
 

@@ -10,9 +10,10 @@ from ...errors import StorageCorrupt
 from ..base import ENDED, Dump, Value
 from . import schema
 from .buffer_files import BufferStore
+from .connection import Row
 from .database import Database
 from .maintenance import forget_files
-from .transaction import Row, Transaction
+from .transaction import Transaction
 
 MOST_PROBLEMS = 100
 

@@ -9,10 +9,10 @@ from functools import partial
 from ..base import Expired, Removed
 from . import schema
 from .buffer_files import BufferStore
-from .connection import MAX_DELAY
+from .connection import MAX_DELAY, Row
 from .database import Database
 from .schema import PAGE_BYTES
-from .transaction import Row, Transaction
+from .transaction import Transaction
 
 # As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
 OWNERS_TOGETHER = 16

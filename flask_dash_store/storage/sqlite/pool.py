@@ -100,7 +100,7 @@ class Pool:
             except apsw.Error as error:
                 raise self._access_error() or self.error(error) from error
             connection.backoff.timeout = self.timeout
-            connection.set_wal_hook(self._note_wal())
+            connection.sqlite.set_wal_hook(self._note_wal())
             self._open.add(connection)
             if self.file is not None:
                 self.file.note_wal()
@@ -125,7 +125,7 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
-        is_of_use = len(self._idle) < self._max_idle and not (self._closed_because or connection.in_transaction)
+        is_of_use = len(self._idle) < self._max_idle and not (self._closed_because or connection.sqlite.in_transaction)
         if not is_of_use or connection in self._stale:
             self._discard(connection)
         else:
@@ -136,8 +136,8 @@ class Pool:
         if connection in self._stale:
             self._stale.discard(connection)
             # It must neither copy its WAL into the database nor remove the one that others have begun since.
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        connection.close(True)
+            connection.sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.sqlite.close(True)
 
     def close_idle(self) -> None:
         with suppress(IndexError):
@@ -224,7 +224,7 @@ class Pool:
         self.close_inherited()
         in_use = list(self._open)
         for connection in in_use:
-            _never_finalize(connection)
+            _never_finalize(connection.sqlite)
         self._max_idle = MAX_IDLE
         self._start()
         if in_use:
@@ -243,7 +243,7 @@ class Pool:
         self._stale |= set(self._idle)
         self.close_idle()
 
-    def error(self, error: Exception, connection: apsw.Connection | None = None) -> StorageError:
+    def error(self, error: Exception, connection: Connection | None = None) -> StorageError:
         """The package's own exception for what SQLite said."""
         return storage_error(self.name, self.timeout, error, connection)
 
@@ -299,7 +299,7 @@ class MemoryPool(Pool):
         )
 
 
-def _never_finalize(connection: Connection) -> None:
+def _never_finalize(connection: apsw.Connection) -> None:
     # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index that
     # the parent is using. One more reference than Python knows of keeps it as it is.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

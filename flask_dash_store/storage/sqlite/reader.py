@@ -14,8 +14,8 @@ from ...owner import Owner
 from ..base import ENDED, VERSION_BYTES, SessionInfo, Stat, Storage, ValueInfo
 from . import schema
 from .buffer_files import BufferStore
+from .connection import Row
 from .database import Database
-from .transaction import Row
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -33,14 +33,16 @@ class Reader(Storage):
 
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         name, session = owner
-        row = self._database.select_one(schema.GET, (name, session, f"{name}/{key}"))
-        if row is None or row[0] is None:
+        rows = self._database.select(schema.GET, (name, session, f"{name}/{key}"))
+        if not rows or rows[0][0] is None:
             self._check(owner, access)
             return None
-        expiry, payload, key_expires, file, boot = row
-        if not access.is_future(expiry):
+        expiry, payload, key_expires, file, boot = rows[0]
+        now, expires, threshold = access
+        # As Access.is_future() and is_touch_due() have it, without the calls.
+        if not (isinstance(expiry, (float, int)) and expiry > now):
             return None
-        if abs(expiry - access.expires) > access.touch_threshold:
+        if abs(expiry - expires) > threshold:
             self._touch(owner, access)
         if key_expires is not None and not access.is_future(key_expires):
             return None
@@ -95,10 +97,9 @@ class Reader(Storage):
 
         :raises SessionEnded: when another session id opens the owner's values, or none
         """
-        row = self._database.select_one(schema.SESSION, (owner.name,))
-        if row is not None:
-            check_session(owner, row[1], row[2])
-            self._use(owner, row[0], access)
+        for expiry, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
+            check_session(owner, session, renewed)
+            self._use(owner, expiry, access)
 
     def _use(self, owner: Owner, expiry: object, access: Access) -> bool:
         """Whether an owner of this expiry has not expired. If it has not, it is touched when that is due."""
@@ -148,21 +149,19 @@ class Reader(Storage):
             return True
 
     def stat(self, owner: Owner, access: Access) -> Stat:
-        row = self._database.select_one(schema.STAT, {"owner": owner.name, "now": access.now})
-        if row is None:
-            return Stat()
-        expiry, session, renewed, nbytes, keys, user = row
-        check_session(owner, session, renewed)
-        return Stat(expiry if keys > 0 else None, nbytes, keys, user) if access.is_future(expiry) else Stat()
+        args = {"owner": owner.name, "now": access.now}
+        for expiry, session, renewed, nbytes, keys, user in self._database.select(schema.STAT, args):
+            check_session(owner, session, renewed)
+            if access.is_future(expiry):
+                return Stat(expiry if keys > 0 else None, nbytes, keys, user)
+        return Stat()
 
     def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
-        row = self._database.select_one(schema.SESSION, (owner.name,))
-        if row is None:
-            return owner
-        current = owner._replace(session=row[1])
-        if current.session == ENDED:
-            check_session(owner, *row[1:3])
-        return current
+        for _, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
+            if session == ENDED:
+                check_session(owner, session, renewed)
+            return owner._replace(session=session)
+        return owner
 
     def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
         start = len(owner.name) + 1

@@ -61,7 +61,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         synchronous: Synchronous = "NORMAL",
     ) -> None:
         self._limits = limits
-        self._lengths = {}
+        self._written = set()
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import apsw
 
 from ...errors import StorageError
 from ..transaction import Transaction as Base
-from .connection import Connection, Errors
+from .connection import Bindings, Connection, Errors, Row
 from .pool import Pool
-
-Row = tuple[Any, ...]
-Bindings = Sequence[Any] | Mapping[str, Any]
 
 
 class Transaction(Base):
@@ -40,7 +35,7 @@ class Transaction(Base):
         self._connection = connection = pool.acquire()
         try:
             connection.backoff.timeout = timeout
-            connection.execute("BEGIN IMMEDIATE")
+            connection.run("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise pool.error(error, connection) from error
         finally:
@@ -50,7 +45,7 @@ class Transaction(Base):
         connection = self._in_transaction()
         self.pool.check_before_commit()
         try:
-            connection.execute("COMMIT")
+            connection.run("COMMIT")
         except apsw.Error as error:
             raise self.pool.error(error, connection) from error
 
@@ -59,19 +54,19 @@ class Transaction(Base):
 
         :raises StorageError: when SQLite has rolled back by itself, as it does after some faults
         """
-        if self._connection is None or not self._connection.in_transaction:
+        if self._connection is None or not self._connection.sqlite.in_transaction:
             raise self.rolled_back()
         return self._connection
 
     def _was_committed(self, failure: BaseException) -> bool:
-        is_over = self._connection is not None and not self._connection.in_transaction
+        is_over = self._connection is not None and not self._connection.sqlite.in_transaction
         return is_over and not isinstance(failure, StorageError)
 
     def _roll_back(self, error: BaseException) -> None:  # noqa: ARG002
         # A connection that cannot is closed when it is released.
-        if self._connection is not None and self._connection.in_transaction:
+        if self._connection is not None and self._connection.sqlite.in_transaction:
             with suppress(apsw.Error):
-                self._connection.execute("ROLLBACK")
+                self._connection.run("ROLLBACK")
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
@@ -88,7 +83,7 @@ class Transaction(Base):
         self.execute(f"RELEASE savepoint_{number}")
 
     def _roll_back_to_savepoint(self, number: int) -> None:
-        if self._connection is not None and self._connection.in_transaction:
+        if self._connection is not None and self._connection.sqlite.in_transaction:
             self.execute(f"ROLLBACK TO savepoint_{number}")
             self.execute(f"RELEASE savepoint_{number}")
 
@@ -96,7 +91,7 @@ class Transaction(Base):
         """Run a statement in this transaction and return its rows."""
         self.acquire_call()
         try:
-            return self._in_transaction().execute(sql, args).fetchall()
+            return self._in_transaction().run(sql, args).fetchall()
         except Errors as error:
             raise self.pool.error(error, self._connection) from error
         finally:

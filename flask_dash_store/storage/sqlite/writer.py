@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from math import inf
+from math import inf, nextafter
 from typing import TypeVar
 
 from ...buffers import Stored
@@ -25,8 +25,8 @@ T = TypeVar("T")
 FEW_ROWS = 64
 FEW_BYTES = 2**20
 
-# Of how many values the length is remembered, to choose the statement that writes the next one.
-MOST_LENGTHS = 4096
+# How many values are remembered, to choose the statement that writes the next one.
+MOST_WRITTEN = 4096
 
 
 class Writer(Reader):
@@ -34,8 +34,8 @@ class Writer(Reader):
 
     _limits: Limits
     _reserve: Reserve | None
-    _lengths: dict[str, int]
-    """How long the values are that this process has written last: a guess at which statement writes the next one."""
+    _written: set[str]
+    """Which values this process has written last: a guess at which statement writes the next one."""
     _has_deleted = False
     """Whether this process has left rows for maintenance to remove."""
 
@@ -47,28 +47,27 @@ class Writer(Reader):
         self._put_all(owner, [(key, value, None) for key, value in values], access)
 
     def _set_small(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> bool:
-        """Store a value without buffers by one statement. Returns whether it could: in most cases it can.
-
-        Over a value of the same length an UPDATE is enough. It changes nothing when another process has written there
-        since, or the session's expiry is to be moved.
-        """
+        """Store a value without buffers by one statement. Returns whether it could: in most cases it can."""
         payload, buffers = value
         if buffers is not None or key_expires == "keep":
             return False
         name, session = owner
         now, expires, threshold = access
-        earliest, latest = (-inf, inf) if threshold == inf else (expires - threshold, expires + threshold)
-        live = (name, session, now, earliest, latest)
-        row, nbytes = f"{name}/{key}", len(payload)
-        is_same_length = key_expires is None and self._lengths.get(row) == nbytes
-        if is_same_length and self._database.change(schema.OVERWRITE, (payload, row, nbytes, *live)):
+        max_bytes, max_keys = self._limits
+        earliest, latest = expires - threshold, expires + threshold
+        if not earliest > now:  # It is NaN where nothing ever expires, and no use counts.
+            earliest = nextafter(now, inf)
+        row, most_bytes = f"{name}/{key}", max_bytes - len(payload) - 4 * len(key)  # Of UTF-8 in a character.
+        args = (payload, row, name, session, earliest, latest, most_bytes)
+        is_known = key_expires is None and row in self._written
+        if is_known and self._database.change(schema.OVERWRITE, args):
             return True
-        most_bytes = nbytes + 4 * len(key)  # UTF-8 takes four bytes for a character at the most.
-        if not self._database.change(schema.SET, (row, payload, key_expires, *live, most_bytes, *self._limits)):
+        if not self._database.change(schema.SET, (*args, max_keys, key_expires, now)):
             return False
-        if len(self._lengths) >= MOST_LENGTHS:
-            self._lengths.clear()
-        self._lengths[row] = nbytes
+        if key_expires is None:
+            if len(self._written) >= MOST_WRITTEN:
+                self._written.clear()
+            self._written.add(row)
         return True
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
@@ -225,9 +224,9 @@ class Writer(Reader):
             transaction.execute(schema.RENEW, (access.expires, session, access.now, user, owner.name))
 
     def end(self, owner: Owner, access: Access) -> float:
-        row = self._database.select_one(schema.SESSION, (owner.name,))
-        if row is not None and row[1] != owner.session:
-            return float(row[2] or 0.0)  # A dead id that comes again and again waits for no lock.
+        for _, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
+            if session != owner.session:
+                return float(renewed or 0.0)  # A dead id that comes again and again waits for no lock.
         try:
             return self._end(owner, access)
         except StorageFull:

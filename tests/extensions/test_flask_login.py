@@ -6,9 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Flask, Response, g, stream_with_context
+from flask import Flask, Response, g, session, stream_with_context
 from flask.testing import FlaskClient
-from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
+from flask_login import (
+    LoginManager,
+    UserMixin,
+    confirm_login,
+    current_user,
+    fresh_login_required,
+    login_user,
+    logout_user,
+)
+from shop import make_shop, twin
 
 from flask_dash_store import UserStoreMiddleware, user_store
 
@@ -259,3 +268,86 @@ def test_a_login_in_a_test_request_context_binds_that_requests_session() -> None
         assert len(shop.stores.sessions("ada")) == 1
         logout_user()
         assert "cart" not in user_store
+
+
+# With flask.session in the store, and in Flask's own cookie
+
+
+def add_users(app: Flask, protection: str | None = "basic") -> Flask:
+    manager = LoginManager(app)
+    manager.user_loader(User)
+    manager.session_protection = protection
+    app.add_url_rule("/in/<name>", "in", lambda name: str(log_in(name)))
+    app.add_url_rule("/confirm", "confirm", lambda: str(confirm_login()))
+    app.add_url_rule("/out", "out", lambda: str(logout_user()))
+    app.add_url_rule("/who", "who", who)
+    app.add_url_rule("/cart", "cart", lambda: str(user_store.get("cart")))
+    app.add_url_rule("/cart/<text>", "put", put)
+    app.add_url_rule("/pay", "pay", fresh_login_required(lambda: "paid"))
+    return app
+
+
+def test_a_remembered_user_is_not_fresh_until_the_login_is_confirmed(app: Flask) -> None:
+    browser = add_users(app).test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    assert get(browser, "/pay") == "paid"
+    browser.delete_cookie("session")
+    assert browser.get("/pay").status_code == 401
+    assert get(browser, "/who") == "ada"
+    get(browser, "/confirm")
+    assert get(browser, "/pay") == "paid"
+
+
+def test_a_remembered_user_who_comes_back_is_logged_in_with_one_session_that_counts_as_theirs() -> None:
+    app = add_users(make_shop())
+    browser = app.test_client()
+    get(browser, "/in/ada")
+    browser.delete_cookie("session")
+    assert [get(browser, path) for path in ("/who", "/cart/pens", "/cart")] == ["ada", "ok", "pens"]
+    before = browser.get_cookie("session")
+    assert (get(browser, "/who"), browser.get_cookie("session")) == ("ada", before)
+    get(browser, "/out")
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["nobody", "None"]
+    assert browser.get_cookie("remember_token") is None
+
+
+def test_a_login_that_is_not_fresh_keeps_the_session_and_another_login_refreshes_it(app: Flask) -> None:
+    browser = add_users(app).test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    browser.environ_base["HTTP_USER_AGENT"] = "another"  # "basic" protection: not fresh any more
+    assert browser.get("/pay").status_code == 401
+    get(browser, "/in/ada")
+    assert [get(browser, path) for path in ("/pay", "/cart")] == ["paid", "books"]
+
+
+def test_strong_protection_opens_nothing_to_a_browser_that_is_another() -> None:
+    app = add_users(make_shop(), "strong")
+    browser = app.test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["ada", "books"]
+    thief = twin(browser)
+    thief.environ_base["HTTP_USER_AGENT"] = "another"
+    assert [get(thief, path) for path in ("/who", "/cart")] == ["nobody", "None"]
+    assert app.extensions["user_store"].sessions("ada") == []
+
+
+def test_strong_protection_of_flasks_own_cookie_leaves_the_store_as_it_is() -> None:
+    browser = add_users(make_shop(flask_session=False), "strong").test_client()
+    get(browser, "/in/ada")
+    get(browser, "/cart/books")
+    browser.environ_base["HTTP_USER_AGENT"] = "another"
+    assert [get(browser, path) for path in ("/who", "/cart")] == ["nobody", "books"]
+
+
+def test_strong_protection_leaves_a_visitor_who_has_not_logged_in_their_values(app: Flask) -> None:
+    browser = add_users(app, "strong").test_client()
+    app.add_url_rule("/visit", "visit", lambda: str(session.setdefault("visited", "yes")))
+    for _ in range(2):
+        assert [get(browser, path) for path in ("/visit", "/who", "/cart/books", "/cart")][1:] == [
+            "nobody",
+            "ok",
+            "books",
+        ]

@@ -1,0 +1,13 @@
+"""Whose store is the present one where no Flask request says so: the visitor's of an ASGI request, or a job's.
+
+It is a context variable, so that tasks, threads that are given a copy of the context, and streaming responses find it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from .user_store import UserStore
+
+current_store: ContextVar[UserStore | None] = ContextVar("flask_dash_store.current_store", default=None)
+"""The store of the ASGI request or the job that this context belongs to; None where it belongs to neither."""

@@ -1,0 +1,5 @@
+"""What the tests of the documents share."""
+
+from programs import load
+
+__all__ = ["load"]

@@ -1,0 +1,104 @@
+"""The code of the README and of each page of docs/ runs as it stands, and does what is said of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+
+import click
+import pytest
+from documents import PAGES, README, ROOT, blocks, languages, read, sides
+from gunicorn.config import Config
+from programs import Load
+
+from flask_dash_store.cli import user_store as command_line
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+# Each of these pages has a test of its own, which runs all of its code.
+OWN_TESTS = {
+    "docs/testing.md": "tests/http/test_testing.py",
+    "docs/tutorial.md": "tests/project/test_tutorial.py",
+    "docs/write-a-backend.md": "tests/project/test_write_a_backend.py",
+}
+PROGRAMS = [
+    (document, heading)
+    for document in [README, *PAGES]
+    if document not in OWN_TESTS
+    for heading in [*blocks(document, "python"), *blocks(document, "diff")]
+]
+COMMANDS = [
+    (document, command)
+    for document in [README, *PAGES]
+    for codes in blocks(document, "sh").values()
+    for code in codes
+    for command in code.replace("\\\n", "").splitlines()
+]
+
+
+# All of it
+
+
+@pytest.mark.parametrize(("document", "heading"), PROGRAMS)
+def test_all_python_code_runs(document: str, heading: str, load: Load) -> None:
+    load(document, heading)
+
+
+@pytest.mark.parametrize(("document", "test"), OWN_TESTS.items())
+def test_a_page_that_is_left_out_has_a_test_of_its_own(document: str, test: str) -> None:
+    assert document in read(test)
+
+
+@pytest.mark.parametrize("document", [README, *PAGES, "CONTRIBUTING.md"])
+def test_all_code_is_in_a_language_that_is_run_or_checked(document: str) -> None:
+    checked_here = {"python", "diff", "sh", "nginx", "dockerfile", "yaml"}
+    # What Redis is set to: tests/project/test_scaling_document.py and tests/redis/test_redis_full.py.
+    checked_elsewhere = {"docs/scaling.md": {"ini", "text"}, "docs/api.md": {"eval-rst"}, "docs/index.md": {"toctree"}}
+    assert languages(document) <= checked_here | checked_elsewhere.get(document, set())
+
+
+@pytest.mark.parametrize("document", [page for page in PAGES if blocks(page, "diff")])
+def test_what_a_diff_takes_away_was_a_program_too(document: str) -> None:
+    for diffs in blocks(document, "diff").values():
+        for diff in diffs:
+            ast.parse(sides(diff)[0])
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_each_command_is_one_that_its_program_takes(document: str, command: str) -> None:
+    words = shlex.split(command, comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    match words:
+        case ["pip", "install", *requirements]:
+            for requirement in requirements:
+                if match := re.fullmatch(r"(?:.*flask_dash_store|\.)(?:\[(\w+)\])?", requirement):
+                    assert match[1] in {None, *EXTRAS}
+                else:
+                    assert importlib.util.find_spec(requirement)
+        case ["flask", "--app", app, "user-store", name, *arguments]:
+            assert re.fullmatch(r"app:(app|server)", app)
+            subcommand = command_line.commands[name]
+            found, left, _ = subcommand.make_parser(click.Context(subcommand)).parse_args(arguments)
+            assert (left, [each.name for each in subcommand.params if each.required and not found[each.name]]) == (
+                [],
+                [],
+            )
+        case ["gunicorn", *arguments]:
+            Config().parser().parse_args(arguments)
+        case ["python", file] if file.endswith(".py"):
+            assert f"`{file}`" in read(document)
+        case ["python", "-m", "pytest" | "timeit" | "venv", *_] | ["source", *_]:
+            pass  # test_write_a_backend.py, test_tutorial.py and a test below run these.
+        case ["flask", "--app", "app:server", "run", "--debug"]:
+            pass
+        case ["export", *_]:
+            subprocess.run(["bash", "-ec", command], check=True, timeout=60)
+        case [script, *_]:
+            assert script.startswith("scripts/")
+            assert os.access(ROOT / script, os.X_OK)
