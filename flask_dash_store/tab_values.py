@@ -23,6 +23,11 @@ from .owner import TABS_PREFIX, Owner
 from .storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
 from .user_store import SessionContext, UserStore
 
+TAB_HEADER = "X-User-Store-Tab"  # In it a request brings the name of its tab: as in dash/tab_store.js.
+TAB_IN_ENVIRON = "HTTP_X_USER_STORE_TAB"
+NO_TAB = "0" * 32
+"""The name of the tab in tests, and while Dash prepares itself."""
+
 
 class TabStore(StoredMapping):
     """The values of one browser tab. It behaves as a :class:`UserStore` does, without what is about the session.

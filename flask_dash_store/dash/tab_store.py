@@ -18,23 +18,21 @@ from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
 from ..proxy import user_store
-from ..tab_values import TabStore
-
-HEADER = "X-User-Store-Tab"  # as in tab_store.js
+from ..tab_values import TAB_HEADER, TabStore
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 
 _WHAT_TO_DO = (
     "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks over HTTP, in the jobs of "
     "its background callbacks, and in a layout function that is called for a page. In a view use user_store, which all "
-    f"of a visitor's tabs share. In a test, send the header {HEADER} with 32 hexadecimal digits."
+    f"of a visitor's tabs share. In a test, send the header {TAB_HEADER} with 32 hexadecimal digits."
 )
 
 hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__}])
 
 
 def _tabs_store() -> TabStore:
-    name = next((value for header, value in _headers() if header.lower() == HEADER.lower()), "")
+    name = next((value for header, value in _headers() if header.lower() == TAB_HEADER.lower()), "")
     if _NAME.fullmatch(name) is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return TabStore(user_store, name)

@@ -7,9 +7,8 @@ from typing import Any
 
 from dash import Dash, DiskcacheManager, Input, Output, State, callback, ctx, dcc, html
 from diskcache import Cache
-from flask import request
 
-from flask_dash_store import Changed, Key, UserStoreMiddleware, tab_store, user_store
+from flask_dash_store import Changed, Key, UserStoreMiddleware, is_available, tab_store, user_store
 
 cart: Key[list[str]] = Key("cart", default=list[str])
 
@@ -23,7 +22,7 @@ UserStoreMiddleware(app)
 
 
 def layout() -> html.Div:
-    note = tab_store.get("note", "") if request_has_tab() else "no tab"
+    note = tab_store.get("note", "") if is_available() else ""
     buttons = ("add", "clear", "roll-back", "move", "other")
     return html.Div(
         [
@@ -41,10 +40,6 @@ def layout() -> html.Div:
             html.Div(note, id="note-in-layout"),
         ]
     )
-
-
-def request_has_tab() -> bool:
-    return "X-User-Store-Tab" in request.headers if request else False
 
 
 app.layout = layout
