@@ -54,7 +54,12 @@ class Key(Generic[T]):
         return self._default() if value is MISSING else value
 
     def set(self, value: T) -> None:
-        """Store a value. It raises what ``user_store.set`` does."""
+        """Store a value.
+
+        It raises what ``user_store.set`` does.
+
+        :param value: of the key's type, and anything that the codec takes
+        """
         user_store.set(self.name, value, self._ttl)
 
     @contextmanager

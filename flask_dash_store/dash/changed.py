@@ -72,17 +72,20 @@ class Changed(Input):
     def __repr__(self) -> str:
         return f"Changed({'any' if self.keys is None else ', '.join(map(repr, self.keys))})"
 
-    def concerns(self, keys: Collection[str] | None) -> bool:
-        """Whether one of these keys is watched; None stands for all keys."""
-        return keys is None or self.keys is None or any(key in keys for key in self.keys)
 
-    def version(self, versions: dict[str, bytes]) -> str | None:
-        """The version of what is watched; None when nothing is stored under the keys.
+def _concerns(watch: Changed, keys: Collection[str] | None) -> bool:
+    """Whether one of these keys is watched; None stands for all keys."""
+    return keys is None or watch.keys is None or any(key in keys for key in watch.keys)
 
-        :param versions: as the storage knows them
-        """
-        own = sorted((key, versions[key]) for key in (versions if self.keys is None else self.keys) if key in versions)
-        return blake2b(repr(own).encode(), digest_size=VERSION_BYTES).hexdigest() if own else None
+
+def _version(watch: Changed, versions: dict[str, bytes]) -> str | None:
+    """The version of what is watched; None when nothing is stored under the keys.
+
+    :param versions: as the storage knows them
+    """
+    keys = versions.keys() if watch.keys is None else versions.keys() & watch.keys
+    own = [(key, versions[key]) for key in sorted(keys)]
+    return blake2b(repr(own).encode(), digest_size=VERSION_BYTES).hexdigest() if own else None
 
 
 def _names(keys: Iterable[Any]) -> list[str]:
@@ -105,7 +108,7 @@ def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
         None if any(watch.keys is None for watch in watches) else {key for watch in watches for key in watch.keys or ()}
     )
     versions = versions_of(user_store, keys)
-    return {watch: watch.version(versions) for watch in watches}
+    return {watch: _version(watch, versions) for watch in watches}
 
 
 # The page
@@ -127,7 +130,7 @@ def _with_stores(layout: Any) -> Any:
 
 def _tell_page(store: StoredMapping, keys: Collection[str] | None) -> None:
     """Have the response to the present callback say what it has changed."""
-    watches = [watch for watch in _watches.values() if watch.concerns(keys)]
+    watches = [watch for watch in _watches.values() if _concerns(watch, keys)]
     try:
         if watches and is_available() and state_of(store).owner.name == state_of(user_store).owner.name:
             for watch, version in _after_write(watches).items():

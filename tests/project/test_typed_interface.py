@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import flask_dash_store
-from flask_dash_store import DashDatabase, UserStore, UserStoreMiddleware
+from flask_dash_store import Changed, DashDatabase, Key, UserStore, UserStoreMiddleware
 from flask_dash_store.settings import UNSET, Settings
 
 RIGHT = """
@@ -94,7 +94,7 @@ def test_every_setting_is_an_option_that_leaves_it_to_the_config_unless_it_is_gi
     assert repr(UNSET) == "UNSET"
 
 
-CLASSES = (UserStoreMiddleware, UserStore, DashDatabase)
+CLASSES = (UserStoreMiddleware, UserStore, DashDatabase, Key, Changed)
 
 PUBLIC = [
     call
