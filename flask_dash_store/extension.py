@@ -18,6 +18,7 @@ from flask import Config, Flask, has_request_context, request
 
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
+from .dash.jobs import is_poll, register
 from .dash.pages import has_dash, hide_store_from_dash_setup
 from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
@@ -74,11 +75,12 @@ class Extension:
         self._storage: Storage | None = None
         self._check(stacklevel + 1)
         self._is_closed = False
+        self._name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(app)
+        give_globals_a_store(app, self._name)
         self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
 
     def begin_in_this_process(self) -> None:
@@ -132,13 +134,19 @@ class Extension:
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
                     hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
+                    if has_dash(self.app):
+                        from .dash import background  # Which imports Dash.
+
+                        background.install()
                     followed = _FLASKS_SETTINGS if settings.flask_session else _COOKIES_SETTINGS
                     _watch_changes(self.app.config, followed, self._reopen)
                 self._storage, self._settings_read, self._opened = opened.storage, settings, opened
             return self._opened
 
     def _open(self, settings: Settings, storage: Storage | None = None) -> OpenedExtension:
-        return OpenedExtension(self.app, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage)
+        return OpenedExtension(
+            self.app, self._name, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage
+        )
 
     def _reopen(self) -> None:
         """From now on, follow Flask's settings, as Flask's own session does.
@@ -169,6 +177,7 @@ class Extension:
 class OpenedExtension:
     """An app's storage, codec and session middleware, made from its settings.
 
+    :param name: tells the app from the others of its process
     :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
     :param home: the path, as the app sees it, under which the browser sends that cookie
     :param storage: one that is open already; None opens that of the settings
@@ -177,6 +186,7 @@ class OpenedExtension:
     def __init__(
         self,
         app: Flask,
+        name: str,
         settings: Settings,
         cookie_path: str,
         home: str,
@@ -193,6 +203,7 @@ class OpenedExtension:
         self.storage = self.open_storage(settings.url) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
+        with_dash = has_dash(app)
         ids, permanent = DerivedIds(secrets[0]), app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
@@ -204,6 +215,7 @@ class OpenedExtension:
             ids=ids,
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
+            app=name,
             signals=Signals(app, visitor_key),
             tab_ttl=settings.tab_ttl_seconds,
         )
@@ -218,9 +230,10 @@ class OpenedExtension:
             self._cookie,
             self._context,
             home if attributes.path == cookie_path else "/",
-            has_dash(app) if settings.cookie_eager is None else settings.cookie_eager,
+            with_dash if settings.cookie_eager is None else settings.cookie_eager,
             _within_request(settings.counts_as_use),
             inheriting(app, attributes.name, ids) if settings.flask_session else None,
+            is_poll if with_dash else None,
         )
         self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
 

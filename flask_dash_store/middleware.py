@@ -63,6 +63,8 @@ class UserStoreMiddleware:
     :param flask_session_user_key: where ``flask.session`` says who has logged in: by default ``"_user_id"``, as
         Flask-Login does. When a request changes it, the session gets a new id, which counts as that user's; when a
         request removes it, the session ends. None leaves this to the app.
+    :param background_results: ``"private"``, the default, gives the result of a background callback to the visitor who
+        started it alone. ``"shared"`` is Dash's own way: it is for all who start it with the same arguments.
     :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
@@ -99,6 +101,7 @@ class UserStoreMiddleware:
         flask_login: bool | Unset = UNSET,
         flask_session: bool | Unset = UNSET,
         flask_session_user_key: str | Unset | None = UNSET,
+        background_results: Literal["private", "shared"] | Unset = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -125,6 +128,7 @@ class UserStoreMiddleware:
             "flask_login": flask_login,
             "flask_session": flask_session,
             "flask_session_user_key": flask_session_user_key,
+            "background_results": background_results,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,

@@ -1,4 +1,4 @@
-"""The present visitor's store: importable anywhere, and as ``g.user_store`` wherever Flask has a request."""
+"""The present visitor's store, in a request or in a background callback: importable anywhere, and ``g.user_store``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
 
 from .current import current_store
+from .dash.jobs import find_job
 from .errors import OutsideRequest
-from .user_store import UserStore, state_of
+from .user_store import UserStore, app_of, state_of
 from .wsgi import ENVIRON_KEY, visit
 
 if TYPE_CHECKING:
@@ -52,15 +53,31 @@ def _context() -> RequestContext | None:
 
 
 def _visitors_store() -> UserStore:
-    store, context = current_store.get(), _context()
-    has_flasks = context is not None and _has_store(context)
-    # A job's comes first, for when it is forked it has the context of the request that started it. That of an ASGI
-    # request comes last, for a Flask app may be mounted in its app.
-    if store is not None and not (has_flasks and state_of(store).arrived_at is not None):
-        return store
-    if context is None or not has_flasks:
+    store = present_store()
+    if store is None:
         raise OutsideRequest(_WHAT_TO_DO)
+    return store
+
+
+def present_store() -> UserStore | None:
+    """The store of the visitor whom this call is for; None if it is for none.
+
+    A job's comes first: its fork has inherited the request that started it, and elsewhere it may have made a request
+    of its own, to have URLs built. An ASGI request's comes last, for a Flask app may be mounted in its app. A request
+    of Flask that has come through the middleware needs no search.
+
+    :raises ConfigurationError: when a background callback runs here, but this process cannot open its visitor's store
+    """
+    store, context = current_store.get(), _context()
+    if store is None and (context is None or ENVIRON_KEY not in context.request.environ):
+        store = find_job()
+    if context is None or (store is not None and _is_job(store)) or not _has_store(context):
+        return store
     return _store_of(context)
+
+
+def _is_job(store: UserStore) -> bool:
+    return state_of(store).arrived_at is None
 
 
 def visitor() -> str:
@@ -84,10 +101,8 @@ def visitor() -> str:
 
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
-    if current_store.get() is not None:
-        return True
     context = _context()
-    return context is not None and _has_store(context)
+    return (context is not None and _has_store(context)) or (current_store.get() or find_job()) is not None
 
 
 class _Proxy(LocalProxy[UserStore]):
@@ -106,6 +121,12 @@ class _GlobalsWithStore(_AppCtxGlobals):
     """A ``g`` that gives the store of the request, and keeps none: tests share one ``g`` among several requests."""
 
     _flask_dash_store_app: Flask
+    _flask_dash_store_name: str
+
+    def _job(self) -> UserStore | None:
+        """The store of the job that runs here, if it is one of the app whose ``g`` this is."""
+        job = current_store.get() or find_job()
+        return job if job is not None and _is_job(job) and app_of(job) == self._flask_dash_store_name else None
 
     def _request_with_store(self) -> RequestContext | None:
         """The present request, if it is one of the app whose ``g`` this is."""
@@ -116,11 +137,16 @@ class _GlobalsWithStore(_AppCtxGlobals):
         if name != "user_store":
             return super().__getattr__(name)
         context = self._request_with_store()
+        # Without the calls, where the middleware has made it: this is asked for in almost every request.
+        store = None if context is None else context.request.environ.get(ENVIRON_KEY)
+        if store is not None and current_store.get() is None:
+            return store
+        job = self._job()
+        if job is not None:
+            return job
         if context is None:
             raise _NotOnGlobals(_WHAT_TO_DO)
-        # Without the calls, where the middleware has made it: this is asked for in almost every request.
-        store = context.request.environ.get(ENVIRON_KEY)
-        return _store_of(context) if store is None else store
+        return _store_of(context)
 
     def get(self, name: str, default: Any = None) -> Any:
         if name == "user_store" and name in self:
@@ -128,14 +154,21 @@ class _GlobalsWithStore(_AppCtxGlobals):
         return super().get(name, default)
 
     def __contains__(self, name: str) -> bool:
-        return super().__contains__(name) or (name == "user_store" and self._request_with_store() is not None)
+        return super().__contains__(name) or (
+            name == "user_store" and (self._request_with_store() is not None or self._job() is not None)
+        )
 
 
-def give_globals_a_store(app: Flask) -> None:
-    """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too."""
+def give_globals_a_store(app: Flask, name: str) -> None:
+    """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too.
+
+    :param name: tells the app from the others of its process
+    """
     kind = app.app_ctx_globals_class
     bases = (_GlobalsWithStore, kind)
-    with_store: type[_AppCtxGlobals] = type(kind.__name__, bases, {"_flask_dash_store_app": app})
+    with_store: type[_AppCtxGlobals] = type(
+        kind.__name__, bases, {"_flask_dash_store_app": app, "_flask_dash_store_name": name}
+    )
     app.app_ctx_globals_class = with_store
     if has_app_context() and current_app == app:
         object.__setattr__(app_ctx.g, "__class__", with_store)  # A g keeps for itself what it is set.

@@ -29,12 +29,14 @@ class RequestHead(NamedTuple):
     :param cookie: the Cookie header, empty if there is none
     :param method: in upper case; GET for a websocket
     :param path: as the app sees it, without what it is mounted under
+    :param query: what follows the question mark
     :param fetch_site: the Sec-Fetch-Site header; None if there is none
     """
 
     cookie: str
     method: str
     path: str
+    query: str
     fetch_site: str | None
 
 
@@ -53,6 +55,7 @@ class RequestSessions:
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
     :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
+    :param is_poll: whether a request, of this path and query, never keeps its session alive
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class RequestSessions:
         is_eager: bool,
         counts_as_use: Callable[[], bool] | None = None,
         inherit: Callable[[str], Inheritance | None] | None = None,
+        is_poll: Callable[[str, str], bool] | None = None,
     ) -> None:
         self._cookie = cookie
         self._context = context
@@ -71,6 +75,7 @@ class RequestSessions:
         self._is_eager = is_eager
         self._counts_as_use = counts_as_use
         self._inherit = inherit
+        self._is_poll = is_poll
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     # Cookie in
@@ -94,7 +99,8 @@ class RequestSessions:
         else:
             state = self._succeed(session, now)
         state.arrived_at = now
-        state.counts_as_use = self._counts_as_use
+        is_poll = self._is_poll is not None and self._is_poll(request.path, request.query)
+        state.counts_as_use = _never if is_poll else self._counts_as_use
         return UserStore(self._context, state)
 
     def _keep(self, session: Session, now: float) -> SessionState:
@@ -194,3 +200,7 @@ class RequestSessions:
         except StorageError as error:
             logger.warning("A session's cookie is sent though the session may have ended: %s", error)
         return False
+
+
+def _never() -> bool:
+    return False

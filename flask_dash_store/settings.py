@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .codec import CODECS
 from .cookie import CookieAttributes
@@ -61,6 +61,7 @@ class Settings:
     flask_login: bool = True
     flask_session: bool = False
     flask_session_user_key: str | None = "_user_id"
+    background_results: Literal["private", "shared"] = "private"
     cookie_name: str | None = None
     cookie_path: str | None = None
     cookie_domain: str | None = None
@@ -98,12 +99,18 @@ class Settings:
         self._must("flask_session", self.flask_session in (True, False), "True or False")
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
+        self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _must(self, name: str, fits: bool, what: str) -> None:
         if not fits:
             raise ConfigurationError(f"{_named(name)} is {getattr(self, name)!r}; it must be {what}.")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the values are in one process's memory, where no other process finds them."""
+        return self.url == "memory://" or self.url.endswith(":memory:")
 
     @property
     def ttl_seconds(self) -> float:

@@ -41,6 +41,7 @@ class SessionContext(StoreContext):
     :param ids: derives the ids on which requests in parallel have to agree
     :param handles: writes and reads the handles of jobs
     :param visitor_key: from which the names of visitors are derived
+    :param app: the app's name, which tells it from the others of its process
     :param signals: tells the app's receivers
     :param tab_ttl: idle seconds after which a tab's values are gone
     """
@@ -49,6 +50,7 @@ class SessionContext(StoreContext):
     ids: DerivedIds
     handles: JobHandles
     visitor_key: bytes
+    app: str
     signals: Signals
     tab_ttl: float
 
@@ -391,6 +393,11 @@ def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, byt
 def state_of(store: StoredMapping) -> SessionState:
     """What the request has done to the session of its store."""
     return store._state  # noqa: SLF001
+
+
+def app_of(store: UserStore) -> str:
+    """The name of the app that a store belongs to."""
+    return store._context.app  # noqa: SLF001
 
 
 def bind(store: UserStore, user_id: str | int) -> None:

@@ -62,6 +62,7 @@ def _head(environ: WSGIEnvironment) -> RequestHead:
         environ.get("HTTP_COOKIE", ""),
         environ["REQUEST_METHOD"],
         environ.get("PATH_INFO", ""),
+        environ.get("QUERY_STRING", ""),
         environ.get("HTTP_SEC_FETCH_SITE"),
     )
 

@@ -17,11 +17,17 @@ environment_with() (
 
     echo "Installing flask_dash_store[$1] into .venv ..."
     rm .venv/made-for # One that is interrupted must not be taken for a whole one.
-    # The pip that comes with Python 3.11 otherwise warns of sqlitedict's setup.py.
-    PIP_USE_PEP517=1 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+    install_into_venv --editable ".[$1]"
     tee ".venv/has-$1" .venv/has-dash <pyproject.toml >/dev/null # Every extra brings Dash.
     identity >.venv/made-for
 ) 9<.
+
+# uv takes seconds where pip takes a minute. It does not read pip's configuration, so where it finds no package pip goes on.
+install_into_venv() {
+    if command -v uv >/dev/null && uv pip install --quiet --python .venv/bin/python "$@"; then return; fi
+    # The pip that comes with Python 3.11 otherwise warns of sqlitedict's setup.py.
+    PIP_USE_PEP517=1 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+}
 
 # What a virtual environment is bound to: its Python, and its place.
 identity() {

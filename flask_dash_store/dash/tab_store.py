@@ -39,13 +39,11 @@ def _tabs_store() -> TabStore:
 
 
 def _headers() -> Iterable[tuple[str, str]]:
-    """Those of the request; in a background callback's job, those of the request that began it."""
-    if has_request_context():
-        return request.headers.items()
+    """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return ()
+        return request.headers.items() if has_request_context() else ()
 
 
 tab_store = cast(TabStore, LocalProxy(_tabs_store))

@@ -56,12 +56,17 @@ def test_a_callback_that_writes_fires_those_that_watch_with_its_own_response(pag
     expect(page.locator("#calls")).to_have_text("3")
 
 
-def test_the_job_of_a_background_callback_fires_them_while_it_runs(page: Page, watching_site: str) -> None:
+def test_the_job_of_a_background_callback_fires_them_while_it_runs_and_has_the_tabs_store(
+    page: Page, watching_site: str
+) -> None:
+    page.locator("#note").fill("Ann")
+    page.locator("#save").click()
+    expect(page.locator("#saved")).to_have_text("saved Ann, 1 here, 0 of all")
     page.locator("#job").click()
     expect(page.locator("#two")).to_have_text("from a job None")
     expect(page.locator("#job-done")).to_have_text("")
     page.request.get(f"{watching_site}/end-jobs")
-    expect(page.locator("#job-done")).to_have_text("done")
+    expect(page.locator("#job-done")).to_have_text("done for the tab of Ann")
 
 
 def test_what_is_rolled_back_and_what_is_not_watched_fire_nothing(page: Page) -> None:

@@ -41,7 +41,9 @@ def add_forms(app: Flask) -> Flask:
     app.add_url_rule("/buy", "buy", lambda: str(session.setdefault("bought", True)), methods=["POST"])
     app.add_url_rule("/begin", "begin", lambda: str(session.setdefault("begun", True)))
     app.add_url_rule("/regenerate", "regenerate", lambda: str(g.user_store.regenerate()))
+    app.add_url_rule("/enter", "enter", lambda: str(login_user(User("ada"))))
     app.add_url_rule("/out", "out", lambda: str(logout_user()))
+    app.add_url_rule("/out-with-a-form", "out-form", lambda: str(logout_user()) and generate_csrf())
     return app
 
 
@@ -86,6 +88,14 @@ def test_a_form_of_before_a_logout_is_refused_after_it() -> None:
     assert status_of_buying(browser, token_in(browser)) == 200
 
 
+def test_a_form_that_comes_with_a_logout_is_the_next_sessions() -> None:
+    browser = add_forms(make_shop()).test_client()
+    browser.get("/enter")
+    token = token_in(browser)
+    next_token = browser.get("/out-with-a-form").text
+    assert [status_of_buying(browser, each) for each in (token, next_token)] == [400, 200]
+
+
 def test_forms_that_are_fetched_in_parallel_have_one_token() -> None:
     app = add_forms(make_shop())
     browser = app.test_client()
@@ -102,8 +112,9 @@ def test_forms_that_are_fetched_in_parallel_have_one_token() -> None:
 
 
 @pytest.mark.parametrize("has_visited", [True, False])
-def test_a_double_click_on_log_in_is_accepted_twice_and_ends_in_one_session(has_visited: bool) -> None:
-    browser = add_forms(make_shop()).test_client()
+def test_a_double_click_on_log_in_is_accepted_twice_and_ends_in_one_session(has_visited: bool, url: str) -> None:
+    app = add_forms(make_shop(USER_STORE_URL=url))
+    browser = app.test_client()
     if has_visited:
         browser.get("/begin")
     form = {"csrf_token": token_in(browser), "user": "ada"}
@@ -111,7 +122,8 @@ def test_a_double_click_on_log_in_is_accepted_twice_and_ends_in_one_session(has_
     assert browser.post("/in", data=form).text == "Hello ada"
     assert second_click.post("/in", data=form).text == "Hello ada"
     assert [status_of_buying(each, form["csrf_token"]) for each in (browser, second_click)] == [200, 200]
-    assert len(browser.application.extensions["user_store"].sessions("ada")) == 1
+    assert len(app.extensions["user_store"].sessions("ada")) == 1
+    app.extensions["user_store"].close()
 
 
 def test_an_app_that_removes_the_token_at_a_login_refuses_those_of_before_it(app: Flask) -> None:

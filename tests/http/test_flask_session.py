@@ -366,6 +366,19 @@ def test_a_logout_or_another_users_login_leaves_nothing_but_what_that_request_se
     assert bobs.visit(read) == {}
 
 
+def test_regenerate_says_who_a_user_is_whatever_the_session_calls_them(site: Site) -> None:
+    browser = begun(site, _user_id="ada's name of before")
+    browser.visit(lambda store: store.regenerate(user_id="ada"))
+
+    def rename(store: UserStore) -> None:
+        session["_user_id"] = "ada's name of now"
+        store.regenerate(user_id="ada")
+
+    browser.visit(rename)
+    assert browser.visit(read) == {"_user_id": "ada's name of now"}
+    assert len(site.middleware.sessions("ada")) == 1
+
+
 def test_after_destroy_the_rest_of_the_request_sees_and_keeps_what_it_has_set_itself(site: Site) -> None:
     browser = begun(site, n=1)
 

@@ -21,15 +21,13 @@ def read(document: str) -> str:
 
 
 def sections(document: str) -> dict[str, str]:
-    """What stands under each heading, as far as the next one."""
+    """What stands under each heading, as far as the next one. Under headings of one name it is put together."""
     found: dict[str, str] = {}
     is_code, heading = False, ""
     for line in read(document).splitlines(keepends=True):
         is_code ^= line.lstrip().startswith("```")
         if not is_code and (match := re.match(r"#+ (.+)", line)):
             heading = match[1]
-            assert heading not in found, f"{document} has two headings {heading!r}"
-            found[heading] = ""
         else:
             found[heading] = found.get(heading, "") + line
     return found

@@ -1,4 +1,4 @@
-"""A visitor who speaks plain HTTP and keeps the cookie, from any number of threads."""
+"""A visitor who speaks plain HTTP and keeps the cookie, beside another one, from any number of threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from servers import connection_to
 
-TIMEOUT = 30
 TIMEOUT = 30
 THREADS = 8
 NOTHING = object()
@@ -36,7 +36,16 @@ class Visitor:
 
     def ask(self, method: str, path: str, value: Any = NOTHING) -> Answer:
         """Send one request, on a connection of its own, so that any worker may take it."""
-        headers = {} if self.cookie is None else {"Cookie": f"{self.name}={self.cookie}"}
+        response, text = self._send(method, path, value)
+        return Answer(response.status, response.getheader("Set-Cookie"), json.loads(text))
+
+    def request(self, method: str, path: str, value: Any = NOTHING) -> tuple[int, str]:
+        """The status and the text of an answer that need not be JSON."""
+        response, text = self._send(method, path, value)
+        return response.status, text
+
+    def _send(self, method: str, path: str, value: Any) -> tuple[HTTPResponse, str]:
+        headers = {"Cookie": "theme=dark" if self.cookie is None else f"theme=dark; {self.name}={self.cookie}"}
         body = None
         if value is not NOTHING:
             headers["Content-Type"] = "application/json"
@@ -44,10 +53,11 @@ class Visitor:
         with closing(connection_to(self.port, TIMEOUT)) as connection:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = Answer(response.status, response.getheader("Set-Cookie"), json.loads(response.read()))
-        if answer.set_cookie:
-            self.cookie = answer.set_cookie.partition(";")[0].removeprefix(f"{self.name}=")
-        return answer
+            text = response.read().decode()
+        set_cookie = response.getheader("Set-Cookie")
+        if set_cookie:
+            self.cookie = set_cookie.partition(";")[0].removeprefix(f"{self.name}=")
+        return response, text
 
     def do(self, method: str, path: str, value: Any = NOTHING) -> dict[str, Any]:
         """Send a request that must succeed, and return what it answers."""

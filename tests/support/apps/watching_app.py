@@ -98,7 +98,7 @@ def work(_: Any) -> str:
     deadline = time.monotonic() + 30
     while not IS_SEEN.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return "done"
+    return f"done for the tab of {tab_store.get('note')}"
 
 
 @server.get("/add")

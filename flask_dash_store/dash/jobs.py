@@ -1,0 +1,159 @@
+"""The visitor's store in the job of a background callback, in whichever process that is.
+
+The request that starts a job writes a ticket for it: the app's name, and the job's handle. The ticket comes with the
+callback's context, which every manager hands to the job, or with the job's fork. This module imports no Dash: a process
+that has not loaded Dash has no such job.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from ..cookie import CookieAttributes
+from ..current import current_store
+from ..errors import ConfigurationError, InvalidKey
+from ..settings import Settings
+from ..user_store import UserStore, app_of
+
+# The entry in callback_context.custom_data that is the ticket.
+NAMESPACE = "flask_dash_store"
+
+
+class OpenedApp(Protocol):
+    """What is needed of an app's opened extension."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def cookie_attributes(self) -> CookieAttributes: ...
+    def open_store(self, handle: str) -> UserStore: ...
+
+
+class App(Protocol):
+    """What is needed of an app's extension."""
+
+    def open(self) -> OpenedApp: ...
+
+
+_apps: WeakValueDictionary[str, App] = WeakValueDictionary()
+
+
+def register(app: App, import_name: str) -> str:
+    """Let jobs of this process find an app.
+
+    :param import_name: as Flask has it
+    :returns: a name that tells the app from the others of this process, the same in all processes that build them alike
+    """
+    main = getattr(sys.modules.get(import_name), "__file__", None)
+    # A spawned process calls its parent's "__main__" "__mp_main__", and a worker imports it by its file's name.
+    base = Path(main).stem if main and import_name in ("__main__", "__mp_main__") else import_name
+    name, number = base, 1
+    while name in _apps:
+        number += 1
+        name = f"{base}#{number}"
+    _apps[name] = app
+    return name
+
+
+def app_with(store: UserStore) -> OpenedApp | None:
+    """The app that a store belongs to, if it has not gone."""
+    app = _apps.get(app_of(store))
+    return None if app is None else app.open()
+
+
+def ticket_for(store: UserStore) -> str:
+    """What stands for the visitor in a job that the present request starts. To start one is a use of the session.
+
+    :raises SessionEnded: when the session has ended
+    :raises OutsideCookiePath: when the browser never sends the session's cookie here
+    """
+    handle = store.job_handle()
+    _ = NAMESPACE in store  # To read is a use, which to make a handle is not.
+    return f"{app_of(store)} {handle}"
+
+
+@contextmanager
+def working_on(ticket: str) -> Iterator[None]:
+    """In this block, and in what it forks, the present store is that of a job."""
+    token = current_store.set(_open(ticket))
+    try:
+        yield
+    finally:
+        current_store.reset(token)
+
+
+def find_job() -> UserStore | None:
+    """The store of a job that another process has started and this one works on: the current store from now on.
+
+    :returns: None when this process works on none
+    :raises ConfigurationError: when it cannot open the store
+    """
+    ticket = _ticket_of_context()
+    if ticket is None:
+        return None
+    store = _open_elsewhere(ticket)
+    current_store.set(store)
+    return store
+
+
+def is_poll(path: str, query: str) -> bool:
+    """Whether a request is the page's question for the progress or the result of a background callback."""
+    return "cacheKey=" in query and path.endswith("/_dash-update-component")
+
+
+def _ticket_of_context() -> str | None:
+    dash = sys.modules.get("dash")
+    if dash is None:
+        return None
+    try:
+        custom_data = dash.callback_context.custom_data
+    except (dash.exceptions.MissingCallbackContextException, LookupError):  # A thread has no context at all.
+        return None
+    ticket: str | None = custom_data.get(NAMESPACE)
+    return ticket
+
+
+def _open(ticket: str) -> UserStore:
+    """The store of a ticket that this process has written."""
+    name, _, handle = ticket.partition(" ")
+    return _apps[name].open().open_store(handle)
+
+
+def _open_elsewhere(ticket: str) -> UserStore:
+    """The store of a ticket that another process has written."""
+    name, _, handle = ticket.partition(" ")
+    app = _app(name).open()
+    if app.settings.is_in_memory:
+        raise ConfigurationError(
+            f"USER_STORE_URL (url=) is {app.settings.url!r}, one process's memory, but background callbacks run in "
+            "processes of their own. Let it name a file, Redis or PostgreSQL."
+        )
+    try:
+        return app.open_store(handle)
+    except InvalidKey:
+        raise ConfigurationError(
+            "The process that runs this background callback cannot open its visitor's store: SECRET_KEY, or "
+            "USER_STORE_COOKIE_NAME (cookie_name=), is another one than in the process that serves the page. Give both "
+            "the same, for example from one environment variable; SECRET_KEY_FALLBACKS can hold a former key."
+        ) from None
+
+
+def _app(name: str) -> App:
+    app = _apps.get(name)
+    if app is not None:
+        return app
+    others = list(_apps.values())
+    if len(others) == 1:
+        return others[0]
+    raise ConfigurationError(
+        f"The process that runs this background callback has not built the app {name!r}, so it does not know where its "
+        "visitors' values are. Call UserStoreMiddleware(app) in a module that this process imports too: the one that "
+        "a Celery worker is started with (celery --app), or the one that holds the callback, outside of functions and "
+        "of `if __name__ == '__main__'`."
+        + (f" It has built {', '.join(sorted(_apps))}; their names have to be the same in both." if others else "")
+    )
