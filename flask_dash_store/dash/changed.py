@@ -19,9 +19,11 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from dash import Dash, Input, ctx, dcc, get_app, hooks, set_props
 from dash.exceptions import MissingCallbackContextException
+from flask import current_app, has_request_context, request
 
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..mapping import StoredMapping
@@ -35,10 +37,16 @@ logger = logging.getLogger("flask_dash_store")
 
 TYPE = "user-store-changed"  # of the stores' ids, as in changed.js
 ROUTE = "_user-store/changed"  # as in changed.js
+DASHS_ROUTES = ("_dash-layout", "_dash-update-component")
 VERSION_BYTES = 12
 
 _watches: dict[str, Changed] = {}
 """All that callbacks of this process watch, by what their keys are in an id."""
+
+_apps: WeakSet[Dash] = WeakSet()
+
+_watches_of: WeakKeyDictionary[Dash, tuple[int, list[Changed]]] = WeakKeyDictionary()
+"""How many callbacks an app has, and what they watch."""
 
 
 class Changed(Input):
@@ -111,13 +119,37 @@ def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
     return {watch: _version(watch, versions) for watch in watches}
 
 
+def _own_watches() -> list[Changed]:
+    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is."""
+    app = _present_app()
+    if app is None:
+        return list(_watches.values())
+    callbacks, watches = _watches_of.get(app, (0, []))
+    if callbacks != len(app.callback_map):
+        ids = {each["id"] for callback in app.callback_map.values() for each in callback["inputs"]}
+        watches = [watch for watch in _watches.values() if watch.component_id_str() in ids]
+        _watches_of[app] = len(app.callback_map), watches
+    return watches
+
+
+def _present_app() -> Dash | None:
+    """The app of the present request. Hooks are for all apps of a process, and do not say which one it is."""
+    if has_request_context():
+        return next((app for app in _apps if app.server == current_app and request.path in _paths_of(app)), None)
+    return get_app()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _paths_of(app: Dash) -> list[str]:
+    return [f"{app.config.routes_pathname_prefix}{route}" for route in (*DASHS_ROUTES, ROUTE)]
+
+
 # The page
 
 
 def _with_stores(layout: Any) -> Any:
-    if not _watches or not is_available():
+    watches = _own_watches() if is_available() else []
+    if not watches:
         return layout
-    watches = list(_watches.values())
     present: dict[Changed, str | None] = {}
     with suppress(SessionEnded, StorageError):  # The next poll brings what is not known now.
         present = _present(watches)
@@ -145,10 +177,11 @@ def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
         _, inputs = ctx.response, ctx.inputs
     except (LookupError, AttributeError, MissingCallbackContextException):
         return {}  # There is no callback here, or no response, as in a job.
+    own = [watch for watch in _own_watches() if watch in watches]
     try:
-        present = _present(watches)
+        present = _present(own)
     except SessionEnded:
-        present = dict.fromkeys(watches)
+        present = dict.fromkeys(own)
     return {watch: version for watch, version in present.items() if inputs.get(str(watch), ...) != version}
 
 
@@ -158,14 +191,15 @@ def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
 def _serve() -> dict[str, dict[str, str | None] | None]:
     """The versions that a page asks for each second.
 
-    ``{}`` where nothing is watched, and ``None`` for them where the next poll is to ask again, with the cookie that is
-    on its way.
+    ``{}`` where nothing is watched, so that the page asks no more; and ``None`` for them where the next poll is to ask
+    again, with the cookie that is on its way.
     """
-    if not is_available():
+    watches = _own_watches() if is_available() else []
+    if not watches:
         return {}
     state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.
     try:
-        present = _present(list(_watches.values()))
+        present = _present(watches)
     except SessionEnded:
         return {"versions": None}
     return {"versions": {watch.name: version for watch, version in present.items()}}
@@ -177,10 +211,12 @@ def _serve_in_app_that_is_being_made() -> None:
         app: Dash = get_app()  # type: ignore[no-untyped-call]
     except Exception:  # There is none yet. Before Dash 4, this is no more special.
         return
+    _apps.add(app)
     if not any(route.endswith(ROUTE) for route in app.routes):
         app._add_url(ROUTE, _serve)  # noqa: SLF001
 
 
+hooks.setup()(_apps.add)
 hooks.layout()(_with_stores)
 hooks.route(ROUTE)(_serve)
 hooks.script([{"relative_package_path": "changed.js", "namespace": __package__}])

@@ -88,7 +88,9 @@ class Site:
         self.stores = UserStoreMiddleware(app, url=f"sqlite:///{folder}/s.sqlite", clock=clock, ttl=1000, **options)
         app.layout = html.Div([html.Button(id="button"), html.Div(id="text")])
 
-        @app.callback(Output("text", "children"), Input("button", "n_clicks"), Changed(*WATCHED))
+        @app.callback(
+            Output("text", "children"), Input("button", "n_clicks"), Changed(*WATCHED), Changed("cart"), Changed(any)
+        )
         def call_back(*_: Any) -> str:
             self.todo(user_store)
             return "done"
@@ -98,10 +100,12 @@ class Site:
     def call_back(self, todo: Write) -> dict[str, Any]:
         """What the response to a callback brings to the page beside its output."""
         self.todo = todo
-        watched = Changed(*WATCHED)
         inputs = [
             {"id": "button", "property": "n_clicks", "value": 1},
-            {"id": watched.store_id, "property": "data", "value": self.versions()[watched.name]},
+            *(
+                {"id": watch.store_id, "property": "data", "value": self.versions()[watch.name]}
+                for watch in (Changed(*WATCHED), Changed("cart"), Changed(any))
+            ),
         ]
         body = {
             "output": "text.children",
@@ -129,7 +133,6 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, clock: HandClock) -> Site:
-    Changed("cart")
     site = Site(tmp_path, clock)
     site.client.get("/")
     site.call_back(lambda store: store.update(cart=[0]))
@@ -199,7 +202,6 @@ def test_a_key_that_expires_is_a_change(site: Site, clock: HandClock) -> None:
 def test_a_poll_is_one_select_and_no_use_of_the_session(
     statements: list[str], tmp_path: Path, clock: HandClock
 ) -> None:
-    Changed("cart")
     site = Site(tmp_path, clock)
     site.client.get("/")
     site.call_back(lambda store: store.update(cart=1))
@@ -252,9 +254,12 @@ def test_a_version_is_no_part_of_the_mac_and_needs_the_secret(tmp_path: Path, cl
     assert versions[0][1] != versions[2][1]
 
 
-def test_an_app_without_the_middleware_in_the_same_process_is_as_it_was() -> None:
-    Changed("cart")
+@pytest.mark.parametrize("with_middleware", [False, True])
+def test_an_app_that_watches_nothing_in_the_same_process_is_as_it_was(site: Site, with_middleware: bool) -> None:
     app = Dash("without")
+    if with_middleware:
+        app.server.secret_key = "k" * 32
+        UserStoreMiddleware(app, url="memory://")
     app.layout = html.Div(id="only this")
 
     @app.callback(Output("only this", "children"), Input("only this", "n_clicks"))
@@ -266,6 +271,7 @@ def test_an_app_without_the_middleware_in_the_same_process_is_as_it_was() -> Non
         "props": {"children": None, "id": "only this"}
     }
     assert client.get(POLL).json == {}
+    assert site.versions().keys() == {CART, Changed(*WATCHED).name, "any"}
     body = {
         "output": "only this.children",
         "outputs": {"id": "only this", "property": "children"},
