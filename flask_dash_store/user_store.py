@@ -400,6 +400,12 @@ def app_of(store: UserStore) -> str:
     return store._context.app  # noqa: SLF001
 
 
+def is_hidden(store: UserStore) -> bool:
+    """Whether it is a session's that no browser has, as while Dash prepares itself, or one that ``open`` has made."""
+    state = state_of(store)
+    return state.arrived_at is None and state.session_id is not None
+
+
 def bind(store: UserStore, user_id: str | int) -> None:
     """Count a session as that of a user who has been logged in with it already. Its id stays.
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from flask import Flask, request
 
-from ..tab_values import NO_TAB, TAB_IN_ENVIRON
 from ..user_store import UserStore
 from ..wsgi import ENVIRON_KEY
 
@@ -66,8 +65,7 @@ class _Hidden:
 
     def __enter__(self) -> None:
         self._visitor = request.environ.get(ENVIRON_KEY)
-        self._tab = request.environ.get(TAB_IN_ENVIRON, "")
-        request.environ.update({ENVIRON_KEY: self._store, TAB_IN_ENVIRON: NO_TAB})
+        request.environ[ENVIRON_KEY] = self._store
 
     def __exit__(self, *_: object) -> None:
-        request.environ.update({ENVIRON_KEY: self._visitor, TAB_IN_ENVIRON: self._tab})
+        request.environ[ENVIRON_KEY] = self._visitor

@@ -8,17 +8,18 @@ nothing, and with it only what is the visitor's anyway.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
-from dash import ctx, hooks
+from dash import ctx, get_app, hooks
 from dash.exceptions import MissingCallbackContextException
 from flask import has_request_context, request
 from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
-from ..proxy import user_store
-from ..tab_values import TAB_HEADER, TabStore
+from ..proxy import is_available, user_store
+from ..tab_values import NO_TAB, TAB_HEADER, TabStore
+from ..user_store import is_hidden
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 
@@ -33,6 +34,8 @@ hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__
 
 def _tabs_store() -> TabStore:
     name = next((value for header, value in _headers() if header.lower() == TAB_HEADER.lower()), "")
+    if not name and is_available() and is_hidden(user_store):  # Dash prepares itself, and asks the layout functions.
+        name = NO_TAB
     if _NAME.fullmatch(name) is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return TabStore(user_store, name)
@@ -43,7 +46,16 @@ def _headers() -> Iterable[tuple[str, str]]:
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return request.headers.items() if has_request_context() else ()
+        return request.headers.items() if has_request_context() else _headers_of_other_servers()
+
+
+def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
+    """Those of the present request on FastAPI or Quart, which Dash has since 4.0."""
+    try:
+        headers: Mapping[str, str] = get_app().backend.request_adapter().headers  # type: ignore[no-untyped-call]
+    except Exception:  # There is no request, no app, or Dash is older: each server and version says it another way.
+        return ()
+    return headers.items()
 
 
 tab_store = cast(TabStore, LocalProxy(_tabs_store))
