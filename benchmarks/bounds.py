@@ -29,6 +29,10 @@ BOUNDS = (
     Bound("read", "request that reads a key / the same view by hand on raw SQLite", 1.20),
     Bound("write", "request that reads and writes a key / the same view by hand on raw SQLite", 1.25),
     Bound("write_redis", "request that reads and writes a key on Redis / Flask-Session on the same Redis", 0.5),
+    Bound("session_kept_keys", "keys of flask.session kept of those that 8 requests in flight set", 8, at_least=True),
+    Bound("session_kept_messages", "messages kept of those that 8 requests in flight flash", 8, at_least=True),
+    Bound("session_kept_logged in", "browsers that a request in flight at the logout leaves logged in", 0),
+    Bound("session_kept_planted", "sessions that a cookie planted before the login opens after it", 0),
     Bound("session_untouched", "request that does not touch flask.session / the same on Flask's own cookie", 1.05),
     Bound("session_read", "request that reads a key of flask.session / the same on Flask's own cookie", 1.1),
     Bound(

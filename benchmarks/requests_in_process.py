@@ -8,7 +8,7 @@ a request can cost: one connection in WAL mode, a SELECT, an upsert, pickle. "In
 `flask_session=True`: the views use `flask.session`, which is in the visitor's store.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -16,23 +16,11 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from .apps import (
-    APPS,
-    BARE,
-    FLASK_COOKIE,
-    FLASK_SESSION_IN_FILES,
-    FLASK_SESSION_ON_REDIS,
-    OURS,
-    OURS_IN_SESSION,
-    OURS_ON_REDIS,
-    RAW,
-    create,
-)
+from .apps import APPS, BARE, FLASK_SESSION_ON_REDIS, OURS, OURS_ON_REDIS, RAW, create
 from .bench import Bench
-from .measure import Label, Outcome, SecondsPerCall, Spread, Summary, ratio
+from .measure import SecondsPerCall, ratio
 from .results import Findings, Table
 
-FLASK_SESSIONS = (FLASK_SESSION_ON_REDIS, FLASK_SESSION_IN_FILES)
 KINDS = {"untouched": "does not touch", "read": "reads", "write": "reads and writes"}
 
 
@@ -69,13 +57,4 @@ def measure(bench: Bench) -> Findings:
         "read": ratio(outcomes, (OURS, "read"), (RAW, "read")),
         "write": ratio(outcomes, (OURS, "write"), (RAW, "write")),
         "write_redis": ratio(outcomes, (OURS_ON_REDIS, "write"), (FLASK_SESSION_ON_REDIS, "write")),
-        **{f"session_{kind}": ratio(outcomes, (OURS_IN_SESSION, kind), (FLASK_COOKIE, kind)) for kind in KINDS},
-        **{f"flask_session_{kind}": _times_slower(outcomes, kind) for kind in KINDS},
     }
-
-
-def _times_slower(outcomes: Mapping[Label, Outcome], kind: str) -> Summary:
-    """How many times the time of ours the faster backend of Flask-Session takes."""
-    found = [ratio(outcomes, (name, kind), (OURS_IN_SESSION, kind)) for name in FLASK_SESSIONS]
-    spreads = [each for each in found if isinstance(each, Spread)]
-    return min(spreads) if spreads else found[0]

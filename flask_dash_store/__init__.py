@@ -18,6 +18,7 @@ from .errors import (
     QuotaExceeded,
     ResponseStarted,
     SessionEnded,
+    SessionRefused,
     StorageBusy,
     StorageClosed,
     StorageCorrupt,
@@ -34,11 +35,13 @@ from .errors import (
     WeakSecretKey,
 )
 from .key import Key
+from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
 from .signals import session_ended, session_regenerated, session_started, user_logged_in
 from .user_store import UserSession, UserStore
-from .views import StoredValue
+
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from .dash.changed import Changed
@@ -73,6 +76,7 @@ __all__ = [
     "QuotaExceeded",
     "ResponseStarted",
     "SessionEnded",
+    "SessionRefused",
     "StorageBusy",
     "StorageClosed",
     "StorageCorrupt",

@@ -10,8 +10,9 @@ import secrets
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from math import inf
 from mmap import mmap
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 ALIGNMENT = 64
 NAME_BYTES = 16
@@ -61,6 +62,32 @@ class Buffers(NamedTuple):
 
 Stored = tuple[bytes, Buffers | None]
 """What a storage keeps of a value: its payload, and its buffers if it is large."""
+
+E = TypeVar("E", bound=tuple[str, Stored, Any])
+
+
+def size_of(stored: Stored) -> int:
+    """How many bytes a value takes, without its key."""
+    payload, buffers = stored
+    return len(payload) if buffers is None else len(payload) + buffers.nbytes
+
+
+def batches(entries: Iterable[E], nbytes: int, most: float = inf) -> Iterator[list[E]]:
+    """Values in groups to be sent together: of one value, or of at most so many bytes and so many values.
+
+    :param entries: keys, each with what is stored under it, and more
+    """
+    batch: list[E] = []
+    size = 0
+    for entry in entries:
+        added = size_of(entry[1])
+        if batch and (len(batch) >= most or size + added > nbytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += added
+    if batch:
+        yield batch
 
 
 class View(NamedTuple):

@@ -67,6 +67,7 @@ class CookieAttributes:
     :param secure: whether browsers send it over https alone; None follows the scheme of each request
     :param partitioned: whether each site that embeds the app has a cookie of its own (CHIPS)
     :param httponly: whether scripts of the page cannot read it
+    :param embedded: whether it is that of an app which other sites show in an iframe, with the protection that Lax is
     """
 
     name: str
@@ -76,6 +77,7 @@ class CookieAttributes:
     secure: bool | None
     partitioned: bool
     httponly: bool = True
+    embedded: bool = False
 
 
 def _signer(secrets: Sequence[bytes]) -> Signer:

@@ -16,10 +16,12 @@ from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
 from .expiry import Clock, ExpiryPolicy, seconds, wall_clock
 from .maintenance import Maintenance
-from .mapping import StoreContext, StoredMapping
+from .mapping import StoredMapping
 from .owner import DEFAULT_MAX_KEY_LENGTH, USER_PREFIX, user_id_of, user_owner
 from .session_state import SessionState
+from .storage.memory import MemoryStorage
 from .storage.sqlite import SqliteStorage
+from .store_base import StoreContext
 
 
 class DashDatabase:
@@ -51,7 +53,7 @@ class DashDatabase:
         clock: Clock = wall_clock,
     ) -> None:
         location = None if db_location is None else fspath(db_location)
-        self._storage = SqliteStorage(location)
+        self._storage = MemoryStorage() if location == ":memory:" else SqliteStorage(location)
         self._context = StoreContext(
             self._storage,
             PickleCodec(_secrets(secret_key)),
@@ -60,7 +62,8 @@ class DashDatabase:
         self._maintenance = Maintenance(self._context, USER_PREFIX)
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__} at "{self._storage.filename}"'
+        filename = self._storage.filename if isinstance(self._storage, SqliteStorage) else ":memory:"
+        return f'{type(self).__name__} at "{filename}"'
 
     def store_user_value(
         self, user_id: str | int, key_name: str | int, value: Any, ttl: float | timedelta | None = None

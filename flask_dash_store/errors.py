@@ -80,6 +80,10 @@ class SessionEnded(UserStoreError, Conflict):
         return SessionEnded, (self.ended_at,)
 
 
+class SessionRefused(UserStoreError, RuntimeError):
+    """A write for a request that may begin no session, as USER_STORE_STARTS_SESSION has it."""
+
+
 class InvalidKey(UserStoreError, ValueError):
     """A key, a user id, a session id or a job's handle of the right type whose text cannot be used."""
 

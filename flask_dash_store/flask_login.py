@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask, request, session
 
-from .errors import OutsideCookiePath, ResponseStarted
+from .errors import OutsideCookiePath, ResponseStarted, SessionRefused
 from .proxy import is_available, user_store
 from .user_store import is_session_of, state_of
 
@@ -44,7 +44,7 @@ class LoginSignals:
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
         """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
         if is_available() and self._is_wanted():
-            with suppress(OutsideCookiePath):
+            with suppress(OutsideCookiePath, SessionRefused):
                 try:
                     user_store.regenerate(_id_of(app, user))
                 except ResponseStarted:

@@ -8,25 +8,20 @@ and of a key that both change the last one wins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface, SessionMixin, session_json_serializer
-from itsdangerous import BadSignature
 from werkzeug.datastructures import Headers
-from werkzeug.http import parse_cookie
 
 from .csrf import is_token_key
-from .errors import ConfigurationError, ResponseStarted, SessionEnded, TamperedValue, UnreadableValue
-from .owner import DerivedIds
+from .errors import ConfigurationError, ResponseStarted, SessionEnded, StorageError, TamperedValue, UnreadableValue
 from .proxy import EXTENSION, store_of
 from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
-from .sessions import Inheritance
 from .settings import Settings
-from .user_store import bind, csrf_token, state_of
+from .user_store import bind, csrf_token, read, replace, state_of
 from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
@@ -115,7 +110,7 @@ class StoreSession(SessionMixin):
     def _load(self) -> SessionValues:
         self._store = store_of(self._app, self.environ)
         self._state = state = state_of(self._store)
-        stored = self._stored()
+        stored, self._payload = self._stored()
         self._owner = self._whose()
         values = SessionValues(stored or {})
         if stored is not None:
@@ -125,22 +120,23 @@ class StoreSession(SessionMixin):
         self._user = self._user_in(values)
         return values
 
-    def _stored(self) -> dict[str, Any] | None:
+    def _stored(self) -> tuple[dict[str, Any] | None, bytes | None]:
+        """The values that are stored, and their payload."""
         if self._state.fate is Fate.NEW and self._state.use is not Use.WRITTEN:
-            return None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
+            return None, None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
         try:
-            stored: dict[str, Any] | str | None = self._store.get(KEY)
+            stored, payload = read(self._store, KEY)
         except (TamperedValue, UnreadableValue) as error:
             logger.warning("A visitor's flask.session begins empty: %s", error)
-            return None
-        return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored
+            return None, None
+        return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored, payload
 
     def _whose(self) -> str | None:
         return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
 
     def _leave_behind(self, values: SessionValues) -> SessionValues:
         """What this request has set itself, without what is of the session that has ended meanwhile."""
-        self._owner, self._user = self._whose(), None
+        self._owner, self._user, self._payload = self._whose(), None, None
         kept = SessionValues({})
         kept.update(values.merged({}))
         return kept
@@ -167,19 +163,30 @@ class StoreSession(SessionMixin):
         return True
 
     def _write(self, values: SessionValues) -> None:
+        # Mostly no other request has changed it since it was read. Then one statement is enough, instead of five.
+        if self._payload is not None and values and self._replace(self._payload, values):
+            values.settle()
+        else:
+            values = SessionValues(self._merge(values))
+        self._state.settle()
+        self._owner, self._loaded, self._payload = self._whose(), values, None
+
+    def _replace(self, payload: bytes, values: SessionValues) -> bool:
+        return replace(self._store, KEY, payload, packed(values, self._settings()))
+
+    def _merge(self, values: SessionValues) -> dict[str, Any]:
+        """Bring the changes into what is stored at present. Returns what is stored then."""
         store, state = self._store, self._state
         with store.transaction():
-            present = self._stored()
+            present, _ = self._stored()
             merged = values.merged(present or {})
             if merged:
-                # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
-                store[KEY] = session_json_serializer.dumps(merged) if self._settings().codec == "json" else merged
+                store[KEY] = packed(merged, self._settings())
             elif present is not None:
                 del store[KEY]
-        state.settle()
         if present is None and merged and state.fate is Fate.KEPT:
             state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
-        self._owner, self._loaded = self._whose(), SessionValues(merged)
+        return merged
 
     # Who has logged in
 
@@ -205,9 +212,7 @@ class StoreSession(SessionMixin):
         self._user = user
 
     def _user_in(self, values: SessionValues) -> str | int | None:
-        key = self._settings().flask_session_user_key
-        user = None if key is None else values.get(key)
-        return user if user is None or isinstance(user, int) else str(user)
+        return user_in(values, self._settings().flask_session_user_key)
 
 
 class StoreSessionInterface(SecureCookieSessionInterface):
@@ -235,8 +240,13 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             return
         # A permanent session is kept alive by each request, as Flask does it, and so has to be read.
         is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-        if session.is_loaded or is_refreshed or state.inherited is not None:
+        if session.is_loaded:
             _save(app, session, state)
+        elif is_refreshed or state.inherited is not None:
+            try:
+                _save(app, session, state)
+            except StorageError as error:
+                logger.warning("A session is not kept alive, or not taken over, by a request without it: %s", error)
         if not (state.is_in_wsgi_call or state.is_answered):
             finish = app.extensions[EXTENSION].opened(app).request_sessions.finish
             scheme = session.environ["wsgi.url_scheme"]
@@ -258,6 +268,21 @@ def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
         state.fate = Fate.EMPTIED
 
 
+def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
+    """The values of a session as they are stored under :data:`KEY`."""
+    # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
+    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+
+
+def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
+    """The id of the user who has logged in, by a session's values; None for none.
+
+    :param key: under which it is; None where the app keeps logins by itself
+    """
+    user = None if key is None else values.get(key)
+    return user if user is None or isinstance(user, int) else str(user)
+
+
 def check_interface(app: Flask) -> None:
     """See that an app's flask.session can be kept in the store.
 
@@ -270,29 +295,3 @@ def check_interface(app: Flask) -> None:
             f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as "
             "Flask-Session's Session(app), or leave out USER_STORE_FLASK_SESSION."
         )
-
-
-def inheriting(app: Flask, name: str, ids: DerivedIds) -> Callable[[str], Inheritance | None]:
-    """What Flask's own cookie stands for, so that an app which begins to keep flask.session here logs nobody out.
-
-    All requests with one cookie agree on the id of the session that takes it over. When that session has ended, the
-    cookie is worth nothing, though Flask itself would still take it.
-
-    :param name: of the cookie
-    :param ids: derives the id
-    """
-    flasks = SecureCookieSessionInterface()
-
-    def inherit(header: str) -> Inheritance | None:
-        serializer = flasks.get_signing_serializer(app) if f"{name}=" in header else None
-        if serializer is None:
-            return None
-        for value in parse_cookie(header).getlist(name):
-            with suppress(BadSignature):
-                max_age = int(app.permanent_session_lifetime.total_seconds())
-                values, signed_at = serializer.loads(value, max_age=max_age, return_timestamp=True)
-                if values:
-                    return Inheritance(ids.after_flask_cookie(value), signed_at.timestamp(), values)
-        return None
-
-    return inherit

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 
 from .errors import StorageBusy, StorageError
-from .mapping import StoreContext
 from .storage.base import Expired, ExpiryLimit, Removed
+from .store_base import StoreContext
 
 logger = logging.getLogger("flask_dash_store")
 

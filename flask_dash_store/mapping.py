@@ -3,74 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import (
-    Callable,
-    Collection,
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    ValuesView,
-)
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from numbers import Number
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, overload
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from .buffers import Stored
-from .codec import Codec
-from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError, ValueTooLarge
-from .expiry import Access, ExpiryPolicy, seconds
-from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
-from .session_state import SessionState, Use
-from .storage import Storage
-from .storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
-from .views import MISSING, Items, Keys, StoredValue, Values, iterate
-from .write_listeners import tell, write_listeners
+from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError
+from .expiry import Access, seconds
+from .owner import Owner
+from .session_state import Use
+from .storage.base import KeyExpiry, ValueInfo
+from .store_base import StoreBase
+from .views import MISSING, WholeMapping, at_one_time
+from .write_listeners import write_listeners
 
 T = TypeVar("T")
-
-DEFAULT_MAX_VALUE_BYTES = 512 * 2**20
 
 KEYS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class StoreContext:
-    """What all stores of an app share.
+class StoredValue:
+    """What :meth:`UserStore.describe` says of a value, which it does not read.
 
-    :param storage: where values are kept
-    :param codec: turns values into what is kept, and back
-    :param expiry: says for how long
-    :param max_key_length: characters that a key may have
-    :param max_value_bytes: bytes that an encoded value may take
+    :ivar key: under which it is stored
+    :ivar nbytes: how many bytes it takes, with those of its key
+    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays; or ``"small"``
+    :ivar expires_at: when the key is gone by itself, in UTC; None for as long as the session keeps its values
     """
 
-    storage: Storage
-    codec: Codec
-    expiry: ExpiryPolicy
-    max_key_length: int = DEFAULT_MAX_KEY_LENGTH
-    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
+    key: str
+    nbytes: int
+    kind: Literal["small", "large"]
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, info: ValueInfo) -> StoredValue:
+        """The value that a storage knows."""
+        expires_at = None if info.expires is None else datetime.fromtimestamp(info.expires, UTC)
+        return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
-class StoredMapping(MutableMapping[str, Any]):
+class StoredMapping(StoreBase, WholeMapping):
     """A dict whose values lie in a storage, for one owner.
 
     :param context: what it shares with the app's other stores
     :param state: whose values these are, and what is done with them
     """
-
-    _context: StoreContext
-    _storage: OwnersValues
-    _codec: Codec
-    _state: SessionState
-
-    def __init__(self, context: StoreContext, state: SessionState) -> None:
-        vars(self).update(_context=context, _storage=context.storage, _codec=context.codec, _state=state)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise NotAnAttribute(
@@ -126,24 +109,6 @@ class StoredMapping(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return self._stat().keys
 
-    def __iter__(self) -> Iterator[str]:
-        return iterate(self._keys)
-
-    def __reversed__(self) -> Iterator[str]:
-        return iterate(self._last_keys)
-
-    def keys(self) -> KeysView[str]:
-        """A view of the keys, first inserted first."""
-        return Keys(self)
-
-    def values(self) -> ValuesView[Any]:
-        """A view of the values, in the order of the keys."""
-        return Values(self)
-
-    def items(self) -> ItemsView[str, Any]:
-        """A view of the pairs of key and value, in the order of the keys."""
-        return Items(self)
-
     def copy(self) -> dict[str, Any]:
         """All keys and values as they are at one point in time, as a plain dict.
 
@@ -155,40 +120,11 @@ class StoredMapping(MutableMapping[str, Any]):
         shown = set(self._shown([key for key, _ in stored]))
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
-    __copy__ = copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return self.copy()
-
     def __reduce__(self) -> NoReturn:
         raise UnstorableValue(
             "A store cannot be pickled, for it belongs to a connection. Pickle store.copy(), a dict; or pass "
             "store.job_handle(), and open the store there with middleware.open(handle)."
         )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return self.copy() == dict(_at_one_time(other))
-
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return self.copy() | dict(_at_one_time(other))
-
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return dict(other) | self.copy()
-
-    @classmethod
-    def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
-        """A plain dict, for a store belongs to a visitor and cannot be made from keys.
-
-        :param keys: those of the dict
-        :param value: what is under each of them
-        """
-        return dict.fromkeys(keys, value)
 
     # Writing. Each of these raises, beside what its docstring says: UnstorableValue, ValueTooLarge, QuotaExceeded,
     # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded, StorageError. UserStore's docstring says when.
@@ -321,7 +257,7 @@ class StoredMapping(MutableMapping[str, Any]):
         :param more: further keys and values
         """
         items: dict[str, Any] = {}
-        items.update(_at_one_time(other), **more)
+        items.update(at_one_time(other), **more)
         if items:
             self._update(items)
 
@@ -337,7 +273,7 @@ class StoredMapping(MutableMapping[str, Any]):
             if write_listeners:
                 self._tell(items.keys())
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # a dict's |= takes pairs too, its | does not
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # a dict's |= takes pairs too, its | does not
         self.update(other)
         return self
 
@@ -436,105 +372,6 @@ class StoredMapping(MutableMapping[str, Any]):
         shown = set(self._shown([info.key for info in described]))
         return [StoredValue.of(info) for info in described if info.key in shown]
 
-    # How each operation reaches the storage. `get` and `[]=` do without these helpers: each call would slow them down.
-
-    def _read(self, read: Callable[[Owner, Access], T], nothing: T) -> T:
-        try:
-            return read(self._state.owner, self._access())
-        except SessionEnded as ended:
-            return self._read(read, nothing) if self._begins_another(ended) else nothing
-
-    def _stored(self, key: str) -> tuple[Owner, Stored | None]:
-        """The owner that was read, and what is stored under the key; None when nothing is."""
-        none: tuple[Owner, Stored | None] = (self._state.owner, None)
-        return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
-
-    def _write(self, write: Callable[[Owner, Access], T], keys: Collection[str] | None = ()) -> T:
-        """What a call of the storage returns.
-
-        :param keys: those that it changes; None for all
-        """
-        try:
-            result = write(self._state.owner, self._write_access())
-        except SessionEnded as ended:
-            if not self._begins_another(ended):
-                raise
-            return self._write(write, keys)
-        if write_listeners and (keys is None or keys):
-            self._tell(keys)
-        return result
-
-    def _tell(self, keys: Collection[str] | None) -> None:
-        """Tell the listeners of a write.
-
-        :param keys: those that were changed; None for all
-        """
-        tell(self, self._storage, keys)
-
-    def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
-        stored = self._encode(key, value)
-        owner = self._state.owner
-        try:
-            access = self._write_access()
-            self._storage.set(owner, key, stored, access, expires(access))
-        except SessionEnded as ended:
-            if not self._begins_another(ended):
-                raise
-            self._set(key, value, expires)  # The signature is bound to the owner.
-        else:
-            if write_listeners:
-                self._tell((key,))
-
-    def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
-        """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
-
-        :param ended: why the call failed
-        """
-        return False
-
-    def _access(self) -> Access:
-        return self._context.expiry.access()
-
-    def _write_access(self) -> Access:
-        return self._access()
-
-    def _keys(self, limit: int | None = None) -> list[str]:
-        return self._listed(limit, newest_first=False)
-
-    def _last_keys(self, limit: int | None = None) -> list[str]:
-        return self._listed(limit, newest_first=True)
-
-    def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
-        keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
-        shown = self._shown(keys)
-        if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
-            return self._listed(None, newest_first)[:limit]
-        return shown
-
-    def _shown(self, keys: list[str]) -> list[str]:
-        """Those of the owner's keys that are this store's."""
-        return keys
-
-    def _stat(self) -> Stat:
-        return self._read(self._storage.stat, Stat())
-
-    def _encode(self, key: str, value: Any) -> Stored:
-        context = self._context
-        self._check_key(key, context.max_key_length)
-        stored = self._codec.encode(self._state.owner.name, key, value)
-        payload, buffers = stored
-        nbytes = len(payload) if buffers is None else len(payload) + buffers.nbytes
-        if nbytes > context.max_value_bytes:
-            raise ValueTooLarge(
-                f"The value for {key!r} takes {nbytes} bytes, and one may take {context.max_value_bytes}. "
-                "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
-                key=key,
-                limit=context.max_value_bytes,
-            )
-        return stored
-
-    _check_key = staticmethod(check_key)
-
 
 class _Block(AbstractContextManager["Any"]):
     """A storage's transaction as a block that gives the store.
@@ -558,8 +395,3 @@ class _Block(AbstractContextManager["Any"]):
 
 def _keep(access: Access) -> KeyExpiry:  # noqa: ARG001
     return "keep"
-
-
-def _at_one_time(other: Any) -> Any:
-    """An argument for ``dict``. A store is read at one point in time, where ``dict`` would read it key by key."""
-    return other.copy() if isinstance(other, StoredMapping) else other

@@ -84,6 +84,14 @@ class DerivedIds:
         """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
         return self._derive("cookie", value)
 
+    def of_imported(self, name: str) -> str:
+        """The id, of a new owner, that a session has which is imported by this name, until it is."""
+        return self._derive("imported", name)
+
+    def after_import(self, session_id: str, imported_at: float) -> str:
+        """The id, of the same owner, that follows such a one with the import."""
+        return session_id[:_OWNER_CHARACTERS] + self._derive("import", session_id, imported_at)[_OWNER_CHARACTERS:]
+
     def after_end(self, session_id: str, ended_at: float, user: str) -> str:
         """The id, of a new owner, with which a user begins who has logged in instead of a session that has ended.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context
+from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext, _AppCtxGlobals
 from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
@@ -120,6 +122,18 @@ user_store = cast(UserStore, _Proxy(_visitors_store))
 
 :raises OutsideRequest: when it is used where there is no visitor
 """
+
+
+@contextmanager
+def request_with(store: UserStore) -> Iterator[None]:
+    """A block in which the Flask request has another store than its visitor's."""
+    environ = request.environ
+    visitors = environ.get(ENVIRON_KEY)
+    environ[ENVIRON_KEY] = store
+    try:
+        yield
+    finally:
+        environ[ENVIRON_KEY] = visitors
 
 
 class _GlobalsWithStore(_AppCtxGlobals):

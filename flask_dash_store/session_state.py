@@ -24,8 +24,12 @@ class Cookie(Enum):
     MISSING = "no valid one came"
     WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
     UNREACHABLE = "none came, for the browser sends it under other paths than this"
+    REFUSED = "none came, and the app begins no session for such a request"
     CURRENT = "it came"
     STALE = "it came, but with a former key's signature, from another cookie path, dated in the future, or is due again"
+
+
+CANNOT_WRITE = (Cookie.UNREACHABLE, Cookie.REFUSED)
 
 
 class Fate(Enum):
@@ -110,6 +114,11 @@ class SessionState:
         """Whether the session id that the browser is sent is a new session's, of which no other request tells."""
         return self.is_first or self.fate in (Fate.NEW, Fate.DESTROYED)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the session is the cookie's, and the response does not depend on it."""
+        return self.use is Use.NONE and self.fate is Fate.KEPT and not self.is_named
+
     def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
         owner = session_owner(session_id)
@@ -160,6 +169,7 @@ class SessionState:
     #   cookie       fate        use       the response brings
     #   -----------  ----------  --------  --------------------------------------------------------------------------
     #   UNREACHABLE  any         any       nothing: the browser would not send it here
+    #   REFUSED      any         any       nothing: no session begins
     #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
     #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
     #   any          INHERITED   any       nothing: the browser has Flask's own cookie still
@@ -180,7 +190,7 @@ class SessionState:
         :param is_eager: whether a new visitor gets a cookie although the store was not used
         :param has_ended: asks the storage whether a session has ended
         """
-        if self.session_id is None or self.cookie is Cookie.UNREACHABLE or self.fate in (Fate.ENDED, Fate.INHERITED):
+        if self.session_id is None or self.cookie in CANNOT_WRITE or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None
         if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):
             return None

@@ -25,14 +25,19 @@ class SessionValues(dict[str, Any]):
 
     def __init__(self, read: Mapping[str, Any]) -> None:
         super().__init__(read)
-        self._before = {key: _fingerprint(value) for key, value in read.items()}
+        self._before = self._now = {key: _fingerprint(value) for key, value in read.items()}
         self._flashes = list(read.get(FLASHES, ()))
 
     def changes(self) -> list[str]:
         """The keys of what was added, changed, or removed."""
         before = self._before
-        changed = [key for key, value in self.items() if not _is_same(before.get(key, _ABSENT), _fingerprint(value))]
+        self._now = now = {key: _fingerprint(value) for key, value in self.items()}
+        changed = [key for key, each in now.items() if not _is_same(before.get(key, _ABSENT), each)]
         return changed + [key for key in before if key not in self]
+
+    def settle(self) -> None:
+        """What :meth:`changes` has found is stored, and is no change any more."""
+        self._before, self._flashes = self._now, list(self.get(FLASHES, ()))
 
     def merged(self, present: Mapping[str, Any]) -> dict[str, Any]:
         """What is stored at present, with the changes. Flashed messages are a list that both may have changed."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
+from .embedding import CookieAdvisor, Header, is_withheld
 from .errors import SessionEnded, StorageError
 from .maintenance import Maintenance
 from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
@@ -20,8 +21,6 @@ logger = logging.getLogger("flask_dash_store")
 # share the successor. One that comes later may hold a stolen cookie.
 SUCCESSION = 60.0
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
-
 
 class RequestHead(NamedTuple):
     """What of a request says which session it belongs to.
@@ -31,6 +30,9 @@ class RequestHead(NamedTuple):
     :param path: as the app sees it, without what it is mounted under
     :param query: what follows the question mark
     :param fetch_site: the Sec-Fetch-Site header; None if there is none
+    :param scheme: by which it came: http or https
+    :param header: gives any other header; None if there is none
+    :param raw: the request as the server has it: a WSGI environ
     """
 
     cookie: str
@@ -38,10 +40,16 @@ class RequestHead(NamedTuple):
     path: str
     query: str
     fetch_site: str | None
+    scheme: str
+    header: Header
+    raw: Any
 
 
 class Inheritance(NamedTuple):
-    """A session that Flask's own cookie stands for: its id, when it was signed (since the epoch), and its values."""
+    """A session that a cookie from before stands for: its id, since when it counts, and its values.
+
+    The time is in seconds since the epoch. The values are those that are not stored yet: of Flask's own cookie.
+    """
 
     session_id: str
     issued_at: float
@@ -54,8 +62,9 @@ class RequestSessions:
     :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
     :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
     :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
-    :param inherit: what Flask's own cookie in a Cookie header stands for, where this cookie takes its name
+    :param inherit: what a cookie of Flask's own, or of Flask-Session, stands for, where this cookie takes its name
     :param is_poll: whether a request, of this path and query, never keeps its session alive
+    :param starts_session: asked of a request, as the server has it, that came without a session, whether one may begin
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class RequestSessions:
         counts_as_use: Callable[[], bool] | None = None,
         inherit: Callable[[str], Inheritance | None] | None = None,
         is_poll: Callable[[str, str], bool] | None = None,
+        starts_session: Callable[[Any], bool] | None = None,
     ) -> None:
         self._cookie = cookie
         self._context = context
@@ -76,6 +86,8 @@ class RequestSessions:
         self._counts_as_use = counts_as_use
         self._inherit = inherit
         self._is_poll = is_poll
+        self._starts_session = starts_session
+        self._advisor = CookieAdvisor(cookie)
         self.maintenance = Maintenance(context, SESSION_PREFIX, context.lifetime, context.signals.expired)
 
     # Cookie in
@@ -85,6 +97,8 @@ class RequestSessions:
 
         :param now: seconds since the epoch
         """
+        if self._cookie.attributes.embedded and self._is_withheld(request):
+            request = request._replace(cookie="")
         session = self._cookie.read(request.cookie)
         if session is None:
             inheritance = None if self._inherit is None else self._inherit(request.cookie)
@@ -140,17 +154,18 @@ class RequestSessions:
         return state
 
     def _missing_cookie(self, request: RequestHead) -> Cookie:
+        if self._starts_session is not None and not self._starts_session(request.raw):
+            return Cookie.REFUSED
         # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
         if not (request.path + "/").startswith(self.home):
             return Cookie.UNREACHABLE
-        samesite = self._cookie.attributes.samesite
-        if (
-            samesite != "None"
-            and request.fetch_site == "cross-site"
-            and (samesite == "Strict" or request.method not in _SAFE_METHODS)
-        ):
-            return Cookie.WITHHELD
-        return Cookie.MISSING
+        self._advisor.look(request.header, request.scheme)
+        return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
+
+    def _is_withheld(self, request: RequestHead) -> bool:
+        # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
+        attributes = self._cookie.attributes
+        return is_withheld("Lax" if attributes.embedded else attributes.samesite, request.fetch_site, request.method)
 
     # Cookie out
 
@@ -160,10 +175,18 @@ class RequestSessions:
         :param state: of its store
         :param scheme: by which it came: http or https
         """
-        state.is_answered = True
-        if state.use is Use.NONE and state.fate is Fate.KEPT and not state.is_named:
+        if state.is_untouched:
+            state.is_answered = True
             return headers
-        issue = state.issue(self._is_eager, self._has_ended, self.clock)
+        return self.complete(state, self.issue(state), headers, scheme)
+
+    def issue(self, state: SessionState) -> Issue | None:
+        """The session id that the response has to bring, for :meth:`complete`; None for none."""
+        state.is_answered = True
+        return state.issue(self._is_eager, self._has_ended, self.clock)
+
+    def complete(self, state: SessionState, issue: Issue | None, headers: Headers, scheme: str) -> Headers:
+        """The second half of :meth:`finish`."""
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
@@ -174,6 +197,19 @@ class RequestSessions:
         elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers
+
+    def is_over(self, state: SessionState) -> bool:
+        """Whether the session has ended, for the request to which it belongs goes on for long. It counts as no use."""
+        access = self._context.expiry.access(counts_as_use=False)
+        if state.fate in (Fate.ENDED, Fate.DESTROYED) or access.now >= state.ends_at:
+            return True
+        try:
+            self._context.storage.stat(state.owner, access)
+        except SessionEnded:
+            return True
+        except StorageError:
+            pass  # It is not known; a use of the store tells of the fault.
+        return False
 
     def _dump(self, issue: Issue, scheme: str) -> str:
         if issue.session_id is None:

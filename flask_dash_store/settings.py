@@ -14,9 +14,9 @@ from .codec import CODECS
 from .cookie import CookieAttributes
 from .errors import ConfigurationError, InvalidTTL
 from .expiry import CENTURY, seconds
-from .mapping import DEFAULT_MAX_VALUE_BYTES
 from .owner import DEFAULT_MAX_KEY_LENGTH
 from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits, Synchronous
+from .store_base import DEFAULT_MAX_VALUE_BYTES
 
 PREFIX = "USER_STORE_"
 HOUR = 60 * 60
@@ -58,9 +58,11 @@ class Settings:
     authenticate_arrays: bool = False
     synchronous: Synchronous = "NORMAL"
     counts_as_use: Callable[[Any], bool] | None = None
+    starts_session: Callable[[Any], bool] | None = None
     flask_login: bool = True
     flask_session: bool = False
     flask_session_user_key: str | None = "_user_id"
+    embedded: bool = False
     background_results: Literal["private", "shared"] = "private"
     cookie_name: str | None = None
     cookie_path: str | None = None
@@ -94,14 +96,29 @@ class Settings:
         self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
         self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
         self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
-        self._must("counts_as_use", self.counts_as_use is None or callable(self.counts_as_use), "callable")
+        for name in ("counts_as_use", "starts_session"):
+            function = getattr(self, name)
+            self._must(name, function is None or callable(function), "callable")
         self._must("flask_login", self.flask_login in (True, False), "True or False")
         self._must("flask_session", self.flask_session in (True, False), "True or False")
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
+        self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
+
+    def _check_embedded(self) -> None:
+        """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
+        self._must("embedded", self.embedded in (True, False), "True or False")
+        if self.embedded:
+            samesite = self.cookie_samesite
+            fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
+            self._must("cookie_samesite", fits, "'None', or left out, with embedded")
+            self._must("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
+            self._must(
+                "cookie_partitioned", self.cookie_partitioned in (None, True), "True, or left out, with embedded"
+            )
 
     def _must(self, name: str, fits: bool, what: str) -> None:
         if not fits:
@@ -158,7 +175,7 @@ class Settings:
         # Flask's defaults, None and False, say nothing; what an app has set to True does.
         partitioned = self.cookie_partitioned
         if partitioned is None:
-            partitioned = bool(config.get("SESSION_COOKIE_PARTITIONED"))
+            partitioned = self.embedded or bool(config.get("SESSION_COOKIE_PARTITIONED"))
         secure = self.cookie_secure
         if secure is None and config.get("SESSION_COOKIE_SECURE"):
             secure = True
@@ -177,6 +194,7 @@ class Settings:
             secure=secure,
             partitioned=partitioned,
             httponly=not self.flask_session or bool(config.get("SESSION_COOKIE_HTTPONLY", True)),
+            embedded=self.embedded,
         )
 
     def _name(self, config: Mapping[str, Any]) -> str:
@@ -197,7 +215,7 @@ class Settings:
 
     def _samesite(self, config: Mapping[str, Any]) -> str | None:
         """In any spelling that Flask takes. Flask's default is to set none; ours, for a cookie of our own, is Lax."""
-        samesite, setting = self.cookie_samesite, _named("cookie_samesite")
+        samesite, setting = "None" if self.embedded else self.cookie_samesite, _named("cookie_samesite")
         if samesite is None:
             samesite, setting = config.get("SESSION_COOKIE_SAMESITE"), "SESSION_COOKIE_SAMESITE"
         if samesite is None:
@@ -218,7 +236,7 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
             "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
             f"    {HOW_TO_MAKE_ONE}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
-            "app.server."
+            "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
         )
     fallbacks = config.get("SECRET_KEY_FALLBACKS") or []
     if not isinstance(fallbacks, (list, tuple)):

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded
+from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
 from .expiry import Access
 from .job_handle import Job, JobHandles
-from .mapping import StoreContext, StoredMapping
+from .mapping import StoredMapping
 from .owner import (
     TABS_PREFIX,
     DerivedIds,
@@ -25,11 +25,12 @@ from .owner import (
     user_owner,
     visitor_name,
 )
-from .session_state import Cookie, Fate, SessionState, Use
+from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
 from .signals import How, Signals
 from .storage import Storage
 from .storage.base import SessionInfo
 from .storage.transaction import on_commit, on_rollback
+from .store_base import StoreBase, StoreContext
 from .write_listeners import write_listeners
 
 
@@ -85,8 +86,8 @@ class UserStore(StoredMapping):
     :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
     :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
-    :class:`~flask_dash_store.errors.OutsideCookiePath` or, while the session has just ended,
-    :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
+    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused` or, while the
+    session has just ended, :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
 
     A session that ended more than five seconds before the request came is replaced by a new one, which the response
     brings to the browser: the store is empty then, and takes what is written to it.
@@ -355,7 +356,7 @@ class UserStore(StoredMapping):
 
     def _write_access(self) -> Access:
         state = self._state
-        if state.cookie is Cookie.UNREACHABLE or state.fate is Fate.DESTROYED:
+        if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
             self._check_reach()
             raise SessionEnded(state.ended_at)
         state.use = Use.WRITTEN
@@ -367,6 +368,11 @@ class UserStore(StoredMapping):
             raise OutsideCookiePath(
                 "This view lies outside the path of the session's cookie, so the browser would never find again what "
                 "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
+            )
+        if self._state.cookie is Cookie.REFUSED:
+            raise SessionRefused(
+                "This request came without a session, and USER_STORE_STARTS_SESSION (starts_session=) begins none for "
+                "it, so nothing can be stored here. Store it under the client's own id: middleware.for_user(id)."
             )
 
     def _begins_another(self, ended: SessionEnded) -> bool:
@@ -390,7 +396,7 @@ def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, byt
     return store._versions(keys)  # noqa: SLF001
 
 
-def state_of(store: StoredMapping) -> SessionState:
+def state_of(store: StoreBase) -> SessionState:
     """What the request has done to the session of its store."""
     return store._state  # noqa: SLF001
 
@@ -414,6 +420,24 @@ def bind(store: UserStore, user_id: str | int) -> None:
     state = state_of(store)
     if state.session_id is not None:
         store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
+
+
+def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
+    """The value under a key, and the payload of what was read, for :func:`replace`; None and None when there is none.
+
+    The errors are those of :meth:`UserStore.get`.
+    """
+    owner, stored = store._stored(key)  # noqa: SLF001
+    return (None, None) if stored is None else (store._codec.decode(owner.name, key, stored), stored[0])  # noqa: SLF001
+
+
+def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
+    """Store a value if what is stored under the key is still what was read. Returns whether it is.
+
+    The errors are those of writing to the store.
+    """
+    stored = store._encode(key, value)  # noqa: SLF001
+    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
 
 
 def is_session_of(store: UserStore, user_id: str | int) -> bool:

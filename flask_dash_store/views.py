@@ -1,23 +1,17 @@
-"""The views that a user store gives of its keys, values and items, and how its keys are gone through.
+"""A user store as a whole: the views of its keys, values and items, and what else reads all of it.
 
-An iteration goes through the store as it was at one point in time, so that a key which a request in parallel adds or
-removes meanwhile does not disturb it: for values and items, and where there are at most :data:`FEW` keys, when it
-begins. Of more keys, the first is read when it begins, and all others, at one point in time, when the second is asked
-for, so that ``next(iter(store))`` costs as much of many keys as of few.
+What reads several values reads them as they are at one point in time, so that a key which a request in parallel adds or
+removes meanwhile does not disturb it: for values and items, and where there are at most :data:`FEW` keys, when an
+iteration begins. Of more keys, the first is read when it begins, and all others, at one point in time, when the second
+is asked for, so that ``next(iter(store))`` costs as much of many keys as of few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from abc import abstractmethod
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-from .storage.base import ValueInfo
-
-if TYPE_CHECKING:
-    from .mapping import StoredMapping
+from typing import Any, Final
 
 
 class Missing(Enum):
@@ -34,29 +28,76 @@ MISSING: Final = Missing.MISSING
 FEW = 10
 
 
-@dataclass(frozen=True)
-class StoredValue:
-    """What :meth:`UserStore.describe` says of a value, which it does not read.
+class WholeMapping(MutableMapping[str, Any]):
+    """A dict of which all is read at once, where all is asked for."""
 
-    :ivar key: under which it is stored
-    :ivar nbytes: how many bytes it takes, with those of its key
-    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays; or ``"small"``
-    :ivar expires_at: when the key is gone by itself, in UTC; None for as long as the session keeps its values
-    """
+    @abstractmethod
+    def copy(self) -> dict[str, Any]:
+        """All keys and values as they are at one point in time, as a plain dict."""
 
-    key: str
-    nbytes: int
-    kind: Literal["small", "large"]
-    expires_at: datetime | None
+    @abstractmethod
+    def _keys(self, limit: int | None = None) -> list[str]:
+        """The keys at present, first inserted first: so many of them at most, or all."""
+
+    @abstractmethod
+    def _last_keys(self, limit: int | None = None) -> list[str]:
+        """The same, last inserted first."""
+
+    def __iter__(self) -> Iterator[str]:
+        return _iterate(self._keys)
+
+    def __reversed__(self) -> Iterator[str]:
+        return _iterate(self._last_keys)
+
+    def keys(self) -> KeysView[str]:
+        """A view of the keys, first inserted first."""
+        return Keys(self)
+
+    def values(self) -> ValuesView[Any]:
+        """A view of the values, in the order of the keys."""
+        return Values(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """A view of the pairs of key and value, in the order of the keys."""
+        return Items(self)
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return self.copy()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() == dict(at_one_time(other))
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | dict(at_one_time(other))
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(other) | self.copy()
 
     @classmethod
-    def of(cls, info: ValueInfo) -> StoredValue:
-        """The value that a storage knows."""
-        expires_at = None if info.expires is None else datetime.fromtimestamp(info.expires, UTC)
-        return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
+    def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
+        """A plain dict, for a store belongs to a visitor and cannot be made from keys.
+
+        :param keys: those of the dict
+        :param value: what is under each of them
+        """
+        return dict.fromkeys(keys, value)
 
 
-def iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:
+def at_one_time(other: Any) -> Any:
+    """An argument for ``dict``. A store is read at one point in time, where ``dict`` would read it key by key."""
+    return other.copy() if isinstance(other, WholeMapping) else other
+
+
+def _iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:
     """Go through the keys of a store.
 
     :param read: gives the keys at present: so many of them at most, or all
@@ -71,7 +112,7 @@ def _first_and_others(first: str, read: Callable[[int | None], list[str]]) -> It
 
 
 class Keys(KeysView[str]):
-    _mapping: StoredMapping
+    _mapping: WholeMapping
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key in self._mapping
@@ -81,7 +122,7 @@ class Keys(KeysView[str]):
 
 
 class Values(ValuesView[Any]):
-    _mapping: StoredMapping
+    _mapping: WholeMapping
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._mapping.copy().values())
@@ -94,7 +135,7 @@ class Values(ValuesView[Any]):
 
 
 class Items(ItemsView[str, Any]):
-    _mapping: StoredMapping
+    _mapping: WholeMapping
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(self._mapping.copy().items())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from .storage.transaction import on_commit
 
 if TYPE_CHECKING:
-    from .mapping import StoredMapping
+    from .store_base import StoreBase
 
-WriteListener = Callable[["StoredMapping", Collection[str] | None], None]
+WriteListener = Callable[["StoreBase", Collection[str] | None], None]
 """Gets the store that was written to, and the keys that were set or deleted; None for all of its keys.
 
 It is called after the commit, in the thread or task that wrote, and not at all after a rollback. It raises nothing.
@@ -23,7 +23,7 @@ It is called after the commit, in the thread or task that wrote, and not at all 
 write_listeners: list[WriteListener] = []
 
 
-def tell(store: StoredMapping, storage: object, keys: Collection[str] | None) -> None:
+def tell(store: StoreBase, storage: object, keys: Collection[str] | None) -> None:
     """Call the listeners once what was written is committed.
 
     :param storage: whose transaction the write may be in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
@@ -64,7 +65,15 @@ def _head(environ: WSGIEnvironment) -> RequestHead:
         environ.get("PATH_INFO", ""),
         environ.get("QUERY_STRING", ""),
         environ.get("HTTP_SEC_FETCH_SITE"),
+        environ["wsgi.url_scheme"],
+        partial(_header, environ),
+        environ,
     )
+
+
+def _header(environ: WSGIEnvironment, name: str) -> str | None:
+    value: str | None = environ.get("HTTP_" + name.upper().replace("-", "_"))
+    return value
 
 
 def _is_websocket(environ: WSGIEnvironment) -> bool:

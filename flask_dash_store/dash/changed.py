@@ -26,10 +26,10 @@ from dash.exceptions import MissingCallbackContextException
 from flask import current_app, has_request_context, request
 
 from ..errors import InvalidKey, SessionEnded, StorageError
-from ..mapping import StoredMapping
 from ..owner import check_key
 from ..proxy import is_available, user_store
 from ..session_state import Cookie
+from ..store_base import StoreBase
 from ..user_store import state_of, versions_of
 from ..write_listeners import write_listeners
 
@@ -160,7 +160,7 @@ def _with_stores(layout: Any) -> Any:
 # What the page's own callbacks write
 
 
-def _tell_page(store: StoredMapping, keys: Collection[str] | None) -> None:
+def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
     """Have the response to the present callback say what it has changed."""
     watches = [watch for watch in _watches.values() if _concerns(watch, keys)]
     try:
@@ -213,7 +213,8 @@ def _serve_in_app_that_is_being_made() -> None:
         return
     _apps.add(app)
     if not any(route.endswith(ROUTE) for route in app.routes):
-        app._add_url(ROUTE, _serve)  # noqa: SLF001
+        with suppress(AssertionError):  # Flask's, for an app that serves already, whose pages this is too late for.
+            app._add_url(ROUTE, _serve)  # noqa: SLF001
 
 
 hooks.setup()(_apps.add)

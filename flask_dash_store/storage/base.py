@@ -248,6 +248,20 @@ class OwnersValues(ABC):
             for key, value in values:
                 self.set(owner, key, value, access)
 
+    def replace(self, owner: Owner, key: str, former: bytes, value: Stored, access: Access) -> bool:
+        """Store the value if what is stored under the key is still what was read. Returns whether it is.
+
+        A key's own expiry stays. The errors are those of :meth:`set`.
+
+        :param former: the payload of what was read
+        """
+        with self.transaction(owner):
+            present = self.get(owner, key, access)
+            if present is None or present[0] != former:
+                return False
+            self.set(owner, key, value, access, "keep")
+            return True
+
     @abstractmethod
     def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
         """Set when the key is gone, in seconds since the epoch; None for never. Returns whether there is such a key."""

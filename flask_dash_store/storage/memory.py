@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import os
 from collections import ChainMap
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
-from ..buffers import Buffers, Stored
+from ..buffers import Buffers, Stored, size_of
 from ..errors import ConfigurationError, SessionEnded, StorageBusy, StorageClosed
 from ..expiry import Access
 from ..owner import Owner
@@ -47,7 +47,7 @@ class _Kept(NamedTuple):
 
 @dataclass
 class _Entry:
-    """What is kept of an owner, with its values counted."""
+    """What is kept of an owner, how many bytes its values take, and how early one of them may expire by itself."""
 
     session: bytes | None
     expires: float
@@ -55,11 +55,22 @@ class _Entry:
     renewed_at: float | None = None
     user: bytes | None = None
     values: dict[str, _Kept] = field(default_factory=dict)
+    nbytes: int = 0
+    next_key_expires: float = math.inf
 
-    def __post_init__(self) -> None:
-        self.nbytes = sum(kept.nbytes for kept in self.values.values())
-        expiries = [kept.expires for kept in self.values.values() if kept.expires is not None]
-        self.next_key_expires = min(expiries, default=math.inf)
+    def put(self, key: str, kept: _Kept) -> None:
+        """Keep a value, in place of the one that is there, if any."""
+        replaced = self.values.get(key)
+        self.nbytes += kept.nbytes - (replaced.nbytes if replaced else 0)
+        self.next_key_expires = min(self.next_key_expires, math.inf if kept.expires is None else kept.expires)
+        self.values[key] = kept
+
+    def with_values(self, values: Iterable[tuple[str, _Kept]]) -> _Entry:
+        """The same with other values."""
+        entry = replace(self, values={}, nbytes=0, next_key_expires=math.inf)
+        for key, kept in values:
+            entry.put(key, kept)
+        return entry
 
     def at(self, access: Access) -> _Entry:
         """The same without what has expired. An owner's expiry takes its values, but not what is known of its ids."""
@@ -67,7 +78,7 @@ class _Entry:
             return _Entry(self.session, access.expires, access.now, self.renewed_at)
         if access.now < self.next_key_expires:
             return self
-        return replace(self, values={k: kept for k, kept in self.values.items() if access.is_live_key(kept.expires)})
+        return self.with_values((k, kept) for k, kept in self.values.items() if access.is_live_key(kept.expires))
 
     @property
     def replaced_at(self) -> float:
@@ -138,21 +149,23 @@ class MemoryStorage(base.Storage, base.SupportsExport):
                 raise self._limits.too_many_keys(key, len(entry.values))
             if key_expires == "keep":
                 key_expires = replaced.expires if replaced else None
-            entry.values[key] = _Kept(_copy(value), key_expires, nbytes)
+            entry.put(key, _Kept(_copy(value), key_expires, nbytes))
 
     def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
         with self._write(owner, access) as entry:
             if key in entry.values:
-                entry.values[key] = entry.values[key]._replace(expires=key_expires)
+                entry.put(key, entry.values[key]._replace(expires=key_expires))
             return key in entry.values
 
     def delete(self, owner: Owner, key: str, access: Access) -> bool:
         with self._write(owner, access) as entry:
-            return entry.values.pop(key, None) is not None
+            deleted = entry.values.pop(key, None)
+            entry.nbytes -= deleted.nbytes if deleted else 0
+            return deleted is not None
 
     def clear(self, owner: Owner, access: Access) -> None:
         with self._write(owner, access) as entry:
-            entry.values.clear()
+            entry.values, entry.nbytes = {}, 0
 
     # Sessions as a whole
 
@@ -244,11 +257,11 @@ class MemoryStorage(base.Storage, base.SupportsExport):
         return Dump(entry.expires, entry.session, entry.renewed_at, values, (), entry.user, entry.created_at)
 
     def load(self, name: str, dump: Dump) -> None:
-        values = {key: _Kept(_copy(stored), expires, _size(key, stored)) for key, stored, expires in dump.values}
+        entry = _Entry(dump.session, dump.expires, dump.created_at, dump.renewed_at, dump.user)
+        for key, stored, expires in dump.values:
+            entry.put(key, _Kept(_copy(stored), expires, _size(key, stored)))
         with self._begin() as transaction:
-            transaction.entries[name] = _Entry(
-                dump.session, dump.expires, dump.created_at, dump.renewed_at, dump.user, values
-            )
+            transaction.entries[name] = entry
 
     def problems(self) -> Iterator[str]:
         return iter(())
@@ -275,7 +288,7 @@ class MemoryStorage(base.Storage, base.SupportsExport):
             if access.is_touch_due(entry.expires):
                 entry.expires = access.expires
             if owner.name in transaction.entries or entry.values or entry.renewed_at is not None:
-                transaction.entries[owner.name] = replace(entry)  # It counts the values.
+                transaction.entries[owner.name] = entry
 
     def _all(self) -> list[tuple[str, _Entry]]:
         with self._seen() as entries:
@@ -364,5 +377,4 @@ def _copy(stored: Stored) -> Stored:
 
 
 def _size(key: str, value: Stored) -> int:
-    payload, buffers = value
-    return len(key.encode()) + len(payload) + (buffers.nbytes if buffers else 0)
+    return len(key.encode()) + size_of(value)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, Route, expect
+from lost_responses import click_and_lose_the_response
+from playwright.sync_api import Browser, Error, Page, expect
 from servers import Port, Server, gunicorn, running
 
 ROOT = Path(__file__).parents[2]
@@ -202,23 +202,11 @@ def test_where_log_in_was_no_button_appears(server: Server, new_user: NewUser, w
 # Lost responses
 
 
-def lose_the_response(route: Route, server: Server) -> None:
-    """Let the server answer, and the answer be lost on its way."""
-    connection = HTTPConnection("127.0.0.1", server.port)
-    connection.request("POST", "/login", route.request.post_data_buffer, route.request.all_headers())
-    assert connection.getresponse().status == 303
-    connection.close()
-    route.abort("connectionreset")
-
-
 def test_after_a_login_whose_response_was_lost_another_one_finds_everything(server: Server, new_user: NewUser) -> None:
     page = new_user()
     start(page, server)
-    page.route("**/login", lambda route: lose_the_response(route, server), times=1)
     page.get_by_label("Your name").fill("Ada")
-    with page.expect_event("requestfailed"):
-        page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("chrome-error://**")  # Chromium's own page, whose navigation would interrupt the next one.
+    click_and_lose_the_response(page, "Log in", "/login")
     page.goto(server.url)
     log_in(page)
     expect_logged_in_with_everything(page)

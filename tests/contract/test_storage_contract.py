@@ -12,7 +12,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from backends import BACKENDS, SHARED, Child, Factory, digest, items, large, owner, read, size_of, small
+from backends import BACKENDS, SHARED, Child, Factory, digest, items, large, open_url, owner, read, size_of, small
 from clocks import HandClock
 
 from flask_dash_store.errors import QuotaExceeded, SessionEnded, StorageBusy, StorageClosed, StorageError, TooManyKeys
@@ -40,6 +40,7 @@ READS: dict[str, tuple[Any, ...]] = {"get": ("k",), "has": ("k",), "keys": (), "
 WRITES: dict[str, tuple[Any, ...]] = {
     "set": ("k", (b"new", None)),
     "set_all": ([("k", (b"new", None)), ("l", (b"new", None))],),
+    "replace": ("k", b"new", (b"newer", None)),
     "expire": ("k", START + 1),
     "delete": ("k",),
     "clear": (),
@@ -48,7 +49,7 @@ ENDS: dict[str, tuple[Any, ...]] = {"renew": (NEW_ANN.session,), "end": ()}
 CALLS = READS | WRITES | ENDS | {"stat": (), "describe": (), "versions": (["k"],)}
 
 NOTHING = {"get": None, "has": False, "keys": [], "items": [], "stat": Stat(None, 0, 0), "describe": []}
-NOTHING |= {"versions": {}, "expire": False, "delete": False, "clear": None}
+NOTHING |= {"versions": {}, "replace": False, "expire": False, "delete": False, "clear": None}
 ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "never written": ((), 0),
     "deleted": (("set", "delete"), 0),
@@ -339,6 +340,52 @@ def test_stat_counts_no_expired_key(storage, clock, now) -> None:
 
 
 # Several values at once
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("make", [small, large])
+@pytest.mark.parametrize("before", [small, large])
+def test_a_value_is_replaced_if_it_is_still_what_was_read(storage, now, before, make, in_transaction) -> None:
+    storage.set(ANN, "k", before(b"read"), now())
+    storage.set(ANN, "l", small(b"other"), now())
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        assert storage.replace(ANN, "k", b"read", make(b"new, and longer"), now())
+        assert not storage.replace(ANN, "k", b"read", make(b"late"), now())
+        assert not storage.replace(ANN, "none", b"read", make(b"late"), now())
+    new = {"k": make(b"new, and longer"), "l": small(b"other")}
+    assert items(storage, ANN, now()) == [("k", b"new, and longer"), ("l", b"other")]
+    assert nbytes(storage, ANN, now()) == size_of(storage, new, now())
+
+
+def test_a_value_that_is_replaced_keeps_the_expiry_of_its_key(storage, clock, now) -> None:
+    storage.set(ANN, "k", small(b"read"), now(), START + 10)
+    assert storage.replace(ANN, "k", b"read", small(b"new"), now())
+    clock.step(10)
+    assert not storage.replace(ANN, "k", b"new", small(b"late"), now())
+    assert not storage.has(ANN, "k", now())
+
+
+def test_what_replaces_a_value_counts_against_the_quota(storage, now) -> None:
+    storage.set(ANN, "k", small(b"read"), now())
+    with pytest.raises(QuotaExceeded):
+        storage.replace(ANN, "k", b"read", small(bytes(MAX_BYTES)), now())
+    fits = MAX_BYTES - nbytes(storage, ANN, now()) + len(b"read")
+    assert storage.replace(ANN, "k", b"read", small(bytes(fits)), now())
+    assert nbytes(storage, ANN, now()) == MAX_BYTES
+
+
+def test_of_those_who_replace_what_all_have_read_one_does(storage, now) -> None:
+    storage.set(ANN, "k", small(b"read"), now())
+    start = Barrier(4)
+
+    def replace(number: int) -> bool:
+        start.wait()
+        return storage.replace(ANN, "k", b"read", small(b"%d" % number), now())
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(replace, range(4)))
+    assert outcomes.count(True) == 1
+    assert items(storage, ANN, now()) == [("k", b"%d" % outcomes.index(True))]
 
 
 def test_set_all_stores_every_value_from_any_iterable(storage, now) -> None:
@@ -1074,9 +1121,9 @@ def test_processes_lose_nothing_of_each_other_before_and_after_a_fork(backend, t
     storage.close()
 
 
-@pytest.mark.parametrize("backend", ["memory", "sqlite_in_memory"])
-def test_what_lies_in_the_memory_of_a_process_is_closed_to_its_forks(backend, tmp_path, now) -> None:
-    storage = BACKENDS[backend](tmp_path)
+@pytest.mark.parametrize("url", ["memory://", "sqlite://:memory:"])
+def test_what_lies_in_the_memory_of_a_process_is_closed_to_its_forks(url, now) -> None:
+    storage = open_url(url)
     storage.set(ANN, "k", small(b"v"), now())
     outcome = Child("fork", storage.get, ANN, "k", now()).outcome()
     assert isinstance(outcome, StorageClosed)

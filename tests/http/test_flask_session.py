@@ -536,6 +536,21 @@ def test_a_copy_of_flasks_cookie_opens_nothing_once_its_session_has_ended(url: s
     app.extensions["user_store"].close()
 
 
+def test_after_another_secret_key_a_cookie_of_flask_leads_to_the_same_session_or_to_none_when_that_has_ended() -> None:
+    app = shop()
+    app.add_url_rule("/out", "out", lambda: str(g.user_store.destroy()))
+    ada, bob = with_flasks_cookie(app, n=1), with_flasks_cookie(app, n=2)
+    copies = []
+    for client in (ada, bob):
+        copies.append(app.test_client())
+        copies[-1].set_cookie("session", session_cookie(client))
+        client.get("/put")
+    bob.get("/out")
+    app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = SECRET[::-1], [SECRET]
+    assert [copy.get("/get").text for copy in copies] == ["{'n': 1}", "{}"]
+    assert session_cookie(copies[0])[:64] == session_cookie(ada)[:64]
+
+
 def test_a_cookie_of_flask_that_is_too_old_or_of_another_app_is_worth_nothing() -> None:
     client = with_flasks_cookie(shop(SECRET_KEY=SECRET[::-1]), n=1)
     assert client.get("/get").text == "{}"

@@ -160,6 +160,7 @@ def test_no_error_that_a_request_can_meet_is_forgotten_above() -> None:
     of_the_file_alone = {errors.StorageFull, errors.StorageCorrupt, errors.StorageClosed}
     of_the_file_alone |= {errors.UnknownFormat, errors.UnsuitableFilesystem}
     without_a_visitor = {errors.ConfigurationError, errors.OutsideRequest, errors.OutsideCookiePath, UserStoreError}
+    without_a_visitor |= {errors.SessionRefused}
     assert all_errors - of_the_file_alone - without_a_visitor == {fault for fault, _ in FAULTS} | {
         ResponseStarted,
         errors.SessionEnded,

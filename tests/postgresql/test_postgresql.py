@@ -46,7 +46,7 @@ from flask_dash_store.storage import Storage
 from flask_dash_store.storage.base import ExpiryLimit, Removed
 from flask_dash_store.storage.postgresql import PostgresqlStorage
 from flask_dash_store.storage.postgresql.connection import Connection as PostgresqlConnection
-from flask_dash_store.storage.postgresql.rows import MAX_VALUE_BYTES
+from flask_dash_store.storage.postgresql.schema import MAX_VALUE_BYTES
 
 ACCESS = ExpiryPolicy(TTL, HandClock()).access()
 LATER = ACCESS._replace(now=ACCESS.expires, expires=ACCESS.expires + TTL)

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import flask_sessions
+from benchmarks.apps import FLASK_COOKIE, FLASK_SESSION_IN_FILES, OURS_IN_SESSION
 from benchmarks.bench import Bench
 from benchmarks.bounds import BOUNDS, Bound, verdict
 from benchmarks.measure import SecondsPerCall, interleaved, ratios, spread, summary
@@ -69,6 +71,18 @@ def test_what_cannot_run_is_named_with_the_reason(tmp_path):
     bench = Bench("one", tmp_path, is_quick=True)
     assert bench.opened({"absent": absent, "present": str}) == {"present": str(tmp_path / "present")}
     assert "no_such_module" in bench.missing["absent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    {
+        OURS_IN_SESSION: [8, 8, False, False],
+        FLASK_COOKIE: [1, 1, True, False],
+        FLASK_SESSION_IN_FILES: [1, 1, True, True],
+    }.items(),
+)
+def test_what_is_said_of_sessions_in_flight_is_what_happens(tmp_path, name, kept):
+    assert flask_sessions.promises(name, tmp_path) == kept
 
 
 # The statistics

@@ -136,6 +136,10 @@ def test_dash_database_prints_what_was_stored(load: Load, capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines() == ["monkey", "['animal', 'code']", "['123']"]
 
 
+def test_an_app_of_dash_database_moves_by_its_import(load: Load) -> None:
+    assert load("docs/dash-database.md", "From the package dash_database").animal == "monkey"
+
+
 def test_the_values_of_dash_database_move(load: Load) -> None:
     move = load("docs/dash-database.md", "Bring old data along").move
     old_values = {"1_a": 1, "12_a": 2, "1_2_a": 3, "ann_long_name": 4, "gone_a": 5}

@@ -39,7 +39,7 @@ def test_the_table_of_errors_is_complete_and_their_classes_are_right() -> None:
     }
     documented = table("docs/errors.md", "Errors")
     assert {code_spans(name)[0] for name, *_ in documented} == set(errors) - {"UserStoreError"}
-    for name, also, _ in documented:
+    for name, also, *_ in documented:
         builtin = [base.__name__ for base in errors[code_spans(name)[0]].__bases__ if base.__module__ == "builtins"]
         assert code_spans(also) == builtin, name
 
@@ -77,9 +77,10 @@ def imports_of(file: Path) -> list[str]:
     return found
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_and_the_package_tell_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert any(heading.startswith(f"[{version}]") for heading in sections("CHANGELOG.md"))
+    assert flask_dash_store.__version__ == version  # Dash asks for it, to serve a script.
 
 
 @pytest.mark.parametrize("name", sorted(set(flask_dash_store.__all__) - {"user_store"}))

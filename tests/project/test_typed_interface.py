@@ -89,7 +89,11 @@ def test_mypy_knows_what_a_declared_key_holds_and_the_names_that_need_dash(tmp_p
 
 def test_every_setting_is_an_option_that_leaves_it_to_the_config_unless_it_is_given() -> None:
     parameters = inspect.signature(UserStoreMiddleware).parameters
-    options = {name: each.default for name, each in parameters.items() if name not in ("app", "clock")}
+    options = {
+        name: each.default
+        for name, each in parameters.items()
+        if name not in ("app", "clock", "secret_key", "secret_key_fallbacks")
+    }
     assert options == {each.name: UNSET for each in fields(Settings)}
     assert repr(UNSET) == "UNSET"
 

@@ -26,8 +26,7 @@ from servers_redis import RedisServer, Sentinel, open_redis
 from flask_dash_store.errors import SessionEnded, StorageError, StorageFull
 from flask_dash_store.expiry import Access
 from flask_dash_store.storage.redis import RedisStorage
-from flask_dash_store.storage.redis.commit import RELEASE_SAVEPOINT
-from flask_dash_store.storage.redis.scripts import SET
+from flask_dash_store.storage.redis.scripts import RELEASE_SAVEPOINT, SET
 
 KEPT = ("--appendonly", "yes")
 ANN, BOB, EVE = owner("s.ann"), owner("s.bob"), owner("s.eve")

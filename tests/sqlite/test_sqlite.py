@@ -25,7 +25,6 @@ from flask_dash_store import DashDatabase
 from flask_dash_store.errors import (
     QuotaExceeded,
     StorageBusy,
-    StorageClosed,
     StorageCorrupt,
     StorageError,
     TooManyKeys,
@@ -449,14 +448,6 @@ def test_a_fork_in_c_inside_a_transaction_gets_an_error_and_leaves_the_parent_it
         in_a_fork_in_c(act_in_the_child)
         storage.set(ANN, "l", small(b"2"), NOW)
     assert items(storage, ANN, NOW) == [("k", b"1"), ("l", b"2")]
-
-
-def test_values_in_memory_belong_to_one_process_and_a_fork_gets_an_error() -> None:
-    storage = SqliteStorage(":memory:")
-    error = Child("fork", write, storage, "child").outcome()
-    assert isinstance(error, StorageClosed)
-    assert "in the memory of the process" in str(error)
-    assert write(storage, "parent") == ["parent"]
 
 
 # Temporary files

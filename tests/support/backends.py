@@ -61,11 +61,6 @@ def sqlite_file(folder: Path, **options: Any) -> Storage:
 
 
 @backend(shared=False)
-def sqlite_in_memory(folder: Path, **options: Any) -> Storage:
-    return open_url("sqlite://:memory:", **options)
-
-
-@backend(shared=False)
 def sqlite_temporary(folder: Path, *, timeout: float = 5.0, **limits: int) -> Storage:
     from flask_dash_store.storage.sqlite import SqliteStorage
 

@@ -1,4 +1,4 @@
-"""A visitor who speaks plain HTTP and keeps the cookie, beside another one, from any number of threads."""
+"""A visitor who speaks plain HTTP and keeps the cookie, from any number of threads."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ class Answer:
 
 
 class Visitor:
-    """``cookie`` is the value of the session's cookie, which the next request carries, and ``name`` its name."""
+    """``cookie`` is the value of the session's cookie, which the next request carries, and ``name`` its name.
 
-    def __init__(self, port: int | Path, cookie: str | None = None, name: str = "user_store") -> None:
+    ``others`` are cookies that it carries beside it.
+    """
+
+    def __init__(self, port: int | Path, cookie: str | None = None, name: str = "user_store", others: str = "") -> None:
         self.port = port
         self.cookie = cookie
         self.name = name
+        self.others = others
 
     def ask(self, method: str, path: str, value: Any = NOTHING) -> Answer:
         """Send one request, on a connection of its own, so that any worker may take it."""
@@ -45,7 +49,10 @@ class Visitor:
         return response.status, text
 
     def _send(self, method: str, path: str, value: Any) -> tuple[HTTPResponse, str]:
-        headers = {"Cookie": "theme=dark" if self.cookie is None else f"theme=dark; {self.name}={self.cookie}"}
+        cookies = [self.others] if self.others else []
+        if self.cookie is not None:
+            cookies.append(f"{self.name}={self.cookie}")
+        headers = {"Cookie": "; ".join(cookies)} if cookies else {}
         body = None
         if value is not NOTHING:
             headers["Content-Type"] = "application/json"

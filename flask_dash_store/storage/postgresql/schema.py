@@ -1,4 +1,4 @@
-"""The tables and functions of the PostgreSQL storage: how they are made, and how the functions are called.
+"""The tables and functions of the PostgreSQL storage: how they are made, and how the functions are called with values.
 
 Each call of the storage is one function, and so one round trip. Nothing is set on a connection, for behind a PgBouncer
 that pools transactions (https://www.pgbouncer.org/features.html) each transaction may get another one: a function
@@ -8,13 +8,18 @@ brings its settings with it, names outside of functions are qualified, and locks
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import NamedTuple, Self
 
-from ...errors import ConfigurationError, UnknownFormat
+from ...buffers import Buffers, Stored, size_of
+from ...errors import ConfigurationError, UnknownFormat, ValueTooLarge
 from .connection import Target
 from .transaction import Database
 
 # The number of the tables and functions together. A version that changes any of them has to raise it.
 FORMAT = 2
+
+# A value is one message in the protocol, and one field in a table: each less than 1 GiB. The rest is for the key.
+MAX_VALUE_BYTES = 2**30 - 2**16
 
 _FILES = ("tables.sql", "reading.sql", "writing.sql", "maintaining.sql")
 
@@ -79,6 +84,45 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),
         "list_versions": _LIST_VERSIONS.format(schema=schema, condition="v.key = ANY(%b::bytea[])"),
     }
+
+
+class NewRow(NamedTuple):
+    """What is written of a value, in the order of the functions' arguments."""
+
+    key: bytes
+    payload: bytes
+    buffers_name: str | None
+    buffers: bytes | memoryview | None
+
+    @classmethod
+    def of(cls, key: str, value: Stored) -> Self:
+        """The row of a value.
+
+        :raises ValueTooLarge: when PostgreSQL takes no value of this size
+        """
+        payload, buffers = value
+        nbytes = size_of(value)
+        if nbytes > MAX_VALUE_BYTES:
+            raise ValueTooLarge(
+                f"The value for {key!r} takes {nbytes} bytes, and PostgreSQL takes {MAX_VALUE_BYTES} in one field. "
+                "Store it in parts.",
+                key=key,
+                limit=MAX_VALUE_BYTES,
+            )
+        if buffers is None:
+            return cls(key.encode(), payload, None, None)
+        return cls(key.encode(), payload, buffers.name, buffers.joined())
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.key) + len(self.payload) + (0 if self.buffers is None else len(self.buffers))
+
+
+def stored(payload: bytearray, buffers_name: str | None, buffers: bytearray | None) -> Stored:
+    """The value of a row, as it was written."""
+    if buffers_name is None or buffers is None:
+        return bytes(payload), None
+    return bytes(payload), Buffers(buffers_name, [memoryview(buffers)])
 
 
 def make_tables(database: Database, target: Target) -> None:

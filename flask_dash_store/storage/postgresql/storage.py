@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ...buffers import Stored
+from ...buffers import Stored, batches
 from ...errors import SessionEnded, StorageError
 from ...expiry import Access
 from ...owner import Owner
@@ -33,13 +33,16 @@ from ..base import (
     Value,
     ValueInfo,
 )
+from ..event_loop import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
-from .rows import NewRow, sent_together, stored
-from .schema import make_tables, statements
+from .schema import NewRow, make_tables, statements, stored
 from .transaction import Database
 
 logger = logging.getLogger("flask_dash_store")
+
+# So many bytes are sent together when several values are written.
+SENT_TOGETHER = 2**24
 
 # So many owners are purged in one transaction, whose locks are kept until it ends.
 PURGED_TOGETHER = 100
@@ -82,9 +85,12 @@ class PostgresqlStorage(Storage, SupportsExport):
         target = Target.of(url)
         self.schema = target.schema
         self._limits = limits
-        self._timeout_ms = max(1, math.ceil(timeout * 1000))
+        self._timeout = timeout
         self._is_durable = synchronous == "FULL"
-        self._sql = statements(target, self._timeout_ms, self._is_durable)
+        self._statements = {
+            timeout_ms: statements(target, timeout_ms, self._is_durable)
+            for timeout_ms in (_milliseconds(timeout), _milliseconds(min(timeout, LOOP_TIMEOUT)))
+        }
         self._pool = Pool(target, timeout)
         self._database = Database(self, self._pool)
         self._begin_transaction = f"SELECT {target.quoted_schema}.begin_transaction"
@@ -94,6 +100,15 @@ class PostgresqlStorage(Storage, SupportsExport):
             self.close()
             raise
         self._pool.close_idle()  # A server that forks now, in whatever way, shares none with its workers.
+
+    @property
+    def _timeout_ms(self) -> int:
+        """For how long a call may wait here for other writers of the owner."""
+        return _milliseconds(longest_wait(self._timeout))
+
+    @property
+    def _sql(self) -> dict[str, str]:
+        return self._statements[self._timeout_ms]
 
     # Reading
 
@@ -169,7 +184,7 @@ class PostgresqlStorage(Storage, SupportsExport):
             raise _refusal(self._limits, key, *refused)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        groups = list(sent_together((key, value, None) for key, value in dict(values).items()))
+        groups = list(batches(((key, value, None) for key, value in dict(values).items()), SENT_TOGETHER))
         with self.transaction(owner) if len(groups) > 1 else nullcontext():
             for group in groups:
                 if len(group) == 1:
@@ -177,7 +192,7 @@ class PostgresqlStorage(Storage, SupportsExport):
                 else:
                     self._put_all(owner, group, access, self._limits)
 
-    def _put_all(self, owner: Owner, values: list[Value], access: Access, limits: Limits) -> None:
+    def _put_all(self, owner: Owner, values: Sequence[Value], access: Access, limits: Limits) -> None:
         """Store several values in one round trip."""
         rows = [NewRow.of(key, value) for key, value, _ in values]
         nbytes = sum(row.nbytes + BYTES_PER_ROW for row in rows)
@@ -291,7 +306,7 @@ class PostgresqlStorage(Storage, SupportsExport):
         with self._transaction(name):
             args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
             self._database.call(self._sql["replace_session"], args)
-            for group in sent_together(dump.values):
+            for group in batches(dump.values, SENT_TOGETHER):
                 self._put_all(Owner(name, dump.session), group, access, _NO_LIMITS)
 
     def problems(self) -> Iterator[str]:
@@ -316,3 +331,7 @@ def _refusal(limits: Limits, key: str, more_bytes: int, more_keys: int, used_byt
     if more_keys and used_keys + more_keys > limits.max_keys:
         return limits.too_many_keys(key, used_keys)
     return limits.quota_exceeded(key, more_bytes, used_bytes)
+
+
+def _milliseconds(timeout: float) -> int:
+    return max(1, math.ceil(timeout * 1000))

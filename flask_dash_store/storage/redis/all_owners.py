@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from ...buffers import batches
 from ...errors import StorageCorrupt
 from ...expiry import Access
 from ...owner import Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
 from . import scripts
-from .calls import Calls
-from .fields import (
+from .owner_record import (
     ANY_SESSION,
+    Calls,
     Entry,
     all_headers,
-    batches,
     parse_time,
     problems,
     session_argument,
@@ -39,7 +39,7 @@ class AllOwners(Storage, SupportsExport):
     _calls: Calls
 
     @abstractmethod
-    def _set(self, owner: Owner, entries: list[Entry], access: Access, limits: Limits) -> None:
+    def _set(self, owner: Owner, entries: Sequence[Entry], access: Access, limits: Limits) -> None:
         """Store values, all or none."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class AllOwners(Storage, SupportsExport):
             self._calls.write(scripts.LOAD, owner, time.time(), *known)
             # Long before all times: what has expired is loaded too.
             access = Access(-1.0, dump.expires, float("inf"))
-            for entries in batches(dump.values, BATCH, BATCH_BYTES):
+            for entries in batches(dump.values, BATCH_BYTES, BATCH):
                 self._set(owner, entries, access, _NO_LIMITS)
         if dump.user is not None and dump.session:
             self._add_to_index(dump.user, name, time.time())

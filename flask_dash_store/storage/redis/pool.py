@@ -10,16 +10,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from secrets import SystemRandom
 from typing import Any
 from weakref import WeakSet
 
+from ...buffers import Buffers
 from ...errors import StorageBusy, StorageError
-from .protocol import packed
+from ..event_loop import longest_wait
 from .url import Client, exceptions
 
 _SHORTEST, _LONGEST = 0.0005, 0.01
+
+# Each piece has the time of an answer to go out: what is large may take longer than that.
+_PIECE = 2**20
+_SMALL = 2**14
 
 _random = SystemRandom()  # After a fork, another generator would give both processes the same numbers.
 
@@ -140,7 +145,7 @@ class Backoff:
     """
 
     def __init__(self, timeout: float, error: Callable[[], StorageError]) -> None:
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + longest_wait(timeout)
         self._error = error
         self._longest = _SHORTEST
 
@@ -167,7 +172,7 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
     connection = pool.get_connection()
     answers: list[Any] = []
     try:
-        connection.send_packed_command(packed(commands))
+        connection.send_packed_command(_packed(commands))
         for command in commands:
             try:
                 answers.append(client.parse_response(connection, command[0]))
@@ -182,6 +187,44 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
         if isinstance(answer, Exception):
             raise answer
     return answers
+
+
+def _packed(commands: Sequence[tuple[Any, ...]]) -> Iterator[bytes | memoryview]:
+    """Commands as pieces of what is sent. An argument is text, bytes, a number, or :class:`Buffers`.
+
+    redis-py packs them with hiredis, whose ``pack_command`` ends the process with SIGSEGV when a signal's handler
+    raises in it (3.5.0; Celery's soft time limit does), and which cannot send several buffers as one argument.
+    https://redis.io/docs/latest/develop/reference/protocol-spec/
+    """
+    small: list[bytes | memoryview] = []
+    for chunk in _chunks(commands):
+        if len(chunk) <= _SMALL:
+            small.append(chunk)
+            continue
+        yield b"".join(small)
+        small.clear()
+        view = memoryview(chunk)
+        for start in range(0, len(view), _PIECE):
+            yield view[start : start + _PIECE]
+    yield b"".join(small)
+
+
+def _chunks(commands: Iterable[tuple[Any, ...]]) -> Iterator[bytes | memoryview]:
+    for command in commands:
+        yield b"*%d\r\n" % len(command)
+        for argument in command:
+            if isinstance(argument, Buffers):
+                yield b"$%d\r\n" % argument.nbytes
+                yield from argument.chunks()
+                yield b"\r\n"
+            else:
+                data = argument if isinstance(argument, bytes) else str(argument).encode()
+                if len(data) <= _SMALL:
+                    yield b"$%d\r\n%b\r\n" % (len(data), data)
+                else:
+                    yield b"$%d\r\n" % len(data)
+                    yield data
+                    yield b"\r\n"
 
 
 def _is_ready(connection: Any) -> bool:

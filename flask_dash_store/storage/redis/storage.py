@@ -23,10 +23,10 @@ and in a cluster come ``+cluster|slots`` and ``+command``::
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 
-from ...buffers import Stored
+from ...buffers import Stored, batches
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...expiry import Access
 from ...owner import Owner
@@ -42,13 +42,12 @@ from ..base import (
 )
 from . import scripts
 from .all_owners import BATCH, BATCH_BYTES, AllOwners
-from .calls import Calls
-from .fields import (
+from .owner_record import (
     ANY_SESSION,
+    Calls,
     Entry,
     Header,
     all_headers,
-    batches,
     expiry_argument,
     headers_in_order,
     parse_header,
@@ -188,7 +187,7 @@ class RedisStorage(AllOwners):
         self._set(owner, [(key, value, key_expires)], access, self._limits)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        lists = list(batches(((key, value, None) for key, value in values), BATCH, BATCH_BYTES))
+        lists = list(batches(((key, value, None) for key, value in values), BATCH_BYTES, BATCH))
         if len(lists) == 1:
             self._set(owner, lists[0], access, self._limits)
         elif lists:
@@ -196,7 +195,7 @@ class RedisStorage(AllOwners):
                 for entries in lists:
                     self._set(owner, entries, access, self._limits)
 
-    def _set(self, owner: Owner, entries: list[Entry], access: Access, limits: Limits) -> None:
+    def _set(self, owner: Owner, entries: Sequence[Entry], access: Access, limits: Limits) -> None:
         all_buffers = [buffers for _, (_, buffers), _ in entries if buffers is not None]
         for key, (payload, buffers), _ in entries:
             self._check_bulk(key, max(len(payload), buffers.nbytes if buffers is not None else 0))

@@ -25,9 +25,9 @@ from typing import Any
 from ...errors import StorageError
 from ..transaction import Transaction as Base
 from ..transaction import current_transaction
-from .commit import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .lua import Script
 from .pool import Backoff
+from .scripts import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .server import Server, is_in_doubt, is_timeout
 
 SHORTEST_LEASE = 10.0

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ...errors import ConfigurationError, StorageError
-from ..base import StorageOptions
+from ..base import Storage, StorageOptions
+from ..memory import MemoryStorage
 from .storage import SqliteStorage
 
 __all__ = ["SqliteStorage", "open_url"]
@@ -11,18 +12,20 @@ __all__ = ["SqliteStorage", "open_url"]
 _MEMORY = (":memory:", "/:memory:")
 
 
-def open_url(url: str, options: StorageOptions) -> SqliteStorage:
+def open_url(url: str, options: StorageOptions) -> Storage:
     """The storage that a ``sqlite://`` URL names.
 
     As in Flask-SQLAlchemy, ``sqlite:///name`` and ``sqlite:///folder/name`` lie in ``options.folder``, and a fourth
-    slash begins an absolute path; ``sqlite://:memory:`` lives in this process's memory.
+    slash begins an absolute path; ``sqlite://:memory:`` is another name of ``memory://``.
 
     :raises ConfigurationError: when the URL names no file, or one that only an older version would have found
     :raises StorageError: when the file cannot be opened
     """
     path = url.removeprefix("sqlite://")
-    location = ":memory:" if path in _MEMORY else str(_file(path, options))
-    return SqliteStorage(location, limits=options.limits, timeout=options.timeout, synchronous=options.synchronous)
+    if path in _MEMORY:
+        return MemoryStorage(options.limits, options.timeout)
+    file = _file(path, options)
+    return SqliteStorage(file, limits=options.limits, timeout=options.timeout, synchronous=options.synchronous)
 
 
 def _file(path: str, options: StorageOptions) -> Path:

@@ -21,12 +21,11 @@ from ...buffers import NAME_BYTES
 from ...errors import StorageError
 from ..base import ENDED
 from . import schema
-from .buffer_files import HELD, BufferFiles, BufferStore, buffers_beside, copy_file, sync_directory
+from .buffer_files import HELD, BufferFiles, buffers_beside, copy_file, sync_directory
 from .connection import connect
-from .database import Database
+from .database import Database, Transaction
 from .files import prepare_private_file
 from .maintenance import forget_files
-from .transaction import Transaction
 
 
 class Backup:
@@ -35,7 +34,7 @@ class Backup:
     :param filename: its database file
     """
 
-    def __init__(self, database: Database, buffers: BufferStore, filename: str) -> None:
+    def __init__(self, database: Database, buffers: BufferFiles, filename: str) -> None:
         self._database = database
         self._buffers = buffers
         self._filename = filename

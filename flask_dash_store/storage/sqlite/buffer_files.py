@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
 
 from ...buffers import ALIGNMENT, Buffers
 from ...errors import StorageCorrupt, StorageError, StorageFull
@@ -68,30 +67,6 @@ def copy_file(source: Path, target: Path) -> None:
         raise
 
 
-class BufferStore(Protocol):
-    """Keeps buffers by their names."""
-
-    def write(self, buffers: Buffers) -> None:
-        """Keep buffers.
-
-        :raises StorageError: when they cannot be kept; then nothing of them is
-        """
-
-    def read(self, name: str, may_be_torn: bool) -> Buffers | None:
-        """The buffers, in one piece that the caller may change without changing what is kept.
-
-        :param may_be_torn: whether a power loss may have torn them, so that their checksum is verified
-        :returns: None when there are none of this name, or when they are torn
-        :raises StorageCorrupt: when they are damaged and cannot have been torn
-        """
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Delete buffers, of which some may have gone already."""
-
-    def written_before(self, time: float) -> Iterator[str]:
-        """The names of the buffers that were written before a time, in seconds since the epoch."""
-
-
 class BufferFiles:
     """Buffers in the files of a directory, for all processes.
 
@@ -103,6 +78,10 @@ class BufferFiles:
         self._sync = sync
 
     def write(self, buffers: Buffers) -> None:
+        """Keep buffers.
+
+        :raises StorageError: when they cannot be kept; then nothing of them is
+        """
         try:
             try:
                 self._write(buffers)
@@ -144,6 +123,12 @@ class BufferFiles:
             sync_directory(self._directory)
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:
+        """The buffers, in one piece that the caller may change without changing what is kept.
+
+        :param may_be_torn: whether a power loss may have torn them, so that their checksum is verified
+        :returns: None when there are none of this name, or when they are torn
+        :raises StorageCorrupt: when they are damaged and cannot have been torn
+        """
         path = self._path(name)
         try:
             whole = memoryview(_map_or_copy(path))
@@ -168,12 +153,14 @@ class BufferFiles:
         return None
 
     def remove(self, names: Iterable[str]) -> None:
+        """Delete buffers, of which some may have gone already."""
         for name in names:
             # What cannot be removed now is an orphan, which is removed later, or was never a file's name.
             with suppress(OSError, StorageCorrupt):
                 os.unlink(self._path(name))
 
     def written_before(self, time: float) -> Iterator[str]:
+        """The names of the buffers that were written before a time, in seconds since the epoch."""
         with suppress(OSError), os.scandir(self._directory) as entries:
             for entry in entries:
                 with suppress(OSError):
@@ -190,28 +177,6 @@ class BufferFiles:
         if not _NAME.fullmatch(name):
             raise StorageCorrupt(f"A row names {name!r} as the file of its value, which cannot be one.")
         return f"{self._directory}/{name}"
-
-
-class BuffersInMemory:
-    """Buffers in this process's memory."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, bytes] = {}
-
-    def write(self, buffers: Buffers) -> None:
-        self._kept[buffers.name] = b"".join(buffers.chunks())
-
-    def read(self, name: str, may_be_torn: bool) -> Buffers | None:  # noqa: ARG002
-        kept = self._kept.get(name)
-        return None if kept is None else Buffers(name, [memoryview(bytearray(kept))])
-
-    def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._kept.pop(name, None)
-
-    def written_before(self, time: float) -> Iterator[str]:  # noqa: ARG002
-        """Gives no names: only a crash leaves orphans, and it takes the memory with it."""
-        return iter(())
 
 
 def _map_or_copy(path: str) -> mmap.mmap | bytearray:

@@ -10,9 +10,9 @@ import apsw
 
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
+from ..event_loop import longest_wait
 from ..transaction import busy
-from .files import NO_SPACE
-from .filesystem import advice
+from .files import NO_SPACE, advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
@@ -52,7 +52,7 @@ class Backoff:
         """SQLite's busy handler (https://www.sqlite.org/c3ref/busy_handler.html)."""
         now = time.monotonic()
         if attempts == 0:
-            self._deadline = now + self.timeout
+            self._deadline = now + longest_wait(self.timeout)
         if now >= self._deadline:
             return False
         time.sleep(min(FIRST_DELAY * 2 ** min(attempts, 10), MAX_DELAY))
@@ -122,7 +122,7 @@ def use_wal(connection: Connection, filename: str) -> None:
                 raise
             time.sleep(0.01)
             continue
-        if mode not in ("wal", "memory"):
+        if mode != "wal":
             raise UnsuitableFilesystem(advice(filename, "SQLite cannot share memory there"))
         return
 

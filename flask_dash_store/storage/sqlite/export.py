@@ -7,27 +7,18 @@ from functools import partial
 
 from ...buffers import Stored
 from ...errors import StorageCorrupt
-from ..base import ENDED, Dump, Value
+from ..base import ENDED, Dump, SupportsExport, Value
 from . import schema
-from .buffer_files import BufferStore
 from .connection import Row
-from .database import Database
+from .database import Transaction
 from .maintenance import forget_files
-from .transaction import Transaction
+from .writer import Writer
 
 MOST_PROBLEMS = 100
 
 
-class Export:
-    """What :class:`~flask_dash_store.storage.base.SupportsExport` promises, on SQLite.
-
-    :param boot: names the time since the machine was started
-    """
-
-    def __init__(self, database: Database, buffers: BufferStore, boot: str) -> None:
-        self._database = database
-        self._buffers = buffers
-        self._boot = boot
+class Exporter(Writer, SupportsExport):
+    """The methods of a storage that copy owners, one by one, and look for damage."""
 
     def all_owners(self) -> Iterator[str]:
         last = ""

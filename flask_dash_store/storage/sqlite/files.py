@@ -1,10 +1,20 @@
-"""Files that their owner alone may read."""
+"""The storage's files: that they lie where SQLite can keep them, are their owner's alone, and are still there.
+
+WAL mode needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some
+not even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). The folders
+that Docker Desktop and virtual machines share with their host are network file systems in disguise: databases there are
+malformed within minutes. Nothing fails at first, so it has to be said before anything is stored.
+
+Nor does SQLite notice that its file, or the WAL, has been deleted or replaced while it is in use: it goes on writing to
+the file that it has open, which no one will ever see again (sections 1.4 and 2.2). So each write looks first.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import pwd
+import re
 import shutil
 import stat
 import tempfile
@@ -12,8 +22,9 @@ import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
-from ...errors import StorageError
+from ...errors import StorageError, UnsuitableFilesystem
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota, or the limit of a file's size is full."""
@@ -137,3 +148,138 @@ class TemporaryDirectory:
 def _remove_own(path: Path, process: int) -> None:
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
+
+
+# Where they may lie
+
+_NETWORK = "afs afp beegfs ceph cifs coda davfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
+_MOUNTED_BY_PROGRAMS = (
+    "fuse.blobfuse fuse.blobfuse2 fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.juicefs "
+    "fuse.mountpoint-s3 fuse.rclone fuse.s3fs fuse.seaweedfs fuse.sshfs"
+)
+_SHARED_WITH_HOST = (
+    "9p drvfs fakeowner fuse.fakeowner fuse.grpcfuse fuse.osxfs fuse.vmhgfs-fuse fuse.virtiofs grpcfuse osxfs prl_fs "
+    "prl_fs_lite vboxsf virtiofs vmhgfs"
+)
+SHARED_WITH_HOST = frozenset(_SHARED_WITH_HOST.split())
+UNSUITABLE = frozenset([*_NETWORK.split(), *_MOUNTED_BY_PROGRAMS.split()]) | SHARED_WITH_HOST
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def check_filesystem(path: str) -> None:
+    """Look where a file lies.
+
+    :raises UnsuitableFilesystem: when it is a network file system, or a folder that a host shares with a guest. Where
+        the system does not say, it is not refused.
+    """
+    try:
+        mounts = _MOUNTS.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = filesystem_of(path, mounts)
+    if kind in SHARED_WITH_HOST:
+        raise UnsuitableFilesystem(
+            f"{advice(path, f'it is {kind}, a folder shared with the host')} In Docker Desktop, put it on a named "
+            "volume: docker run --volume user_store:/data, and USER_STORE_URL = 'sqlite:////data/user_store.sqlite'."
+        )
+    if kind in UNSUITABLE:
+        raise UnsuitableFilesystem(advice(path, f"it is {kind}"))
+
+
+def advice(path: str, reason: str) -> str:
+    return (
+        f"The storage file {path} lies on a file system that SQLite's WAL mode cannot be used on: {reason}. Put it on "
+        "a local disk (USER_STORE_URL, url=); several hosts share a store by Redis or PostgreSQL."
+    )
+
+
+def filesystem_of(path: str, mounts: str) -> str | None:
+    """The type of the file system that an absolute path lies on; None when it is not known.
+
+    :param mounts: what Linux says of its mounts (proc(5), "/proc/pid/mountinfo")
+    """
+    kind, longest = None, -1
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields.split()[4])
+        is_below = path == point or path.startswith(point.rstrip("/") + "/")
+        if is_below and len(point) >= longest:  # Of two mounts on one point the later one covers the other.
+            kind, longest = source.split()[0], len(point)
+    return kind
+
+
+# Whether they are still there
+
+# For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
+GLANCE = 50e-6
+
+Inode = tuple[int, int]
+
+
+class FileIdentity:
+    """Which database file a path named when the storage was opened, and which WAL since a connection is open.
+
+    ``is_known_until`` is the time, by the monotonic clock, for which the last look at them is good.
+
+    :param path: the database file, which exists
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._wal_path = f"{path}-wal"
+        self._inode = _inode_of(path)
+        self._wal_inode: Inode | None = None
+        self.is_known_until = 0.0
+
+    def is_same(self) -> bool:
+        """Whether the path still names that file, and its WAL, by one look that is good for a while."""
+        try:  # Without helpers, for each write does this.
+            file = os.stat(self.path)
+            is_same = (file.st_dev, file.st_ino) == self._inode
+            if self._wal_inode is not None:
+                wal = os.stat(self._wal_path)
+                is_same &= (wal.st_dev, wal.st_ino) == self._wal_inode
+        except OSError:
+            is_same = False
+        self.is_known_until = monotonic() + GLANCE if is_same else 0.0
+        return is_same
+
+    def is_same_wal(self) -> bool:
+        """Whether the WAL is the one that our connections write to.
+
+        :raises StorageError: when the database file itself is another one
+        """
+        found = _inode_of(self.path)
+        if found is None:
+            raise StorageError(
+                access_problem(Path(self.path))
+                or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
+                "then begins with an empty one."
+            )
+        if found != self._inode:
+            raise StorageError(
+                f"Another file was put in the place of the storage file {self.path} while it was in use. Restart the "
+                "app, and next time use `flask user-store restore`, which needs no restart."
+            )
+        return self._is_wal_known()
+
+    def _is_wal_known(self) -> bool:
+        return self._wal_inode is None or _inode_of(self._wal_path) == self._wal_inode
+
+    def note_wal(self) -> None:
+        """Remember the WAL. SQLite keeps it for as long as any process has the database open."""
+        self._wal_inode = _inode_of(self._wal_path)
+
+    def forget_wal(self) -> None:
+        """No connection is open any more, so the next one may begin another WAL."""
+        self._wal_inode = None
+
+
+def _inode_of(path: str) -> Inode | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -8,11 +8,10 @@ from functools import partial
 
 from ..base import Expired, Removed
 from . import schema
-from .buffer_files import BufferStore
+from .buffer_files import BufferFiles
 from .connection import MAX_DELAY, Row
-from .database import Database
+from .database import Database, Transaction
 from .schema import PAGE_BYTES
-from .transaction import Transaction
 
 # As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
 OWNERS_TOGETHER = 16
@@ -22,7 +21,7 @@ VACUUM_PAGES = 32
 ORPHAN_AGE = 60 * 60.0
 
 
-def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[Row]) -> None:
+def forget_files(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
     """Remove the files of deleted or replaced rows, once the transaction is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
@@ -30,7 +29,7 @@ def forget_files(transaction: Transaction, buffers: BufferStore, rows: Iterable[
 
 
 def delete_some(
-    transaction: Transaction, buffers: BufferStore, sql: str, owner: str, pages: int = PAGES_TOGETHER, now: float = 0.0
+    transaction: Transaction, buffers: BufferFiles, sql: str, owner: str, pages: int = PAGES_TOGETHER, now: float = 0.0
 ) -> int:
     """Delete values of an owner until that has changed so many pages.
 
@@ -49,7 +48,7 @@ def delete_some(
 class Maintenance:
     """What :meth:`Storage.maintain` promises, on SQLite."""
 
-    def __init__(self, database: Database, buffers: BufferStore) -> None:
+    def __init__(self, database: Database, buffers: BufferFiles) -> None:
         self._database = database
         self._buffers = buffers
         self._orphans_removed_at = 0.0

@@ -26,16 +26,17 @@ from pathlib import Path
 
 import apsw
 
-from ...errors import StorageBusy, StorageClosed, StorageError
+from ...errors import StorageClosed, StorageError
 from ..lock import Lock, WriteLock
-from ..transaction import busy
+from ..transaction import Transaction, begun, busy
 from .connection import MAX_DELAY, Connection, storage_error
-from .file_identity import FileIdentity
-from .files import access_problem
+from .files import FileIdentity, access_problem
 
 Connect = Callable[[float], Connection]
 
 MAX_IDLE = 16
+# Seconds that a fork waits for another one.
+FORK_TIMEOUT = 60.0
 
 _adopting = threading.Lock()
 
@@ -51,10 +52,10 @@ class Pool:
     :param connect: opens and prepares a connection, which waits for so many seconds
     :param name: what error messages call the storage, without an article
     :param timeout: seconds that a caller waits for a lock
-    :param file: the database's file; None when it has none
+    :param file: the database's file
     """
 
-    def __init__(self, connect: Connect, name: str, timeout: float, file: FileIdentity | None = None) -> None:
+    def __init__(self, connect: Connect, name: str, timeout: float, file: FileIdentity) -> None:
         self.name = name
         self.timeout = timeout
         self.file = file
@@ -102,13 +103,12 @@ class Pool:
             connection.backoff.timeout = self.timeout
             connection.sqlite.set_wal_hook(self._note_wal())
             self._open.add(connection)
-            if self.file is not None:
-                self.file.note_wal()
+            self.file.note_wal()
         return connection
 
     def _access_error(self) -> StorageError | None:
         """The error for a file that this user may not use: say, a server has made it as root, and changed its user."""
-        reason = None if self.file is None else access_problem(Path(self.file.path))
+        reason = access_problem(Path(self.file.path))
         return None if reason is None else StorageError(reason)
 
     def check_file(self) -> None:
@@ -116,7 +116,7 @@ class Pool:
 
         :raises StorageError: when the database file is no longer the one that was opened
         """
-        if self.file is not None and not self.file.is_same_wal():
+        if not self.file.is_same_wal():
             # Another SQLite library in this process has dropped our locks when it closed the file, and removed the WAL.
             # Until it did, it had copied all of it into the database (https://www.sqlite.org/howtocorrupt.html, 2.2).
             self._stale = set(self._open)
@@ -158,31 +158,37 @@ class Pool:
 
     # Writers
 
-    def acquire_write_lock(self, timeout: float) -> float:
-        """Acquire the write lock of this process, and look whether the file is still there.
+    def acquire_writer(self, timeout: float, transaction: Transaction | None = None) -> Connection:
+        """Acquire the write lock of this process, look whether the file is still there, and give a connection.
 
-        The caller has to release ``write_lock`` also when this raises.
+        The caller has to release ``write_lock`` also when this raises, and to give the connection its timeout back.
 
-        :param timeout: seconds to wait for other threads
-        :returns: how many seconds of the timeout are left, to wait for other processes
+        :param timeout: seconds to wait for other threads; the connection waits for other processes for what is left
+        :param transaction: for which the lock is held until it ends, whatever else this thread does meanwhile
         :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
         :raises StorageError: when the file has gone
         """
         if self._process != os.getpid():
             self._adopt()
         timeout = self.write_lock.acquire(timeout)
-        file = self.file
-        if file is not None and time.monotonic() > file.is_known_until and not file.is_same():
+        if transaction is not None:
+            self.write_lock.hold(transaction)
+        if time.monotonic() > self.file.is_known_until and not self.file.is_same():
             self.check_open()
             self.check_file()
-        return timeout
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._new()
+        connection.backoff.timeout = timeout
+        return connection
 
     def check_before_commit(self) -> None:
         """Do not commit to a WAL that has been removed since the transaction began.
 
         :raises StorageError: when it has been, or the file has gone
         """
-        if self.file is not None and not self.file.is_same():
+        if not self.file.is_same():
             self.check_file()
             raise StorageError(
                 f"The transaction on the {self.name} has been rolled back, because its -wal file was removed while it "
@@ -251,55 +257,47 @@ class Pool:
         return busy(self.name, self.timeout)
 
 
-class MemoryPool(Pool):
-    """The one connection of an in-memory database. It is the database, so it is closed at the end alone."""
-
-    def __init__(self, connect: Connect, name: str, timeout: float) -> None:
-        super().__init__(connect, name, timeout)
-        self._in_use = Lock(name, timeout)
-        self._connection = self._new()
-
-    def acquire(self) -> Connection:
-        if self._process != os.getpid():
-            self._adopt()
-        self.check_open()
-        self._in_use.acquire(self.timeout)
-        if self._closed_because:
-            self._in_use.release()
-            self.check_open()
-        return self._connection
-
-    def release(self, connection: Connection) -> None:
-        if self._closed_because:
-            self._discard(connection)
-        self._in_use.release()
-
-    def close(self) -> None:
-        if not self._closed_because:
-            self._closed_because = "has been closed"
-            with suppress(StorageBusy):  # Its user closes it.
-                self._in_use.acquire(timeout=0.0)
-                self.release(self._connection)
-
-    def before_fork(self) -> None:
-        """The connection stays open, for it is the database."""
-
-    def drain(self, wait: bool) -> None:
-        """There is nothing to close."""
-
-    def after_fork_in_parent(self) -> None:
-        """There is nothing to open again."""
-
-    def after_fork_in_child(self) -> None:
-        super().after_fork_in_child()
-        self._in_use = Lock(self.name, self.timeout)
-        self._closed_because = (
-            "lives in the memory of the process that opened it, of which this one is a fork; use a file to share "
-            "values between processes"
-        )
-
-
 def _never_finalize(connection: apsw.Connection) -> None:
     # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index that
     # the parent is using. One more reference than Python knows of keeps it as it is.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+class _Fork:
+    """Holds all pools still while the process forks."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = Lock("fork of this process", FORK_TIMEOUT)
+        self._held: list[Pool] = []
+
+    def before(self) -> None:
+        self._one_at_a_time.acquire(FORK_TIMEOUT)
+        self._held = []
+        for pool in list(pools):
+            self._held.append(pool)  # First, for a signal's handler may raise in between.
+            pool.before_fork()
+        for pool in self._held:
+            pool.drain(wait=not _is_in_transaction(pool))  # A fork inside a transaction would wait for itself.
+
+    def after_in_parent(self) -> None:
+        try:
+            for pool in self._held:
+                pool.after_fork_in_parent()
+        finally:
+            self._one_at_a_time.release()
+
+    def after_in_child(self) -> None:
+        for pool in self._held:
+            pool.after_fork_in_child()
+        self._one_at_a_time = Lock("fork of this process", FORK_TIMEOUT)
+
+
+def _is_in_transaction(pool: Pool) -> bool:
+    """Whether the present context is in a transaction on it."""
+    open_here = (reference() for reference in begun.get())
+    return any(each is not None and each.is_open and getattr(each, "pool", None) is pool for each in open_here)
+
+
+if hasattr(os, "register_at_fork"):
+    _fork = _Fork()
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)

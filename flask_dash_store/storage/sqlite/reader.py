@@ -13,7 +13,7 @@ from ...expiry import Access
 from ...owner import Owner
 from ..base import ENDED, VERSION_BYTES, SessionInfo, Stat, Storage, ValueInfo
 from . import schema
-from .buffer_files import BufferStore
+from .buffer_files import BufferFiles
 from .connection import Row
 from .database import Database
 
@@ -28,7 +28,7 @@ class Reader(Storage):
     """The methods of a storage that read, and that move an owner's expiry when a read finds that due."""
 
     _database: Database
-    _buffers: BufferStore
+    _buffers: BufferFiles
     _boot: str
 
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:

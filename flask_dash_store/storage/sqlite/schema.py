@@ -21,7 +21,14 @@ stock sqlitedict. That uses whatever SQLite its Python has, so triggers and inde
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from sqlitedict import SqliteDict, identity
+
 from ...errors import UnknownFormat
+
+Execute = Callable[..., list[tuple[Any, ...]]]
 
 FORMAT = 4
 """The number of this layout, kept as SQLite's ``user_version``."""
@@ -165,6 +172,8 @@ SET = f"""
     INSERT INTO "values" (key, value, expires, file_bytes) SELECT ?2, ?1, ?9, 0 {_ROOM} AND keys < ?8
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
     WHERE file IS NULL AND (expires IS NULL OR (expires > ?10 AND expires < ''))"""
+# Over what was read, if it is still there: else it changes nothing.
+REPLACE = f"{OVERWRITE} AND value = ?8"
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires,
@@ -261,3 +270,54 @@ def check_format(facts: tuple[int, int, int], filename: str) -> None:
             f"The storage file {filename} has format {found}, and this version of flask_dash_store reads format "
             f"{FORMAT}. Use the version that wrote it, or name another file."
         )
+
+
+def make_tables(execute: Execute, filename: str) -> None:
+    """Make the tables, their indexes and triggers, unless they are there.
+
+    sqlitedict's own class makes the tables, so that any tool that reads its tables reads these. Stock sqlitedict sends
+    each statement through a queue to one thread, which raises an error in another caller's next call, hangs after a
+    fork or a failed COMMIT, and turns ``synchronous`` off. The class asks little of its connection, so here it gets the
+    transaction in which the file is made ready.
+
+    :param execute: runs a statement in that transaction, and returns the rows
+    """
+    if execute("PRAGMA user_version") == [(FORMAT,)]:
+        return
+    for name, columns in COLUMNS.items():
+        _Table(execute, filename, name).close()
+        for column in columns:
+            execute(f'ALTER TABLE "{name}" ADD COLUMN {column}')
+    for statement in (*INDEXES, *TRIGGERS):
+        execute(statement)
+    execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    execute(f"PRAGMA user_version = {FORMAT}")
+
+
+class _Table(SqliteDict):  # type: ignore[misc]  # sqlitedict has no type hints
+    def __init__(self, execute: Execute, filename: str, name: str) -> None:
+        self._execute = execute
+        super().__init__(
+            filename, tablename=name, autocommit=True, journal_mode="WAL", encode=identity, decode=identity
+        )
+
+    def _new_conn(self) -> _TableConnection:
+        return _TableConnection(self._execute)
+
+
+class _TableConnection:
+    """What SqliteDict calls a connection, of which it asks this much when it makes a table."""
+
+    autocommit = True
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def execute(self, sql: str, args: tuple[Any, ...] = ()) -> None:
+        self._execute(sql, args)
+
+    def commit(self, blocking: bool = True) -> None:
+        """The transaction commits."""
+
+    def close(self, force: bool = False) -> None:
+        """The connection is the transaction's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -12,39 +11,39 @@ from ...owner import Owner
 from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
-    Dump,
     Expired,
     ExpiryLimit,
     Limits,
     Removed,
     SupportsBackup,
-    SupportsExport,
     Synchronous,
 )
-from . import fork as fork  # registers what is done when the process forks
 from . import schema
 from .backup import Backup
-from .buffer_files import BufferFiles, BuffersInMemory, BufferStore, boot_id, buffers_beside
+from .buffer_files import BufferFiles, boot_id, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .export import Export
-from .file_identity import FileIdentity
-from .files import TemporaryDirectory, check_private_directory, make_private, prepare_private_file
-from .filesystem import check_filesystem
+from .export import Exporter
+from .files import (
+    FileIdentity,
+    TemporaryDirectory,
+    check_filesystem,
+    check_private_directory,
+    make_private,
+    prepare_private_file,
+)
 from .maintenance import Maintenance
-from .pool import MemoryPool, Pool
+from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
-from .tables import make_tables
-from .writer import Writer
 
 logger = logging.getLogger("flask_dash_store")
 
 
-class SqliteStorage(Writer, SupportsExport, SupportsBackup):
-    """Values in a SQLite file, in memory, or in a file that goes away with the process.
+class SqliteStorage(Exporter, SupportsBackup):
+    """Values in a SQLite file, or in one that goes away with the process.
 
-    :param path: the file, ``":memory:"``, or None for a temporary file
+    :param path: the file; None for a temporary one
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
     :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the last
@@ -65,22 +64,12 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None
-        if path == ":memory:":
-            self._open_memory(timeout, synchronous)
-        else:
-            file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
-            self._open_file(file, timeout, synchronous)
+        file = self._temporary.path / "values.sqlite" if self._temporary else Path(str(path))
+        self._open_file(file, timeout, synchronous)
         self._freeing(self._prepare)
         self._maintenance = Maintenance(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
-        self._export = Export(self._database, self._buffers, self._boot)
         self._pool.close_idle()  # A server that forks in C gives no warning.
-
-    def _open_memory(self, timeout: float, synchronous: Synchronous) -> None:
-        self.filename = ":memory:"
-        self._pool: Pool = MemoryPool(partial(connect, ":memory:", synchronous), "storage in memory", timeout)
-        self._database = Database(self, self._pool)
-        self._buffers: BufferStore = BuffersInMemory()
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
         self.filename = str(prepare_private_file(file))
@@ -101,11 +90,10 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
             raise self._pool.error(error, connection) from error
         finally:
             self._pool.release(connection)
-        if self._pool.file is not None:
-            self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
-            make_private(self.filename)
+        self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
+        make_private(self.filename)
         with self._database.transaction() as transaction:
-            make_tables(transaction, self.filename)
+            schema.make_tables(transaction.execute, self.filename)
         if self._reserve is not None:
             self._reserve.keep()
 
@@ -143,19 +131,7 @@ class SqliteStorage(Writer, SupportsExport, SupportsBackup):
         if self._temporary:
             self._temporary.remove()
 
-    # Copying
-
-    def all_owners(self) -> Iterator[str]:
-        return self._export.all_owners()
-
-    def dump(self, name: str) -> Dump | None:
-        return self._export.dump(name)
-
-    def load(self, name: str, dump: Dump) -> None:
-        self._export.load(name, dump)
-
-    def problems(self) -> Iterator[str]:
-        return self._export.problems()
+    # Copying all of it
 
     def back_up(self, target: Path) -> list[str]:
         return self._backup.write(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf, nextafter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...buffers import Stored
 from ...errors import StorageFull, UserStoreError
@@ -13,10 +13,10 @@ from ...expiry import Access
 from ...owner import Owner
 from ..base import KeyExpiry, Limits
 from . import schema
+from .database import Transaction
 from .maintenance import delete_some, forget_files
 from .reader import Reader, check_session
 from .reserve import Reserve
-from .transaction import Transaction
 
 T = TypeVar("T")
 
@@ -51,24 +51,36 @@ class Writer(Reader):
         payload, buffers = value
         if buffers is not None or key_expires == "keep":
             return False
-        name, session = owner
-        now, expires, threshold = access
-        max_bytes, max_keys = self._limits
-        earliest, latest = expires - threshold, expires + threshold
-        if not earliest > now:  # It is NaN where nothing ever expires, and no use counts.
-            earliest = nextafter(now, inf)
-        row, most_bytes = f"{name}/{key}", max_bytes - len(payload) - 4 * len(key)  # Of UTF-8 in a character.
-        args = (payload, row, name, session, earliest, latest, most_bytes)
+        args = self._overwriting(owner, key, payload, access)
+        row, max_keys = args[1], self._limits.max_keys
         is_known = key_expires is None and row in self._written
         if is_known and self._database.change(schema.OVERWRITE, args):
             return True
-        if not self._database.change(schema.SET, (*args, max_keys, key_expires, now)):
+        if not self._database.change(schema.SET, (*args, max_keys, key_expires, access.now)):
             return False
         if key_expires is None:
             if len(self._written) >= MOST_WRITTEN:
                 self._written.clear()
             self._written.add(row)
         return True
+
+    def _overwriting(self, owner: Owner, key: str, payload: bytes, access: Access) -> tuple[Any, ...]:
+        """What the statements take that store a small value."""
+        name, session = owner
+        now, expires, threshold = access
+        earliest, latest = expires - threshold, expires + threshold
+        if not earliest > now:  # It is NaN where nothing ever expires, and no use counts.
+            earliest = nextafter(now, inf)
+        most_bytes = self._limits.max_bytes - len(payload) - 4 * len(key)  # Of UTF-8 in a character.
+        return payload, f"{name}/{key}", name, session, earliest, latest, most_bytes
+
+    def replace(self, owner: Owner, key: str, former: bytes, value: Stored, access: Access) -> bool:
+        payload, buffers = value
+        if buffers is None:
+            args = self._overwriting(owner, key, payload, access)
+            if self._database.change(schema.REPLACE, (*args, former)):
+                return True
+        return super().replace(owner, key, former, value, access)
 
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []

@@ -14,7 +14,7 @@ from flask_dash_store import UserStoreMiddleware
 
 PAGE = """<!doctype html>
 <link rel="icon" href="data:,">
-<p id="user">{{ current_user.get_id() or "nobody" }}</p>
+<p id="who">{{ current_user.get_id() or "nobody" }}</p>
 <ul id="keys">{% for key in session|sort if key.startswith("key") %}<li>{{ key }}</li>{% endfor %}</ul>
 <ul id="messages">{% for message in get_flashed_messages() %}<li>{{ message }}</li>{% endfor %}</ul>
 <p id="said">{{ session.get("said", [])|join(" ") }}</p>
@@ -26,8 +26,8 @@ const put = n => fetch(`/put/${n}`, {method: "POST", headers: {"X-CSRFToken": "{
 many.onclick = () => Promise.all([...Array(8).keys()].map(put)).then(() => location.reload())
 say.onclick = () => {
   const socket = new WebSocket(`ws://${location.host}/socket.io/?EIO=4&transport=websocket`)
-  const answers = {"0": () => socket.send("40"), "40": () => socket.send('42["say","hello"]'),
-                   "42": () => { socket.close(); location.reload() }}
+  const answers = {"0": () => socket.send("40"), "40": () => socket.send('420["say","hello"]'),
+                   "430": () => { socket.close(); location.reload() }}
   socket.onmessage = event => answers[event.data.match(/^[0-9]+/)[0]]?.()
 }
 </script>
@@ -88,4 +88,3 @@ def put(number: int) -> str:
 @events.on("say")
 def say(word: str) -> None:
     session.setdefault("said", []).append(f"{word} {current_user.get_id()}")
-    events.emit("said")

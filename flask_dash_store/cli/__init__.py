@@ -6,29 +6,19 @@ import math
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
-from .codec import Codec, PickleCodec
-from .errors import (
-    InvalidKey,
-    QuotaExceeded,
-    SessionEnded,
-    StorageCorrupt,
-    TamperedValue,
-    TooManyKeys,
-    UnreadableValue,
-    UserStoreError,
-    ValueTooLarge,
-)
-from .extension import OpenedExtension
-from .owner import Owner, check_key, user_owner
-from .storage.base import ENDED, SupportsBackup, SupportsExport
-from .storage.sqlite import dash_database_file
-from .transfer import copy
+from ..codec import Codec
+from ..errors import SessionEnded, StorageCorrupt, TamperedValue, UnreadableValue, UserStoreError
+from ..extension import OpenedExtension
+from ..owner import Owner
+from ..storage.base import ENDED, SupportsBackup, SupportsExport
+from ..transfer import copy
+from .app import fail, opened_extension
+from .imports import import_command
 
 
 class _Group(click.Group):
@@ -46,6 +36,9 @@ def user_store() -> None:
     """Look after the visitors' stores."""
 
 
+user_store.add_command(import_command)
+
+
 @user_store.command()
 @with_appcontext
 def purge() -> None:
@@ -53,7 +46,7 @@ def purge() -> None:
 
     The app does so by itself, a little at a time.
     """
-    removed = _extension().request_sessions.maintenance.run_to_the_end()
+    removed = opened_extension().request_sessions.maintenance.run_to_the_end()
     click.echo(f"Removed {removed} expired sessions and users.")
 
 
@@ -64,13 +57,13 @@ def check() -> None:
 
     Every value's MAC is verified; none is unpickled. The exit status is 1 when anything is damaged.
     """
-    extension = _extension()
+    extension = opened_extension()
     found = 0
     for problem in _problems(_exportable(extension.storage), extension.codec):
         click.echo(problem)
         found += 1
     if found:
-        _fail(f"Found {found} problems.")
+        fail(f"Found {found} problems.")
     click.echo("No damage found.")
 
 
@@ -111,7 +104,7 @@ def copy_command(from_url: str, to_url: str) -> None:
     interrupted goes on where it stopped. To move an app while it runs, copy, then stop it, copy what has changed
     since, and start it with the new URL.
     """
-    extension = _extension()
+    extension = opened_extension()
     with (
         closing(extension.open_storage(from_url, must_exist=True)) as source,
         closing(extension.open_storage(to_url)) as target,
@@ -133,7 +126,7 @@ def re_sign_command() -> None:
     be run again. Each visitor who comes back gets a cookie with the new signature; without the former key, a browser
     that has not been back is a new visitor.
     """
-    extension = _extension()
+    extension = opened_extension()
     storage = _exportable(extension.storage)
     names, signed, left_out = list(storage.all_owners()), 0, list[tuple[str, str]]()
     with click.progressbar(names, label="Signing", show_pos=True) as progress:
@@ -180,52 +173,12 @@ def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
     return True
 
 
-@user_store.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
-@click.option("--user-ids", type=click.File(), help="A file with the user ids, one a line.")
-@with_appcontext
-def import_command(file: Path, user_ids: TextIO | None) -> None:
-    """Import the values of a FILE of dash_database.
-
-    They become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or keys hold a "_" the
-    ids have to be named. The values are pickles, which run code when they are read: import files that you trust.
-    """
-    extension = _extension()
-    codec, storage = extension.codec, extension.storage
-    if not isinstance(codec, PickleCodec):
-        _fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")
-    imported, left = 0, 0
-    for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
-        try:
-            owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
-            storage.set(owner, key, codec.adopt(owner.name, key, pickled), extension.access_of_users())
-            imported += 1
-        except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
-            click.echo(f"Left out {row.name!r}: {error}")
-            left += 1
-    click.echo(f"Imported {imported} values.")
-    if left:
-        _fail(f"{left} were left out.")
-
-
 def _say_left_out(damaged: list[tuple[str, str]]) -> None:
     """Say which values are not in the copy, each by its owner and its key."""
     for owner, key in damaged:
         click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
     if damaged:
-        _fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
-
-
-def _known(user_id: str | None) -> str:
-    if user_id is None:
-        raise InvalidKey("its name does not say where the user id ends; name the ids with --user-ids.")
-    return user_id
-
-
-def _pickle(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise UnreadableValue("what is stored is not a pickle.")
-    return value
+        fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
 
 
 def _problems(storage: SupportsExport, codec: Codec) -> Iterator[str]:
@@ -244,26 +197,14 @@ def _tampered_values(storage: SupportsExport, codec: Codec, name: str) -> Iterat
             yield str(error)
 
 
-def _extension() -> OpenedExtension:
-    stores = current_app.extensions.get("user_store")
-    if stores is None:
-        _fail("This app has no user store: UserStoreMiddleware is not installed on it.")
-    extension: OpenedExtension = stores.opened()
-    return extension
-
-
 def _exportable(storage: object) -> SupportsExport:
     if not isinstance(storage, SupportsExport):
-        _fail(f"{type(storage).__name__} cannot give out all that it keeps.")
+        fail(f"{type(storage).__name__} cannot give out all that it keeps.")
     return storage
 
 
 def _storage_with_backups(command: str) -> SupportsBackup:
-    storage = _extension().storage
+    storage = opened_extension().storage
     if not isinstance(storage, SupportsBackup):
-        _fail(f"{command} is for SQLite files; the server that keeps this app's store has its own tools for it.")
+        fail(f"{command} is for SQLite files; the server that keeps this app's store has its own tools for it.")
     return storage
-
-
-def _fail(message: str) -> NoReturn:
-    raise click.ClickException(message)

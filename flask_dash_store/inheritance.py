@@ -1,0 +1,151 @@
+"""What a browser's cookie from before stands for: one of Flask's own, or of the extension Flask-Session.
+
+An app that begins to keep ``flask.session`` in the visitor's store logs no visitor out: the session that such a cookie
+stands for is taken over. All requests with one cookie agree on its id, which is derived from the cookie. When that
+session has ended, or a login has given it another id, the cookie is worth nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
+from werkzeug.http import parse_cookie
+
+from .errors import SessionEnded, StorageError
+from .flask_session import KEY, packed, user_in
+from .owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
+from .session_state import SessionState
+from .sessions import Inheritance
+from .settings import Settings
+from .user_store import SessionContext, UserStore
+
+logger = logging.getLogger("flask_dash_store")
+
+Inherit = Callable[[str], Inheritance | None]
+
+
+class ImportedSessions:
+    """The sessions that ``flask user-store import`` has brought from Flask-Session.
+
+    Each is found by a name: the hash of the key under which Flask-Session has kept it, which ends with its cookie. From
+    the name a session id is derived that opens nothing, for with the import the session is given another one, as at a
+    login. So the storage says when that was, from which the lifetime counts, and the id that it led to is derived from
+    both. A name that was not imported leads nowhere: a planted cookie begins no session whose id another knows.
+
+    :param secrets: the app's secrets, the current one first
+    """
+
+    def __init__(self, context: SessionContext, settings: Settings, secrets: Sequence[bytes]) -> None:
+        self._context = context
+        self._settings = settings
+        self._ids = [DerivedIds(secret) for secret in secrets]
+
+    def add(self, name: str, values: Mapping[str, Any], expires: float) -> bool:
+        """Store a session. Returns False, and changes nothing, when it was imported before.
+
+        :param values: those of ``flask.session``
+        :param expires: when they expire, in seconds since the epoch, unless the app lets them expire earlier
+        :raises UserStoreError: when they cannot be stored
+        """
+        if self.find(name) is not None:
+            return False
+        context, ids = self._context, self._ids[0]
+        now = context.expiry.clock()  # What the storage notes, and find() derives the id from.
+        former = ids.of_imported(name)
+        session_id = ids.after_import(former, now)
+        state = SessionState(session_owner(session_id))
+        state.session_id, state.ends_at = session_id, min(expires, now + context.lifetime)
+        access = context.expiry.access(state.ends_at)._replace(now=now)
+        user = user_in(values, self._settings.flask_session_user_key)
+        user_is = None if user is None else user_hash(user_owner(user))
+        with context.storage.transaction(state.owner):
+            context.storage.renew(session_owner(former), session_digest(session_id), access, user_is)
+            UserStore(context, state)[KEY] = packed(values, self._settings)
+        return True
+
+    def find(self, name: str) -> Inheritance | None:
+        """The session that was imported by this name; None when none was.
+
+        :raises StorageError: when the storage fails
+        """
+        access = self._context.expiry.access()
+        for ids in self._ids:
+            former = ids.of_imported(name)
+            try:
+                self._context.storage.stat(session_owner(former), access)
+            except SessionEnded as ended:
+                # After a login or a logout that is another time, and the id that follows from it opens nothing.
+                return Inheritance(ids.after_import(former, ended.ended_at), ended.ended_at, {})
+        return None
+
+    def find_first(self, names: Iterable[str]) -> Inheritance | None:
+        """The first session that was imported by one of the names; None when none was."""
+        try:
+            return next(filter(None, map(self.find, names)), None)
+        except StorageError as error:
+            logger.warning("It is not known whether a cookie is of a session that was imported: %s", error)
+            # For one that is inherited no response replaces the browser's cookie.
+            return Inheritance(new_session_id(), self._context.expiry.clock(), {})
+
+
+def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
+    """What the cookies of a Cookie header stand for that this package has not signed.
+
+    :param secrets: the app's secrets, the current one first
+    :param imported: the sessions that cookies of Flask-Session may stand for
+    """
+    # A cookie's session is found by the secret that has signed it, so that it stays ended when another one is current.
+    keys = [(_flasks_serializer(secret), DerivedIds(secret)) for secret in secrets]
+
+    def inherit(header: str) -> Inheritance | None:
+        if f"{cookie_name}=" not in header:
+            return None
+        cookies = [cookie for cookie in parse_cookie(header).getlist(cookie_name) if cookie]
+        max_age = int(app.permanent_session_lifetime.total_seconds())
+        for cookie, (serializer, ids) in product(cookies, keys):
+            with suppress(BadSignature):
+                values, signed_at = serializer.loads(cookie, max_age=max_age, return_timestamp=True)
+                if values:
+                    return Inheritance(ids.after_flask_cookie(cookie), signed_at.timestamp(), values)
+        return imported.find_first(name for cookie in cookies for name in _names(app, secrets, cookie))
+
+    return inherit
+
+
+def _flasks_serializer(secret: bytes) -> URLSafeTimedSerializer:
+    flasks = SecureCookieSessionInterface
+    return URLSafeTimedSerializer(
+        secret,
+        salt=flasks.salt,
+        serializer=flasks.serializer,
+        signer_kwargs={"key_derivation": flasks.key_derivation, "digest_method": flasks.digest_method},
+    )
+
+
+# Flask-Session
+
+
+def key_prefix(app: Flask) -> str:
+    """What Flask-Session's keys begin with. The rest is the value of its cookie."""
+    return str(app.config.get("SESSION_KEY_PREFIX", "session:"))
+
+
+def _names(app: Flask, secrets: Sequence[bytes], cookie: str) -> Iterator[str]:
+    if app.config.get("SESSION_USE_SIGNER"):
+        signer = Signer(list(secrets), salt="flask-session", key_derivation="hmac")
+        try:
+            cookie = signer.unsign(cookie).decode()
+        except BadSignature:
+            return
+    key = (key_prefix(app) + cookie).encode()
+    # These are the names of cachelib's files; before its version 0.16, MD5 made them.
+    yield hashlib.sha256(key).hexdigest()
+    yield hashlib.md5(key, usedforsecurity=False).hexdigest()

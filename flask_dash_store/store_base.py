@@ -1,0 +1,154 @@
+"""What the operations of a store are made of: a value is encoded, and the storage is asked for its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .buffers import Stored, size_of
+from .codec import Codec
+from .errors import SessionEnded, ValueTooLarge
+from .expiry import Access, ExpiryPolicy
+from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
+from .session_state import SessionState
+from .storage import Storage
+from .storage.base import KeyExpiry, OwnersValues, Stat
+from .write_listeners import tell, write_listeners
+
+T = TypeVar("T")
+
+DEFAULT_MAX_VALUE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class StoreContext:
+    """What all stores of an app share.
+
+    :param storage: where values are kept
+    :param codec: turns values into what is kept, and back
+    :param expiry: says for how long
+    :param max_key_length: characters that a key may have
+    :param max_value_bytes: bytes that an encoded value may take
+    """
+
+    storage: Storage
+    codec: Codec
+    expiry: ExpiryPolicy
+    max_key_length: int = DEFAULT_MAX_KEY_LENGTH
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
+
+
+class StoreBase:
+    """The values of one owner in a storage.
+
+    :param context: what it shares with the app's other stores
+    :param state: whose values these are, and what is done with them
+    """
+
+    _context: StoreContext
+    _storage: OwnersValues
+    _codec: Codec
+    _state: SessionState
+
+    def __init__(self, context: StoreContext, state: SessionState) -> None:
+        vars(self).update(_context=context, _storage=context.storage, _codec=context.codec, _state=state)
+
+    # `get` and `[]=` do without _read() and _write(): each call would slow them down.
+
+    def _read(self, read: Callable[[Owner, Access], T], nothing: T) -> T:
+        try:
+            return read(self._state.owner, self._access())
+        except SessionEnded as ended:
+            return self._read(read, nothing) if self._begins_another(ended) else nothing
+
+    def _stored(self, key: str) -> tuple[Owner, Stored | None]:
+        """The owner that was read, and what is stored under the key; None when nothing is."""
+        none: tuple[Owner, Stored | None] = (self._state.owner, None)
+        return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
+
+    def _write(self, write: Callable[[Owner, Access], T], keys: Collection[str] | None = ()) -> T:
+        """What a call of the storage returns.
+
+        :param keys: those that it changes; None for all
+        """
+        try:
+            result = write(self._state.owner, self._write_access())
+        except SessionEnded as ended:
+            if not self._begins_another(ended):
+                raise
+            return self._write(write, keys)
+        if write_listeners and (keys is None or keys):
+            self._tell(keys)
+        return result
+
+    def _tell(self, keys: Collection[str] | None) -> None:
+        """Tell the listeners of a write.
+
+        :param keys: those that were changed; None for all
+        """
+        tell(self, self._storage, keys)
+
+    def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
+        stored = self._encode(key, value)
+        owner = self._state.owner
+        try:
+            access = self._write_access()
+            self._storage.set(owner, key, stored, access, expires(access))
+        except SessionEnded as ended:
+            if not self._begins_another(ended):
+                raise
+            self._set(key, value, expires)  # The signature is bound to the owner.
+        else:
+            if write_listeners:
+                self._tell((key,))
+
+    def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
+        """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
+
+        :param ended: why the call failed
+        """
+        return False
+
+    def _access(self) -> Access:
+        return self._context.expiry.access()
+
+    def _write_access(self) -> Access:
+        return self._access()
+
+    def _keys(self, limit: int | None = None) -> list[str]:
+        return self._listed(limit, newest_first=False)
+
+    def _last_keys(self, limit: int | None = None) -> list[str]:
+        return self._listed(limit, newest_first=True)
+
+    def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
+        keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
+        shown = self._shown(keys)
+        if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
+            return self._listed(None, newest_first)[:limit]
+        return shown
+
+    def _shown(self, keys: list[str]) -> list[str]:
+        """Those of the owner's keys that are this store's."""
+        return keys
+
+    def _stat(self) -> Stat:
+        return self._read(self._storage.stat, Stat())
+
+    def _encode(self, key: str, value: Any) -> Stored:
+        context = self._context
+        self._check_key(key, context.max_key_length)
+        stored = self._codec.encode(self._state.owner.name, key, value)
+        payload, buffers = stored
+        nbytes = len(payload) if buffers is None else size_of(stored)
+        if nbytes > context.max_value_bytes:
+            raise ValueTooLarge(
+                f"The value for {key!r} takes {nbytes} bytes, and one may take {context.max_value_bytes}. "
+                "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
+                key=key,
+                limit=context.max_value_bytes,
+            )
+        return stored
+
+    _check_key = staticmethod(check_key)
