@@ -164,7 +164,7 @@ IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 # value were new. Over a value with a file, or one with an expiry, near the limits, and while there are rows that count
 # as deleted, they change nothing, and PUT does it. Over a value that is there, an UPDATE takes two thirds of the time.
 _ROOM = """
-    FROM "sessions" WHERE key = ?3 AND session IS ?4 AND value BETWEEN ?5 AND ?6 AND bytes <= ?7
+    FROM "sessions" WHERE key = ?3 AND session IS ?4 AND value BETWEEN ?5 AND ?6 AND bytes + 0 <= ?7
     AND deleted_up_to IS NULL"""
 OVERWRITE = f"""
     UPDATE "values" SET value = ?1 WHERE key = ?2 AND expires IS NULL AND file IS NULL AND EXISTS (SELECT 1 {_ROOM})"""
