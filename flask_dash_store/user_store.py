@@ -120,12 +120,13 @@ class UserStore(StoredMapping):
 
     def __len__(self) -> int:
         keys = super().__len__()
-        return len(self._keys()) if keys and self._has_tabs() else keys
+        return len(self.describe()) if keys and self._has_tabs() else keys
 
     def _has_tabs(self) -> bool:
-        """Whether there are keys that are not shown, for the visitor's tabs keep them."""
+        """Whether there are keys that are not shown, for the visitor's tabs keep them. It is no use of the session."""
+        access = self._context.expiry.access(counts_as_use=False)
         return self._state.owner.session is not None and self._read(
-            lambda owner, access: self._storage.has(owner, TABS_PREFIX, access), False
+            lambda owner, _: self._storage.has(owner, TABS_PREFIX, access), False
         )
 
     def _shown(self, keys: list[str]) -> list[str]:
