@@ -179,6 +179,7 @@ class OpenedExtension:
             visitor_key=visitor_key,
             app=name,
             signals=Signals(app.app, app.ensure_sync, visitor_key),
+            tab_ttl=settings.tab_ttl_seconds,
         )
         self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(

@@ -52,6 +52,8 @@ class UserStoreMiddleware:
     :param ttl: idle time, in seconds or as a timedelta, after which a session's values are gone; each use moves it. By
         default a day.
     :param lifetime: age, in seconds or as a timedelta, at which a session ends however busy it is. By default 31 days.
+    :param tab_ttl: idle time, in seconds or as a timedelta, after which a browser tab's values in ``tab_store`` are
+        gone; each use in that tab moves it. By default an hour.
     :param max_bytes: bytes that all keys and values of one session or user may take. By default 1 GiB.
     :param max_value_bytes: bytes that one value may take. By default 512 MiB.
     :param max_keys: how many keys one session or user may have. By default 10,000.
@@ -105,6 +107,7 @@ class UserStoreMiddleware:
         url: str | Unset = UNSET,
         ttl: float | timedelta | Unset = UNSET,
         lifetime: float | timedelta | Unset = UNSET,
+        tab_ttl: float | timedelta | Unset = UNSET,
         max_bytes: int | Unset = UNSET,
         max_value_bytes: int | Unset = UNSET,
         max_keys: int | Unset = UNSET,
@@ -133,6 +136,7 @@ class UserStoreMiddleware:
             "url": url,
             "ttl": ttl,
             "lifetime": lifetime,
+            "tab_ttl": tab_ttl,
             "max_bytes": max_bytes,
             "max_value_bytes": max_value_bytes,
             "max_keys": max_keys,

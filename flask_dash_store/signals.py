@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from blinker import NamedSignal, Namespace
 
-from .owner import SESSION_PREFIX, Owner, user_id_of, visitor_name
+from .owner import SESSION_PREFIX, TABS_PREFIX, Owner, user_id_of, visitor_name
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -98,6 +98,7 @@ class Signals:
 
     def ended(self, owner: Owner, how: How, keys: list[str], user_id: str | None = None) -> None:
         """Send :data:`session_ended`."""
+        keys = [key for key in keys if not key.startswith(TABS_PREFIX)]
         self._send(session_ended, owner, how=how, keys=keys, user_id=user_id)
 
     @property

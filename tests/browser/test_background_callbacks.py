@@ -61,9 +61,11 @@ class Site:
         self.redis = redis
         self._folder = folder
         self.go = folder / "go"
+        self.reaps_jobs = False
 
     def start_jobs_by(self, method: str, **environ: str) -> None:
         Visitor(self.port).request("POST", f"/start-method/{method}?{urlencode(environ)}")
+        self.reaps_jobs = method == "forkserver"
 
     def hold_jobs(self) -> None:
         self.go.unlink(missing_ok=True)
@@ -111,7 +113,7 @@ class Tab:
         """The result of the job; None when there is none, and it does not run any more."""
         if "celery" not in button and self._site.go.exists():
             # While the process of a job ends, Diskcache's manager may fail to end it, with psutil.NoSuchProcess.
-            wait_for_end_of_process(int(job["job"].partition("~")[0]))
+            wait_for_end_of_process(int(job["job"].partition("~")[0]), self._site.reaps_jobs)
         deadline = time.monotonic() + TIMEOUT
         while True:
             answer = self.ask(button, job)
@@ -141,11 +143,12 @@ class Tab:
         return found
 
 
-def wait_for_end_of_process(number: int) -> None:
+def wait_for_end_of_process(number: int, is_reaped: bool) -> None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(number)
         deadline = time.monotonic() + TIMEOUT
-        while process.status() != psutil.STATUS_ZOMBIE:
+        while is_reaped or process.status() != psutil.STATUS_ZOMBIE:
+            process.status()  # Raises when it has gone.
             assert time.monotonic() < deadline, "The job does not end."
             time.sleep(0.01)
 

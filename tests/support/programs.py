@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from dash import _callback
+from dash import _callback, _get_app
 from documents import program
 
 SECRET_KEY = "only for tests, where there is nothing to protect"
@@ -41,3 +41,5 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     # Callbacks of an app that has served no request would join the next one.
     _callback.GLOBAL_CALLBACK_LIST.clear()
     _callback.GLOBAL_CALLBACK_MAP.clear()
+    # The app that has served a request would stay the current one of this thread.
+    _get_app.app_context.set(None)

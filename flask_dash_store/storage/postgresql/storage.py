@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +18,7 @@ from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
     ENDED,
+    VERSION_BYTES,
     Dump,
     Expired,
     ExpiryLimit,
@@ -136,6 +137,13 @@ class PostgresqlStorage(Storage, SupportsExport):
         rows = self._ask("describe_values", owner, access)
         return [ValueInfo(key.decode(), *known) for _, key, *known in rows if key is not None]
 
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        name, session = owner
+        query, which = ("list_all_versions", ()) if keys is None else ("list_versions", ([k.encode() for k in keys],))
+        args = (session, VERSION_BYTES, access.now, *which, name, name)
+        rows = self._live(self._database.select(self._sql[query], args), access)
+        return {key.decode(): bytes(version) for _, key, version in rows if key is not None}
+
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
         """The rows that a function returns for an owner that has not expired. This is a use of the owner."""
         rows = self._ask(function, owner, access, *args)
@@ -148,7 +156,9 @@ class PostgresqlStorage(Storage, SupportsExport):
 
         :raises SessionEnded: when the session has ended, or has another id
         """
-        rows = self._database.select(self._sql[function], (*owner, *access, *args))
+        return self._live(self._database.select(self._sql[function], (*owner, *access, *args)), access)
+
+    def _live(self, rows: list[Row], access: Access) -> list[Row]:
         if not rows:
             return []
         expires, ended_at = rows[0][:2]

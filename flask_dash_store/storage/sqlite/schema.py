@@ -132,6 +132,10 @@ LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
 DESCRIBE = f"""
     SELECT {_EXPIRY}, key, {_size_of()}, expires, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid"""
+VERSIONS = f'SELECT {_EXPIRY}, key, substr(value, -:length), file, boot FROM "values" WHERE {_OWN} AND {_LIVE}'
+VERSIONS_OF_KEYS = f"""
+    SELECT {_EXPIRY}, key, substr(value, -:length), file, boot FROM "values"
+    WHERE key IN (SELECT value FROM json_each(:keys)) AND {_KEPT} AND {_LIVE}"""
 STAT = f"""
     SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
