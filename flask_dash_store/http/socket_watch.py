@@ -26,8 +26,8 @@ INTERVAL = 1.0
 # "Service Restart" (https://www.iana.org/assignments/websocket/): to connect again is right. Dash's client does.
 CLOSE_CODE = 1012
 
-# One for all sockets, for while a storage does not answer, each look takes a thread for as long as its timeout. Those of
-# asyncio.to_thread() are the app's.
+# One for all sockets, for while a storage does not answer, each look takes a thread for as long as its timeout. The
+# threads of asyncio.to_thread() are the app's.
 _thread = ThreadPoolExecutor(1, "flask_dash_store-sockets")
 
 Message = MutableMapping[str, Any]
