@@ -156,7 +156,12 @@ class RequestSessions:
         if not (request.path + "/").startswith(self.home):
             return Cookie.UNREACHABLE
         self._advisor.look(request.header, request.scheme)
-        return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
+        if not self._is_withheld(request):
+            return Cookie.MISSING
+        # A form of another site may lead to a page of the app. All else may not bring a cookie, as with Lax: one of a
+        # login that was forged would replace that of the app in an iframe.
+        is_foreign = self._cookie.attributes.embedded and request.header("Sec-Fetch-Dest") != "document"
+        return Cookie.FOREIGN if is_foreign else Cookie.WITHHELD
 
     def _is_withheld(self, request: RequestHead) -> bool:
         attributes = self._cookie.attributes

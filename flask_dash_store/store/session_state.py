@@ -23,6 +23,7 @@ class Cookie(Enum):
 
     MISSING = "no valid one came"
     WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
+    FOREIGN = "none counts, for another site asks, and not for a page"
     UNREACHABLE = "none came, for the browser sends it under other paths than this"
     REFUSED = "none came, and the app begins no session for such a request"
     CURRENT = "it came"
@@ -30,6 +31,7 @@ class Cookie(Enum):
 
 
 CANNOT_WRITE = (Cookie.UNREACHABLE, Cookie.REFUSED)
+CANNOT_BRING = (Cookie.FOREIGN, *CANNOT_WRITE)
 
 
 class Fate(Enum):
@@ -170,6 +172,7 @@ class SessionState:
     #   -----------  ----------  --------  --------------------------------------------------------------------------
     #   UNREACHABLE  any         any       nothing: the browser would not send it here
     #   REFUSED      any         any       nothing: no session begins
+    #   FOREIGN      any         any       nothing: it would replace the cookie of the app's iframe
     #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
     #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
     #   any          INHERITED   any       nothing: the browser has Flask's own cookie still
@@ -190,7 +193,7 @@ class SessionState:
         :param is_eager: whether a new visitor gets a cookie although the store was not used
         :param has_ended: asks the storage whether a session has ended
         """
-        if self.session_id is None or self.cookie in CANNOT_WRITE or self.fate in (Fate.ENDED, Fate.INHERITED):
+        if self.session_id is None or self.cookie in CANNOT_BRING or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None
         if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):
             return None
