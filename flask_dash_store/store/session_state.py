@@ -83,6 +83,7 @@ class SessionState:
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
     :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
+    :ivar may_begin: says whether another session may begin when that of the cookie has ended; None for yes
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
 
@@ -101,6 +102,7 @@ class SessionState:
     is_first = False
     is_in_wsgi_call = False
     is_permanent = False
+    may_begin: Callable[[], bool] | None = None
     counts_as_use: Callable[[], bool] | None = None
 
     def __init__(self, owner: Owner) -> None:
@@ -134,6 +136,13 @@ class SessionState:
     def is_lost(self) -> bool:
         """Whether no request but this one will ever know the session, as its response has gone without the cookie."""
         return self.is_answered and self.fate is Fate.NEW and not self.is_sent
+
+    def refuse(self) -> bool:
+        """Begin no session instead of the one that has ended, if the app wants none. Returns whether that is so."""
+        if self.may_begin is None or self.may_begin():
+            return False
+        self.cookie = Cookie.REFUSED
+        return True
 
     def settle(self) -> None:
         """What was inherited is there, so that the browser's next cookie may be the session's own."""
