@@ -107,19 +107,16 @@ class RequestSessions:
                 state.cookie = self._missing_cookie(request)
         elif session.issued_at + self._context.lifetime > now:
             state = self._keep(session, now)
-            state.may_begin = self._may_begin(request)
         else:
             state = self._succeed(session, now)
-            state.may_begin = self._may_begin(request)
+        if session is not None and self._starts_session is not None:
+            state.may_begin = partial(self._starts_session, request.raw)
             if state.is_new:
                 state.refuse()
         state.arrived_at = now
         is_poll = self._is_poll is not None and self._is_poll(request.path, request.query)
         state.counts_as_use = _never if is_poll else self._counts_as_use
         return UserStore(self._context, state)
-
-    def _may_begin(self, request: RequestHead) -> Callable[[], bool] | None:
-        return None if self._starts_session is None else partial(self._starts_session, request.raw)
 
     def _keep(self, session: Session, now: float) -> SessionState:
         state = SessionState(session.owner)
