@@ -11,7 +11,8 @@ import apsw
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
 from ..transaction import busy
-from .files import NO_SPACE, advice
+from .files import NO_SPACE
+from .filesystem import advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005
