@@ -11,8 +11,8 @@ from .results import Result
 from .servers import redis_server
 
 MEASUREMENTS = (
-    "frames", "small_values", "requests_in_process", "requests_over_http", "parallel_callbacks", "flask_sessions",
-    "dataframes", "scale", "many_keys", "purging", "stalls", "capacity",
+    "frames", "small_values", "requests_in_process", "requests_on_asgi", "requests_over_http", "parallel_callbacks",
+    "flask_sessions", "dataframes", "scale", "many_keys", "purging", "stalls", "capacity",
 )  # fmt: skip
 DOCS = Path(__file__).parent.parent / "docs"
 

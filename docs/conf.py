@@ -22,6 +22,7 @@ pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 html_theme = "furo"
+html_show_copyright = False
 html_theme_options = {
     "source_repository": REPOSITORY,
     "source_branch": "main",

@@ -1,5 +1,8 @@
 """A store of its own for every visitor of a Flask or Dash app, kept on the server."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .dash_database import DashDatabase
 from .errors import (
     ConfigurationError,
@@ -31,6 +34,7 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
+from .key import Key
 from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
@@ -39,12 +43,30 @@ from .user_store import UserSession, UserStore
 
 __version__ = "0.2.0"
 
+if TYPE_CHECKING:
+    from .dash.changed import Changed
+    from .dash.tab_store import tab_store
+
+# These need Dash, which an app on Flask alone has not.
+_OF_DASH = {"Changed": ".dash.changed", "tab_store": ".dash.tab_store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_DASH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_OF_DASH[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
 __all__ = [
+    "Changed",
     "ConfigurationError",
     "DashDatabase",
     "InvalidKey",
     "InvalidKeyType",
     "InvalidTTL",
+    "Key",
     "LateSetting",
     "NotANumber",
     "NotASession",
@@ -77,6 +99,7 @@ __all__ = [
     "session_ended",
     "session_regenerated",
     "session_started",
+    "tab_store",
     "user_logged_in",
     "user_store",
     "visitor",

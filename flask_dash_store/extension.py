@@ -7,125 +7,82 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Config, Flask, has_request_context, request
-
+from .app_adapter import AppAdapter
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
-from .dash.devtools import add_to_dev_tools
 from .dash.jobs import is_poll, register
-from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import ConfigurationError, LateSetting, NotASession, StorageClosed, WeakSecretKey
+from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
-from .flask_login import LoginSignals
-from .flask_session import StoreSessionInterface, check_interface
-from .inheritance import ImportedSessions, inheriting
+from .inheritance import ImportedSessions
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
-from .proxy import give_globals_a_store, store_of
 from .session_state import SessionState
 from .sessions import RequestSessions
-from .settings import PREFIX, Settings, secrets_of, weakness_of
+from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
 from .user_store import SessionContext, UserSession, UserStore
-from .wsgi import SessionMiddleware
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
-_COOKIES_SETTINGS = ("SESSION_COOKIE_",)
-_SETTINGS = (PREFIX, "SECRET_KEY")
-
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
 
 
 class Extension:
-    """The user store of one app, installed around its ``wsgi_app``.
+    """The user store of one app.
 
     The app's config is read, and the storage opened, with the first request or other use, so settings that come after
     ``init_app`` count too. Settings that are wrong already when it is made are an error at once.
 
     :param options: the settings that win over the app's config
-    :param paths: gives the path under which the browser sees the app, and what of that path the app itself sees
     :param stacklevel: of the call that a warning is about
+    :ivar name: tells the app from the others of its process
+    :ivar has_begun: whether :meth:`prepare` has been called
+    :ivar opened: what :meth:`open` has returned; None where it is to be called
     """
 
-    def __init__(
-        self,
-        app: Flask,
-        options: Mapping[str, Any],
-        paths: Callable[[], tuple[str, str]],
-        clock: Clock,
-        stacklevel: int,
-    ) -> None:
-        self.app = app
+    def __init__(self, app: AppAdapter, options: Mapping[str, Any], clock: Clock, stacklevel: int) -> None:
+        self.adapter = app
+        self.opened: OpenedExtension | None = None
         self._options = options
-        self._paths = paths
         self._clock = clock
-        self._opened: OpenedExtension | None = None
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
+        self._is_closed = self.has_begun = False
         self._check(stacklevel + 1)
-        self._is_closed = self._has_begun = False
-        self._name = register(self, app.import_name)
+        self.name = register(self, app.import_name)
         self.begin_in_this_process()
         _extensions.add(self)
-        self._wsgi_app = app.wsgi_app
-        app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(app, self._name)
-        self._login_signals = LoginSignals(app, lambda: self._settings().flask_login)
+
+    @property
+    def app(self) -> Any:
+        """The app itself; of a Dash app, its server."""
+        return self.adapter.app
 
     def begin_in_this_process(self) -> None:
         """Have a lock that no thread of another process can have left acquired."""
         self._lock = threading.Lock()
 
     def _check(self, stacklevel: int) -> None:
-        settings = Settings.of(self.app.config, self._options)
+        settings, config = self.settings, self.adapter.config
         check_scheme(settings.url)
-        settings.cookie_attributes(self.app.config, self._paths_by(settings)[0])
-        self._keep_flask_session(settings)
-        self._has_checked_secret = bool(self.app.config.get("SECRET_KEY"))
+        settings.cookie_attributes(config, self.adapter.paths(settings)[0])
+        self.adapter.follow(settings)
+        self._has_checked_secret = bool(config.get("SECRET_KEY"))
         if self._has_checked_secret:
-            _warn_of_weak_secret(secrets_of(self.app.config), stacklevel + 1)
+            _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
 
-    def _keep_flask_session(self, settings: Settings) -> None:
-        if settings.flask_session:
-            check_interface(self.app)
-            if type(self.app.session_interface) is not StoreSessionInterface:
-                self.app.session_interface = StoreSessionInterface(self._settings)
-
-    def _paths_by(self, settings: Settings) -> tuple[str, str]:
-        if settings.flask_session:  # The cookie is Flask's, whose session is that of all the server's pages.
-            return self.app.session_interface.get_cookie_path(self.app), "/"
-        return self._paths()
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self._opened is None and self._has_null_session():
-            return self._wsgi_app(environ, start_response)
-        if not self._has_begun:
-            self._begin()
-        return (self._opened or self.open()).wsgi(environ, start_response)
-
-    def _begin(self) -> None:
+    def prepare(self) -> None:
         """See to what the app has decided by its first request."""
         with self._lock:
-            if not self._has_begun:
-                add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
-                self._has_begun = True
-
-    def _has_null_session(self) -> bool:
-        """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
-        return not self.app.config.get("SECRET_KEY") and self._settings().flask_session
+            if not self.has_begun:
+                self.adapter.prepare()
+                self.has_begun = True
 
     def open(self) -> OpenedExtension:
         """The opened extension. The first call reads the app's settings and opens the storage.
@@ -135,47 +92,45 @@ class Extension:
         """
         with self._lock:
             if self._is_closed:
-                raise StorageClosed(f"The user store of the app {self.app.name!r} has been closed.")
-            if self._opened is None:
-                settings = self._settings()
-                self._keep_flask_session(settings)
+                raise StorageClosed(f"The user store of the app {self.adapter.name!r} has been closed.")
+            if self.opened is None:
+                settings = self.settings
+                self.adapter.follow(settings)
                 if not self._has_checked_secret:
-                    _warn_of_weak_secret(secrets_of(self.app.config), stacklevel=2)
+                    _warn_of_weak_secret(secrets_of(self.adapter.config), stacklevel=2)
                     self._has_checked_secret = True
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
-                    hide_store_from_dash_setup(self.app, lambda: opened.open_session(new_session_id()))
-                    if has_dash(self.app):
+                    self.adapter.begin(self, opened, lambda: opened.open_session(new_session_id()))
+                    if self.adapter.has_dash:
                         from .dash import background  # Which imports Dash.
 
                         background.install()
-                    followed = _FLASKS_SETTINGS if settings.flask_session else _COOKIES_SETTINGS
-                    _watch_changes(self.app.config, followed, self._reopen)
-                self._storage, self._settings_read, self._opened = opened.storage, settings, opened
-            return self._opened
+                self._storage, self._settings_read, self.opened = opened.storage, settings, opened
+            return self.opened
 
     def _open(self, settings: Settings, storage: Storage | None = None) -> OpenedExtension:
-        return OpenedExtension(
-            self.app, self._name, settings, *self._paths_by(settings), self._clock, self._wsgi_app, storage
-        )
+        return OpenedExtension(self.adapter, self.name, settings, self._clock, storage)
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
         """From now on, follow Flask's settings, as Flask's own session does.
 
         Flask-Talisman sets SESSION_COOKIE_SECURE in the first request, and again in each, so the cookie of the response
         to that request follows, too.
         """
         with self._lock:
-            if self._opened is not None:
-                self._opened.follow_cookie_settings()
-            self._opened = None
+            if self.opened is not None:
+                self.opened.follow_cookie_settings()
+            self.opened = None
 
-    def _settings(self) -> Settings:
-        return self._settings_read or Settings.of(self.app.config, self._options)
+    @property
+    def settings(self) -> Settings:
+        """Those that were read when the storage was opened; before that, as they are now."""
+        return self._settings_read or Settings.of(self.adapter.config, self._options)
 
     def open_in_memory(self) -> OpenedExtension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
-        return self._open(replace(self._settings(), url="memory://"))
+        return self._open(replace(self.settings, url="memory://"))
 
     def close(self) -> None:
         """Release the app's storage. Requests that do not use their store are still answered."""
@@ -186,26 +141,22 @@ class Extension:
 
 
 class OpenedExtension:
-    """An app's storage, codec and session middleware, made from its settings.
+    """An app's storage, codec and sessions, made from its settings.
 
     :param name: tells the app from the others of its process
-    :param cookie_path: where the browser sees the app, for a cookie that no setting gives a path
-    :param home: the path, as the app sees it, under which the browser sends that cookie
     :param storage: one that is open already; None opens that of the settings
+    :ivar handler: what the app's requests go through
     """
 
     def __init__(
         self,
-        app: Flask,
+        app: AppAdapter,
         name: str,
         settings: Settings,
-        cookie_path: str,
-        home: str,
         clock: Clock,
-        wsgi_app: WSGIApplication,
         storage: Storage | None = None,
     ) -> None:
-        secrets = secrets_of(app.config)
+        secrets, (cookie_path, home) = secrets_of(app.config), app.paths(settings)
         attributes = settings.cookie_attributes(app.config, cookie_path)
         self._app = app
         self._cookie_path = cookie_path
@@ -214,7 +165,7 @@ class OpenedExtension:
         self.storage = self.open_storage(settings.url) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
-        with_dash = has_dash(app)
+        with_dash = app.has_dash
         permanent = app.permanent_session_lifetime
         self._context = SessionContext(
             self.storage,
@@ -227,7 +178,8 @@ class OpenedExtension:
             handles=JobHandles(secrets, attributes.name),
             visitor_key=visitor_key,
             app=name,
-            signals=Signals(app, visitor_key),
+            signals=Signals(app.app, app.ensure_sync, visitor_key),
+            tab_ttl=settings.tab_ttl_seconds,
         )
         self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
@@ -242,12 +194,12 @@ class OpenedExtension:
             self._context,
             home if attributes.path == cookie_path else "/",
             with_dash if settings.cookie_eager is None else settings.cookie_eager,
-            _within_request(settings.counts_as_use),
-            inheriting(app, attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
+            app.counts_as_use(settings.counts_as_use),
+            app.inherit(attributes.name, secrets, self.imported_sessions) if settings.flask_session else None,
             is_poll if with_dash else None,
-            _asked_of_request(app, settings.starts_session),
+            app.starts_session(settings.starts_session),
         )
-        self.wsgi = SessionMiddleware(wsgi_app, self.request_sessions)
+        self.handler = app.handler(self.request_sessions, settings)
 
     def follow_cookie_settings(self) -> None:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""
@@ -263,7 +215,7 @@ class OpenedExtension:
         return open_storage(
             url,
             StorageOptions(
-                Path(self._app.instance_path),
+                self._app.folder,
                 settings.limits,
                 settings.timeout_seconds,
                 settings.lifetime_seconds,
@@ -324,68 +276,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def _within_request(counts_as_use: Callable[[Any], bool] | None) -> Callable[[], bool] | None:
-    if counts_as_use is None:
-        return None
-    return lambda: not has_request_context() or bool(counts_as_use(request))
-
-
-def _asked_of_request(
-    app: Flask, starts_session: Callable[[Any], bool] | None
-) -> Callable[[WSGIEnvironment], bool] | None:
-    if starts_session is None:
-        return None
-    return lambda environ: bool(starts_session(app.request_class(environ)))
-
-
 def _warn_of_weak_secret(secrets: list[bytes], stacklevel: int) -> None:
     weakness = weakness_of(secrets)
     if weakness is not None:
         warnings.warn(weakness, WeakSecretKey, stacklevel=stacklevel)
-
-
-def _watch_changes(config: Config, followed: tuple[str, ...], follow: Callable[[], None]) -> None:
-    """From now on, notice each change of what has been read from an app's config.
-
-    :param followed: how the names of the settings begin whose change is followed; that of others is warned of
-    :param follow: called after a change
-    """
-    kind = type(config)
-    attributes = {"_followed": followed, "_follow": staticmethod(follow)}
-    config.__class__ = type(kind.__name__, (_ReadConfig, kind), attributes)
-
-
-class _ReadConfig(Config):
-    """An app's config after it has been read.
-
-    It notices where a setting is changed. To compare it with what was read would cost each request a microsecond.
-    """
-
-    _followed: tuple[str, ...]
-    _follow: Callable[[], None]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._change(key, value)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for key, value in dict(*args, **kwargs).items():
-            self._change(key, value)
-
-    def _change(self, key: str, value: Any) -> None:
-        has_changed = self.get(key) != value
-        is_followed = key.startswith(self._followed)
-        if has_changed and not is_followed:
-            _warn_of_late(key)
-        super().__setitem__(key, value)
-        if has_changed and is_followed:
-            self._follow()
-
-
-def _warn_of_late(key: str) -> None:
-    if key.startswith(_SETTINGS):
-        warnings.warn(
-            f"{key} is changed after the app's first request, with which it was read, so the user store goes on with "
-            "what it was. Set it before the first request.",
-            LateSetting,
-            stacklevel=4,
-        )

@@ -19,6 +19,7 @@ from .session_state import Use
 from .storage.base import KeyExpiry, ValueInfo
 from .store_base import StoreBase
 from .views import MISSING, WholeMapping, at_one_time
+from .write_listeners import write_listeners
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ class StoredMapping(StoreBase, WholeMapping):
             return "ended"
         except UserStoreError as error:
             return type(error).__name__
+        keys = self._shown(keys)
         return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
@@ -115,7 +117,8 @@ class StoredMapping(StoreBase, WholeMapping):
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
-        return {key: self._codec.decode(owner.name, key, value) for key, value in stored}
+        shown = set(self._shown([key for key, _ in stored]))
+        return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
     def __reduce__(self) -> NoReturn:
         raise UnstorableValue(
@@ -134,6 +137,9 @@ class StoredMapping(StoreBase, WholeMapping):
             if not self._begins_another(ended):
                 raise
             self[key] = value
+        else:
+            if write_listeners:
+                self._tell((key,))
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
@@ -167,7 +173,7 @@ class StoredMapping(StoreBase, WholeMapping):
 
     def __delitem__(self, key: str) -> None:
         self._check_key(key, self._context.max_key_length)
-        if not self._write(lambda owner, access: self._storage.delete(owner, key, access)):
+        if not self._write(lambda owner, access: self._storage.delete(owner, key, access), (key,)):
             raise KeyError(key)
 
     @overload
@@ -207,7 +213,11 @@ class StoredMapping(StoreBase, WholeMapping):
                 return False
             access = self._write_access()
             present = self._storage.get(owner, key, access)
-            return present is not None and present[0] == stored[0] and self._storage.delete(owner, key, access)
+            if present is None or present[0] != stored[0] or not self._storage.delete(owner, key, access):
+                return False
+            if write_listeners:
+                self._tell((key,))
+            return True
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was inserted last, and return it with its value.
@@ -236,7 +246,7 @@ class StoredMapping(StoreBase, WholeMapping):
             stored = self._encode(key, default)
             with self.transaction():
                 if key not in self:
-                    self._write(lambda owner, access: self._storage.set(owner, key, stored, access))  # noqa: B023
+                    self._write(lambda owner, access: self._storage.set(owner, key, stored, access), (key,))  # noqa: B023
                     return default
         return value
 
@@ -259,14 +269,17 @@ class StoredMapping(StoreBase, WholeMapping):
             if not self._begins_another(ended):
                 raise
             self._update(items)
+        else:
+            if write_listeners:
+                self._tell(items.keys())
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # a dict's |= takes pairs too, its | does not
         self.update(other)
         return self
 
     def clear(self) -> None:
-        """Remove all keys. The session goes on."""
-        self._write(self._storage.clear)
+        """Remove all keys, and what the visitor's tabs have in their stores. The session goes on."""
+        self._write(self._storage.clear, None)
 
     def increment(self, key: str, by: float = 1) -> Any:
         """Add to a number, atomically, and return the sum. A TTL of the key stays.
@@ -356,7 +369,8 @@ class StoredMapping(StoreBase, WholeMapping):
         :returns: one for each key, first inserted first; an empty list when nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
-        return [StoredValue.of(info) for info in described]
+        shown = set(self._shown([info.key for info in described]))
+        return [StoredValue.of(info) for info in described if info.key in shown]
 
 
 class _Block(AbstractContextManager["Any"]):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
-from flask import Flask, Request, current_app, has_app_context, has_request_context, request
+from flask import Flask, current_app, has_app_context, has_request_context, request
 
-from .cli import user_store
+from .app_adapter import AppAdapter
+from .asgi import App as ASGIApp
+from .asgi import Receive, Scope, Send
+from .asgi_app import asgi_app
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
-from .proxy import EXTENSION
+from .flask_app import FlaskApp
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
@@ -24,23 +27,33 @@ if TYPE_CHECKING:
 
 
 class UserStoreMiddleware:
-    """Gives every visitor of a Flask or Dash app a store of its own, ``g.user_store``.
+    """Gives every visitor of a Flask or Dash app a store of its own, ``user_store``; on Flask, ``g.user_store``, too.
 
     ``UserStoreMiddleware(app)`` installs it at once; ``UserStoreMiddleware()`` and ``init_app(app)`` suit app
     factories, and one instance may serve several apps. It wraps ``app.wsgi_app`` in place, so ``app.run()`` and
     every WSGI server run it. In the app, ``app.extensions["user_store"]`` is the instance.
 
-    Each option is also a config key, in upper case with ``USER_STORE_`` before it; an option that is given wins over
-    the config. The config is read with the first request. SECRET_KEY has to be set by then, and SECRET_KEY_FALLBACKS
-    holds former ones, if any.
+    A Dash app may also be on Quart or FastAPI. Apps of Quart, FastAPI and Starlette are changed in place, too. Any
+    other ASGI app is wrapped: the instance is the app to serve then. So ``app.add_middleware(UserStoreMiddleware,
+    secret_key=...)`` works as well.
 
-    :param app: a Flask app, a Dash app, or None
-    :param url: where the values are. ``sqlite:///name`` is a file in the app's instance folder,
+    Each option but ``secret_key`` and ``secret_key_fallbacks`` is also a config key, in upper case with ``USER_STORE_``
+    before it; an option that is given wins over the config. The config is read with the first request. SECRET_KEY has
+    to be set by then, and SECRET_KEY_FALLBACKS holds former ones, if any.
+
+    :param app: an app of Flask, Quart, FastAPI or Starlette, a Dash app on one of these, any other ASGI app, or None
+    :param secret_key: signs cookies and values, for an app that has no config. By default, as None, the app's attribute
+        ``secret_key``.
+    :param secret_key_fallbacks: former ones, which still verify what they have signed
+    :param url: where the values are. ``sqlite:///name`` is a file in the app's instance folder (of an app without one,
+        ``instance`` in the folder that the process began in),
         ``sqlite:////absolute/path`` one anywhere; also ``sqlite://:memory:``, ``memory://``, ``redis://…`` and
         ``postgresql://…``. By default ``sqlite:///user_store.sqlite``.
     :param ttl: idle time, in seconds or as a timedelta, after which a session's values are gone; each use moves it. By
         default a day.
     :param lifetime: age, in seconds or as a timedelta, at which a session ends however busy it is. By default 31 days.
+    :param tab_ttl: idle time, in seconds or as a timedelta, after which a browser tab's values in ``tab_store`` are
+        gone; each use in that tab moves it. By default an hour.
     :param max_bytes: bytes that all keys and values of one session or user may take. By default 1 GiB.
     :param max_value_bytes: bytes that one value may take. By default 512 MiB.
     :param max_keys: how many keys one session or user may have. By default 10,000.
@@ -53,7 +66,7 @@ class UserStoreMiddleware:
         cannot run code.
     :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
     :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
-        session alive. By default, as None, each use does.
+        session alive. By default, as None, each use does. On ASGI servers the request is Werkzeug's, without a body.
     :param starts_session: a function that is given a request which came without a session, and returns whether one
         may begin. Where it may not, no cookie is sent, the store is empty, and a write raises SessionRefused: for
         clients that keep no cookie, each of whose writes would begin a session. By default, as None, each may.
@@ -87,11 +100,14 @@ class UserStoreMiddleware:
 
     def __init__(
         self,
-        app: Flask | Dash | None = None,
+        app: Flask | Dash | ASGIApp | None = None,
         *,
+        secret_key: str | bytes | None = None,
+        secret_key_fallbacks: Sequence[str | bytes] = (),
         url: str | Unset = UNSET,
         ttl: float | timedelta | Unset = UNSET,
         lifetime: float | timedelta | Unset = UNSET,
+        tab_ttl: float | timedelta | Unset = UNSET,
         max_bytes: int | Unset = UNSET,
         max_value_bytes: int | Unset = UNSET,
         max_keys: int | Unset = UNSET,
@@ -100,8 +116,8 @@ class UserStoreMiddleware:
         codec: Literal["pickle", "json"] | Unset = UNSET,
         authenticate_arrays: bool | Unset = UNSET,
         synchronous: Synchronous | Unset = UNSET,
-        counts_as_use: Callable[[Request], bool] | Unset | None = UNSET,
-        starts_session: Callable[[Request], bool] | Unset | None = UNSET,
+        counts_as_use: Callable[[Any], bool] | Unset | None = UNSET,
+        starts_session: Callable[[Any], bool] | Unset | None = UNSET,
         flask_login: bool | Unset = UNSET,
         flask_session: bool | Unset = UNSET,
         flask_session_user_key: str | Unset | None = UNSET,
@@ -120,6 +136,7 @@ class UserStoreMiddleware:
             "url": url,
             "ttl": ttl,
             "lifetime": lifetime,
+            "tab_ttl": tab_ttl,
             "max_bytes": max_bytes,
             "max_value_bytes": max_value_bytes,
             "max_keys": max_keys,
@@ -144,32 +161,38 @@ class UserStoreMiddleware:
             "cookie_eager": cookie_eager,
         }
         self._options = {name: value for name, value in options.items() if value is not UNSET}
+        self._secrets = [*(() if secret_key is None else (secret_key,)), *secret_key_fallbacks]
         self._clock = clock
         # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.
         self._extensions = WeakSet[Extension]()
         self._own = None if app is None else self._install(app, stacklevel=3)
 
-    def init_app(self, app: Flask | Dash) -> None:
+    def init_app(self, app: Flask | Dash | ASGIApp) -> None:
         """Install the middleware on an app.
 
-        :param app: a Flask app, or a Dash app whose server is one
-        :raises ConfigurationError: when the app is neither Flask nor Dash on Flask, or has a store already, or when a
-            setting is unknown or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first
-            request.
+        :param app: an app of Flask, Quart, FastAPI or Starlette, or a Dash app on one of these. Any other ASGI app is
+            given when the instance is made.
+        :raises ConfigurationError: when the app is none of these, or has a store already, or when a setting is unknown
+            or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first request.
         """
         self._install(app, stacklevel=3)
 
-    def _install(self, app: Flask | Dash, stacklevel: int) -> Extension:
-        server = _server_of(app)
-        if EXTENSION in server.extensions:
+    def _install(self, app: Flask | Dash | ASGIApp, stacklevel: int) -> Extension:
+        adapter = _adapter_of(app, self._secrets)
+        if adapter.is_installed:
             raise ConfigurationError(
-                f"The app {server.name!r} has a user store already; install UserStoreMiddleware on it once."
+                f"The app {adapter.name!r} has a user store already; install UserStoreMiddleware on it once."
             )
-        extension = Extension(server, self._options, lambda: _paths_of(app), self._clock, stacklevel + 1)
-        server.extensions[EXTENSION] = self
-        server.cli.add_command(user_store)
+        extension = Extension(adapter, self._options, self._clock, stacklevel + 1)
+        adapter.install(self, extension)
         self._extensions.add(extension)
         return extension
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as the ASGI app that it was made with."""
+        if self._own is None:
+            raise ConfigurationError("This UserStoreMiddleware was made without an app, so it cannot be served as one.")
+        await self._own.adapter.entry(scope, receive, send)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
         """The store of a user id, whichever browser the user comes with, in or out of a request.
@@ -274,20 +297,17 @@ class UserStoreMiddleware:
         )
 
 
-def _server_of(app: object) -> Flask:
-    server = app if isinstance(app, Flask) else getattr(app, "server", None)
-    if not isinstance(server, Flask):
+def _adapter_of(app: Any, secrets: Sequence[str | bytes]) -> AppAdapter:
+    server = app if isinstance(app, Flask) else getattr(app, "server", app)
+    adapter = FlaskApp(app, server) if isinstance(server, Flask) else asgi_app(app, server, secrets)
+    if adapter is None:
         raise ConfigurationError(
-            f"UserStoreMiddleware wraps a Flask app, or a Dash app whose server is one, not {type(app).__name__}."
+            "UserStoreMiddleware wraps a Flask app, a Dash app, or an ASGI app such as one of Quart, FastAPI or "
+            f"Starlette, not {type(app).__name__}."
         )
-    return server
-
-
-def _paths_of(app: Flask | Dash) -> tuple[str, str]:
-    """The path under which the browser sees the app, and what of that path the app itself sees.
-
-    A cookie's path has no slash at its end, so that browsers send it with that path itself, too (RFC 6265, 5.1.4).
-    """
-    if isinstance(app, Flask):
-        return app.session_interface.get_cookie_path(app), "/"
-    return app.config.requests_pathname_prefix.rstrip("/") or "/", app.config.routes_pathname_prefix
+    if secrets and adapter.has_config:
+        raise ConfigurationError(
+            f"secret_key= is for an app that has no config, and the app {adapter.name!r} has one: set its secret_key, "
+            "and SECRET_KEY_FALLBACKS in its config."
+        )
+    return adapter

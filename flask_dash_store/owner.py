@@ -29,6 +29,9 @@ SESSION_ID_BYTES = 48  # A multiple of 3, so that base64 leaves no bit unused an
 _OWNER_CHARACTERS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 
+# What the keys begin with under which a visitor's tabs keep their values. No key of a user store holds a "/".
+TABS_PREFIX = "tab/"
+
 _REFUSED_IN_KEYS = re.compile("[\0/%\ud800-\udfff]")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context
+from flask import Flask, current_app, has_app_context, has_request_context, request
 from flask.ctx import RequestContext, _AppCtxGlobals
 from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
@@ -102,7 +104,12 @@ def visitor() -> str:
 def is_available() -> bool:
     """Whether there is a visitor, and so a :data:`user_store`, here."""
     context = _context()
-    return (context is not None and _has_store(context)) or (current_store.get() or find_job()) is not None
+    return (context is not None and _has_store(context)) or _store_without_request() is not None
+
+
+def _store_without_request() -> UserStore | None:
+    store = current_store.get()
+    return find_job() if store is None else store  # An empty store is false, as an empty dict is.
 
 
 class _Proxy(LocalProxy[UserStore]):
@@ -117,6 +124,18 @@ user_store = cast(UserStore, _Proxy(_visitors_store))
 """
 
 
+@contextmanager
+def request_with(store: UserStore) -> Iterator[None]:
+    """A block in which the Flask request has another store than its visitor's."""
+    environ = request.environ
+    visitors = environ.get(ENVIRON_KEY)
+    environ[ENVIRON_KEY] = store
+    try:
+        yield
+    finally:
+        environ[ENVIRON_KEY] = visitors
+
+
 class _GlobalsWithStore(_AppCtxGlobals):
     """A ``g`` that gives the store of the request, and keeps none: tests share one ``g`` among several requests."""
 
@@ -125,7 +144,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
 
     def _job(self) -> UserStore | None:
         """The store of the job that runs here, if it is one of the app whose ``g`` this is."""
-        job = current_store.get() or find_job()
+        job = _store_without_request()
         return job if job is not None and _is_job(job) and app_of(job) == self._flask_dash_store_name else None
 
     def _request_with_store(self) -> RequestContext | None:

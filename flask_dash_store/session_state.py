@@ -114,6 +114,11 @@ class SessionState:
         """Whether the session id that the browser is sent is a new session's, of which no other request tells."""
         return self.is_first or self.fate in (Fate.NEW, Fate.DESTROYED)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the session is the cookie's, and the response does not depend on it."""
+        return self.use is Use.NONE and self.fate is Fate.KEPT and not self.is_named
+
     def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
         owner = session_owner(session_id)

@@ -175,10 +175,18 @@ class RequestSessions:
         :param state: of its store
         :param scheme: by which it came: http or https
         """
-        state.is_answered = True
-        if state.use is Use.NONE and state.fate is Fate.KEPT and not state.is_named:
+        if state.is_untouched:
+            state.is_answered = True
             return headers
-        issue = state.issue(self._is_eager, self._has_ended, self.clock)
+        return self.complete(state, self.issue(state), headers, scheme)
+
+    def issue(self, state: SessionState) -> Issue | None:
+        """The session id that the response has to bring, for :meth:`complete`; None for none."""
+        state.is_answered = True
+        return state.issue(self._is_eager, self._has_ended, self.clock)
+
+    def complete(self, state: SessionState, issue: Issue | None, headers: Headers, scheme: str) -> Headers:
+        """The second half of :meth:`finish`."""
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
@@ -189,6 +197,19 @@ class RequestSessions:
         elif state.use or (state.is_named and not may_be_shared(headers)):
             vary_on_cookie(headers)
         return headers
+
+    def is_over(self, state: SessionState) -> bool:
+        """Whether the session has ended, for the request to which it belongs goes on for long. It counts as no use."""
+        access = self._context.expiry.access(counts_as_use=False)
+        if state.fate in (Fate.ENDED, Fate.DESTROYED) or access.now >= state.ends_at:
+            return True
+        try:
+            self._context.storage.stat(state.owner, access)
+        except SessionEnded:
+            return True
+        except StorageError:
+            pass  # It is not known; a use of the store tells of the fault.
+        return False
 
     def _dump(self, issue: Issue, scheme: str) -> str:
         if issue.session_id is None:

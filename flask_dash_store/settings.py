@@ -19,7 +19,8 @@ from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, 
 from .store_base import DEFAULT_MAX_VALUE_BYTES
 
 PREFIX = "USER_STORE_"
-DAY = 24 * 60 * 60
+HOUR = 60 * 60
+DAY = 24 * HOUR
 MIN_SECRET_BYTES = 16
 DEFAULT_COOKIE_NAME = "user_store"
 HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
@@ -47,6 +48,7 @@ class Settings:
     url: str = field(default="sqlite:///user_store.sqlite", repr=False)  # It may hold a password.
     ttl: float | timedelta = DAY
     lifetime: float | timedelta = 31 * DAY
+    tab_ttl: float | timedelta = HOUR
     max_bytes: int = DEFAULT_MAX_BYTES
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
     max_keys: int = DEFAULT_MAX_KEYS
@@ -104,7 +106,7 @@ class Settings:
         self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         self._check_embedded()
-        _ = self.ttl_seconds, self.lifetime_seconds, self.timeout_seconds
+        _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _check_embedded(self) -> None:
         """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
@@ -138,6 +140,10 @@ class Settings:
     @property
     def lifetime_seconds(self) -> float:
         return self._seconds("lifetime", self.lifetime)
+
+    @property
+    def tab_ttl_seconds(self) -> float:
+        return self._seconds("tab_ttl", self.tab_ttl)
 
     @property
     def limits(self) -> Limits:
@@ -230,7 +236,7 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
             "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
             f"    {HOW_TO_MAKE_ONE}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
-            "app.server."
+            "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
         )
     fallbacks = config.get("SECRET_KEY_FALLBACKS") or []
     if not isinstance(fallbacks, (list, tuple)):

@@ -1,19 +1,20 @@
 """What apps are told of sessions, as signals like Flask's own (https://flask.palletsprojects.com/en/stable/signals/).
 
-The sender of each is the Flask app. ``visitor`` is a name of the session that is the same in all processes and for as
-long as the session lasts, through logins, and that opens nothing: it can be logged. An argument that is not known is
-None. Receivers are called after the commit, with no lock held. One that raises is logged, and breaks nothing.
+The sender of each is the app; of a Dash app, its server. ``visitor`` is a name of the session that is the same in all
+processes and for as long as the session lasts, through logins, and that opens nothing: it can be logged. An argument
+that is not known is None. Receivers are called after the commit, with no lock held. One that raises is logged, and
+breaks nothing.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from blinker import NamedSignal, Namespace
 
-from .owner import SESSION_PREFIX, Owner, user_id_of, visitor_name
+from .owner import SESSION_PREFIX, TABS_PREFIX, Owner, user_id_of, visitor_name
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -68,19 +69,19 @@ user_logged_in = _signals.signal(
 )
 
 
-class _App(Protocol):
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]: ...
-
-
 class Signals:
     """Sends the signals of one app. Without a receiver, each call does nothing.
 
     :param app: the sender
+    :param ensure_sync: gives a function that calls a receiver, which may be a coroutine function
     :param visitor_key: from which the names of visitors are derived
     """
 
-    def __init__(self, app: _App, visitor_key: bytes) -> None:
+    def __init__(
+        self, app: object, ensure_sync: Callable[[Callable[..., Any]], Callable[..., Any]], visitor_key: bytes
+    ) -> None:
         self._app = app
+        self._ensure_sync = ensure_sync
         self._visitor_key = visitor_key
 
     def started(self, owner: Owner) -> None:
@@ -97,6 +98,7 @@ class Signals:
 
     def ended(self, owner: Owner, how: How, keys: list[str], user_id: str | None = None) -> None:
         """Send :data:`session_ended`."""
+        keys = [key for key in keys if not key.startswith(TABS_PREFIX)]
         self._send(session_ended, owner, how=how, keys=keys, user_id=user_id)
 
     @property
@@ -118,6 +120,6 @@ class Signals:
         visitor = visitor_name(self._visitor_key, owner)
         for receiver in signal.receivers_for(self._app):
             try:
-                self._app.ensure_sync(receiver)(self._app, visitor=visitor, **arguments)
+                self._ensure_sync(receiver)(self._app, visitor=visitor, **arguments)
             except Exception:
                 logger.exception("A receiver of the signal %s failed.", signal.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ from .expiry import Access, ExpiryPolicy
 from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from .session_state import SessionState
 from .storage import Storage
-from .storage.base import KeyExpiry, Stat
+from .storage.base import KeyExpiry, OwnersValues, Stat
+from .write_listeners import tell, write_listeners
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class StoreBase:
     """
 
     _context: StoreContext
-    _storage: Storage
+    _storage: OwnersValues
     _codec: Codec
     _state: SessionState
 
@@ -66,13 +67,27 @@ class StoreBase:
         none: tuple[Owner, Stored | None] = (self._state.owner, None)
         return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
 
-    def _write(self, write: Callable[[Owner, Access], T]) -> T:
+    def _write(self, write: Callable[[Owner, Access], T], keys: Collection[str] | None = ()) -> T:
+        """What a call of the storage returns.
+
+        :param keys: those that it changes; None for all
+        """
         try:
-            return write(self._state.owner, self._write_access())
+            result = write(self._state.owner, self._write_access())
         except SessionEnded as ended:
             if not self._begins_another(ended):
                 raise
-            return self._write(write)
+            return self._write(write, keys)
+        if write_listeners and (keys is None or keys):
+            self._tell(keys)
+        return result
+
+    def _tell(self, keys: Collection[str] | None) -> None:
+        """Tell the listeners of a write.
+
+        :param keys: those that were changed; None for all
+        """
+        tell(self, self._storage, keys)
 
     def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
         stored = self._encode(key, value)
@@ -84,6 +99,9 @@ class StoreBase:
             if not self._begins_another(ended):
                 raise
             self._set(key, value, expires)  # The signature is bound to the owner.
+        else:
+            if write_listeners:
+                self._tell((key,))
 
     def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
         """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
@@ -99,10 +117,21 @@ class StoreBase:
         return self._access()
 
     def _keys(self, limit: int | None = None) -> list[str]:
-        return self._read(lambda owner, access: self._storage.keys(owner, access, limit), [])
+        return self._listed(limit, newest_first=False)
 
     def _last_keys(self, limit: int | None = None) -> list[str]:
-        return self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first=True), [])
+        return self._listed(limit, newest_first=True)
+
+    def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
+        keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
+        shown = self._shown(keys)
+        if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
+            return self._listed(None, newest_first)[:limit]
+        return shown
+
+    def _shown(self, keys: list[str]) -> list[str]:
+        """Those of the owner's keys that are this store's."""
+        return keys
 
     def _stat(self) -> Stat:
         return self._read(self._storage.stat, Stat())

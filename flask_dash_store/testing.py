@@ -13,6 +13,7 @@ from werkzeug.http import parse_cookie
 from .errors import ConfigurationError
 from .middleware import UserStoreMiddleware
 from .proxy import EXTENSION
+from .tab_values import NO_TAB, TAB_IN_ENVIRON
 from .user_store import UserStore, state_of
 from .wsgi import OPENED_KEY, visit
 
@@ -59,7 +60,8 @@ def user_store_transaction(client: FlaskClient, *args: Any, **kwargs: Any) -> It
 def user_store_context(app: Flask | Dash, *args: Any, **kwargs: Any) -> Iterator[UserStore]:
     """A request of a new visitor, for a view or a callback that is called directly, as any other function.
 
-    In the block ``g.user_store`` and ``user_store`` are the store that is given, and ``middleware.for_user`` gives
+    In the block ``g.user_store`` and ``user_store`` are the store that is given, ``tab_store`` is that of a tab, and
+    ``middleware.for_user`` gives
     stores beside it. All of them are in memory and this block's own: the app's storage is not opened. The settings are
     the app's.
 
@@ -73,6 +75,7 @@ def user_store_context(app: Flask | Dash, *args: Any, **kwargs: Any) -> Iterator
     with server.test_request_context(*(args or (opened.request_sessions.home,)), **kwargs) as context:
         environ = context.request.environ
         environ[OPENED_KEY] = opened
+        environ.setdefault(TAB_IN_ENVIRON, NO_TAB)
         yield visit(opened.request_sessions, environ)
 
 

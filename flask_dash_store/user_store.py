@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from .expiry import Access
 from .job_handle import Job, JobHandles
 from .mapping import StoredMapping
 from .owner import (
+    TABS_PREFIX,
     DerivedIds,
     Owner,
     new_session_id,
@@ -25,9 +27,11 @@ from .owner import (
 )
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
 from .signals import How, Signals
+from .storage import Storage
 from .storage.base import SessionInfo
 from .storage.transaction import on_commit, on_rollback
-from .store_base import StoreContext
+from .store_base import StoreBase, StoreContext
+from .write_listeners import write_listeners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class SessionContext(StoreContext):
     :param visitor_key: from which the names of visitors are derived
     :param app: the app's name, which tells it from the others of its process
     :param signals: tells the app's receivers
+    :param tab_ttl: idle seconds after which a tab's values are gone
     """
 
     lifetime: float
@@ -48,6 +53,7 @@ class SessionContext(StoreContext):
     visitor_key: bytes
     app: str
     signals: Signals
+    tab_ttl: float
 
     def end(self, owner: Owner, access: Access, how: How, user_id: str | None = None) -> float:
         """End a session, and tell of it if it had not ended before. Returns when it ended."""
@@ -90,6 +96,7 @@ class UserStore(StoredMapping):
     """
 
     _context: SessionContext
+    _storage: Storage
 
     if TYPE_CHECKING:  # It is the base's, without a frame more for each request.
 
@@ -110,6 +117,22 @@ class UserStore(StoredMapping):
         """Whether the visitor came without a valid session, so that this one begins with this request."""
         self._state.use = self._state.use or Use.READ
         return self._state.is_new
+
+    def __len__(self) -> int:
+        keys = super().__len__()
+        return len(self.describe()) if keys and self._has_tabs() else keys
+
+    def _has_tabs(self) -> bool:
+        """Whether there are keys that are not shown, for the visitor's tabs keep them. It is no use of the session."""
+        access = self._context.expiry.access(counts_as_use=False)
+        return self._state.owner.session is not None and self._read(
+            lambda owner, _: self._storage.has(owner, TABS_PREFIX, access), False
+        )
+
+    def _shown(self, keys: list[str]) -> list[str]:
+        if self._state.owner.session is None:  # A user id has no tabs.
+            return keys
+        return [key for key in keys if not key.startswith(TABS_PREFIX)]
 
     def job_handle(self) -> str:
         """A text by which a job, in this process or another, opens the store: ``stores.open(handle)``.
@@ -208,6 +231,8 @@ class UserStore(StoredMapping):
         ended_at = self._end(access) if is_stored else access.now
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
+        if write_listeners:
+            self._tell(None)
 
     def _end(self, access: Access) -> float:
         """End the session. Returns when it ended."""
@@ -319,6 +344,17 @@ class UserStore(StoredMapping):
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
 
+    def _versions(self, keys: Collection[str] | None) -> dict[str, bytes]:
+        state, access = self._state, self._context.expiry.access(counts_as_use=False)
+        state.is_named = True  # The response depends on who the visitor is.
+        try:
+            versions = self._storage.versions(state.owner, keys, access)
+        except SessionEnded as ended:
+            if state.has_missed_its_cookie(ended.ended_at, access.now):
+                return {}
+            raise
+        return {key: versions[key] for key in self._shown(list(versions))}
+
     def _write_access(self) -> Access:
         state = self._state
         if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
@@ -352,7 +388,16 @@ class UserStore(StoredMapping):
         return True
 
 
-def state_of(store: UserStore) -> SessionState:
+def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, bytes]:
+    """By which each value is told from the one before, for the keys that there are. It is no use of the session.
+
+    :param keys: those that are asked for; None for all
+    :raises SessionEnded: when it has just ended, or got another id, which the browser may not have yet
+    """
+    return store._versions(keys)  # noqa: SLF001
+
+
+def state_of(store: StoreBase) -> SessionState:
     """What the request has done to the session of its store."""
     return store._state  # noqa: SLF001
 
@@ -360,6 +405,12 @@ def state_of(store: UserStore) -> SessionState:
 def app_of(store: UserStore) -> str:
     """The name of the app that a store belongs to."""
     return store._context.app  # noqa: SLF001
+
+
+def is_hidden(store: UserStore) -> bool:
+    """Whether it is a session's that no browser has, as while Dash prepares itself, or one that ``open`` has made."""
+    state = state_of(store)
+    return state.arrived_at is None and state.session_id is not None
 
 
 def bind(store: UserStore, user_id: str | int) -> None:
@@ -387,7 +438,7 @@ def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
     The errors are those of writing to the store.
     """
     stored = store._encode(key, value)  # noqa: SLF001
-    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access))  # noqa: SLF001
+    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
 
 
 def is_session_of(store: UserStore, user_id: str | int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -23,6 +24,23 @@ def connections() -> Iterator[list[apsw.Connection]]:
     apsw.connection_hooks.append(opened.append)
     yield opened
     apsw.connection_hooks.remove(opened.append)
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The verbs of the statements that SQLite is given, in their order."""
+    run: list[str] = []
+
+    def listen(connection: apsw.Connection) -> None:
+        def note(_: Any, sql: str, __: Any) -> bool:
+            run.append(sql.split()[0])
+            return True
+
+        connection.exec_trace = note
+
+    apsw.connection_hooks.append(listen)
+    yield run
+    apsw.connection_hooks.remove(listen)
 
 
 @pytest.fixture(params=URLS)

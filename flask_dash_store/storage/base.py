@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from ..owner import Owner
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_KEYS = 10_000  # One update() of 100,000 keys takes a second or two, for which other writers wait.
 DEFAULT_TIMEOUT = 5.0
+
+VERSION_BYTES = 32  # As many as a payload's MAC has.
 
 KeyExpiry = float | None | Literal["keep"]
 Synchronous = Literal["NORMAL", "FULL"]
@@ -172,8 +174,8 @@ class Removed(NamedTuple):
     has_more: bool = False
 
 
-class Storage(ABC):
-    """A backend: values by (owner, key), with each owner's expiry."""
+class OwnersValues(ABC):
+    """The values of an owner, by key: what the mapping of a store needs of a storage."""
 
     # Reading
 
@@ -213,6 +215,20 @@ class Storage(ABC):
 
         A time before all times asks for what has expired and is not removed yet, too.
         """
+
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        """By which a value is told from those that were under its key before: the last bytes of each payload.
+
+        There are up to :data:`VERSION_BYTES` of them, which is where a payload that is signed has its MAC. No value is
+        read, and it is not a use. It is asked often: one round trip does it for all keys.
+
+        :param keys: whose versions are asked for; None for all of the owner's
+        :returns: those of the keys that there are, in any order
+        """
+        unused = access._replace(touch_threshold=math.inf)
+        names = self.keys(owner, unused) if keys is None else keys
+        found = ((key, self.get(owner, key, unused)) for key in names)
+        return {key: stored[0][-VERSION_BYTES:] for key, stored in found if stored is not None}
 
     # Writing
 
@@ -258,6 +274,22 @@ class Storage(ABC):
     def clear(self, owner: Owner, access: Access) -> None:
         """Delete all keys of the owner."""
 
+    @abstractmethod
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
+        """A block in which all calls for the owner are atomic together, and no other context writes to the owner.
+
+        An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
+        nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
+        rollback is registered with ``on_commit`` and ``on_rollback`` of the
+        :class:`~flask_dash_store.storage.transaction.Transaction`.
+
+        :raises StorageBusy: on entering, when others write for longer than the timeout
+        """
+
+
+class Storage(OwnersValues):
+    """A backend: values by (owner, key), with each owner's expiry."""
+
     # Sessions as a whole
 
     @abstractmethod
@@ -295,7 +327,7 @@ class Storage(ABC):
     def owners(self, prefix: str, access: Access) -> list[str]:
         """The names of owners that begin with the prefix, of those who have values, in the order of the names."""
 
-    # Maintenance, transactions, and the end
+    # Maintenance, and the end
 
     @property
     def needs_maintenance(self) -> bool:
@@ -326,18 +358,6 @@ class Storage(ABC):
             there, after the commit that removed them: it holds up no other writer. A storage whose server removes what
             has expired by itself does not call it.
         :raises StorageBusy: when others write for longer than the timeout; without ``wait``, when others write now
-        """
-
-    @abstractmethod
-    def transaction(self, owner: Owner) -> AbstractContextManager[object]:
-        """A block in which all calls for the owner are atomic together, and no other context writes to the owner.
-
-        An exception that leaves the block rolls back all of it, and what was written to other owners in it. Blocks
-        nest: an inner one is a savepoint, which can be rolled back by itself. What is to happen after a commit or a
-        rollback is registered with ``on_commit`` and ``on_rollback`` of the
-        :class:`~flask_dash_store.storage.transaction.Transaction`.
-
-        :raises StorageBusy: on entering, when others write for longer than the timeout
         """
 
     @abstractmethod

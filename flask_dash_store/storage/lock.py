@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StorageBusy
+from .event_loop import longest_wait
 from .transaction import Transaction, busy
 
 # Seconds between two tries to acquire a lock that cannot be waited for.
@@ -47,7 +48,7 @@ class Lock:
         if lock._is_owned():  # noqa: SLF001  # As threading.Condition asks; there is no other way to know.
             self._take_over()
         if not lock.acquire(blocking=False):
-            began = time.monotonic()
+            timeout, began = longest_wait(timeout), time.monotonic()
             if not acquire_lock(lock, timeout):
                 raise busy(self._name, self._timeout)
             timeout = max(0.0, timeout - (time.monotonic() - began))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -130,6 +130,11 @@ class MemoryStorage(base.Storage, base.SupportsExport):
     def describe(self, owner: Owner, access: Access) -> list[ValueInfo]:
         values = self._read(owner, access._replace(touch_threshold=math.inf)).values
         return [ValueInfo(key, kept.nbytes, kept.expires, kept.stored[1] is not None) for key, kept in values.items()]
+
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        values = self._read(owner, access._replace(touch_threshold=math.inf)).values
+        names = values.keys() if keys is None else keys
+        return {key: values[key].stored[0][-base.VERSION_BYTES :] for key in names if key in values}
 
     # Writing
 

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
+from .event_loop import longest_wait
 
 begun: ContextVar[tuple[weakref.ref[Transaction], ...]] = ContextVar("flask_dash_store.transactions", default=())
 """The transactions that the present context is in, the outermost first. Where it is empty, no call has one to join."""
@@ -194,7 +195,7 @@ class Transaction(ABC):
                 f"This process was forked inside a transaction on the {self._name}, which is its parent's. "
                 "Start processes before the transaction begins, or after it ends."
             )
-        if not self._call_lock.acquire(timeout=self._timeout):
+        if not self._call_lock.acquire(timeout=longest_wait(self._timeout)):
             raise StorageBusy(
                 f"Another thread's call in the same transaction on the {self._name} took longer than the "
                 f"{self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Do not wait for a "
@@ -274,6 +275,14 @@ def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractCo
 
 def busy(name: str, timeout: float) -> StorageBusy:
     """The error for a lock that others held for longer than a call may wait."""
+    longest = longest_wait(timeout)
+    if longest < timeout:
+        return StorageBusy(
+            f"The {name} was in use by others for longer than the {longest:g} seconds for which a call may keep an "
+            "event loop waiting, and all other requests with it. In a thread it may wait for longer: use the store in "
+            "a function, and await asyncio.to_thread(function). Keep transaction() blocks short, without an await.",
+            limit=longest,
+        )
     return StorageBusy(
         f"The {name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) "
         "lets a call wait. Keep transaction() blocks short, or raise it.",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from servers import Port, gunicorn, running
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -21,6 +24,8 @@ FLAGS = [
     "--disable-sync",
 ]
 TIMEOUT_MS = 30_000
+
+APPS = Path(__file__).parents[1] / "support" / "apps"
 
 expect.set_options(timeout=TIMEOUT_MS)
 
@@ -37,6 +42,19 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def watching_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the app whose callbacks watch the store, on two workers."""
+    folder = tmp_path_factory.mktemp("site")
+    with (
+        closing(Port()) as port,
+        running(
+            gunicorn("watching_app:server", port.number, APPS), port.number, folder, {"TEST_FOLDER": str(folder)}
+        ) as server,
+    ):
+        yield server.url
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ def test_the_dev_tools_show_the_visitors_keys_delete_one_and_clear_all(
 ) -> None:
     port = Port()
     settings = {"FLASK_SECRET_KEY": "only for these tests", "FLASK_USER_STORE_URL": f"sqlite:///{tmp_path}/s.sqlite"}
-    with running(gunicorn("debug_app:server", port.number, APPS), port.number, tmp_path, settings) as server:
+    command = gunicorn("debug_app:server", port.number, APPS, "--workers", "1")
+    with running(command, port.number, tmp_path, settings) as server:
         page = new_user()
         page.goto(server.url)
         page.get_by_role("button", name="User store").click()

@@ -5,8 +5,10 @@ Promises: docs/with-other-extensions.md
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lost_responses import click_and_lose_the_response
@@ -14,6 +16,9 @@ from playwright.sync_api import Page, expect
 from servers import Port, Server, gunicorn, running
 from urls import URLS
 
+TIMEOUT = 30
+REQUESTS = [f"request-{number}" for number in range(8)]
+EVENTS = [f"event-{number}" for number in range(4)]
 APPS = Path(__file__).parents[1] / "support" / "apps"
 
 
@@ -44,26 +49,64 @@ def test_after_a_login_whose_response_was_lost_another_forms_token_is_accepted(
     log_in(page, "ada")
 
 
+class Member:
+    """A user who has logged in with a browser, and whose page is connected."""
+
+    def __init__(self, name: str, page: Page, url: str) -> None:
+        self.name = name
+        self.page = page
+        page.goto(url)
+        assert page.request.post(f"{url}/login").status == 400  # Without the form's token, which is in the session.
+        log_in(page, name)
+        expect(page.locator("#messages li")).to_have_text(["Welcome"])
+        page.evaluate("async () => { window.say = await connect(); }")
+
+    def do(self, expression: str) -> Any:
+        return self.page.evaluate(f"() => {expression}")
+
+    def begin(self, expression: str, argument: Any) -> None:
+        """Begin what :meth:`finish` waits for."""
+        self.page.evaluate(f"argument => {{ window.begun = {expression}; }}", argument)
+
+    def finish(self) -> Any:
+        return self.page.evaluate("() => window.begun")
+
+    def keep_all_at_once(self) -> None:
+        requests = "...argument[0].map(key => post(`/keep/${key}`))"
+        events = "...argument[1].map(key => say('keep', key))"
+        self.begin(f"Promise.all([{requests}, {events}])", [REQUESTS, EVENTS])
+
+    def has(self, *more: str) -> dict[str, str]:
+        """What is kept when nothing is lost, and nothing is another's."""
+        return {f"key {key}": self.name for key in (*REQUESTS, *EVENTS, *more)}
+
+
 def test_logins_forms_messages_and_events_of_two_browsers_lose_and_mix_up_nothing(
     server: Server, new_user: Callable[[], Page]
 ) -> None:
-    pages = {name: new_user() for name in ("ada", "bob")}
-    for name, page in pages.items():
-        page.goto(server.url)
-        log_in(page, name)
-    for page in pages.values():
-        expect(page.locator("#messages li")).to_have_text(["Welcome"])
-        page.get_by_role("button", name="Many requests").click()
-    for name, page in pages.items():
-        expect(page.locator("#keys li")).to_have_text([f"key {number}" for number in range(8)])
-        assert sorted(page.locator("#messages li").all_text_contents()) == [f"message {number}" for number in range(8)]
-        page.get_by_role("button", name="Say hello").click()
-        expect(page.locator("#said")).to_have_text(f"hello {name}")
-        expect(page.locator("#messages li")).to_have_count(0)
-    pages["ada"].get_by_role("button", name="Log out").click()
-    expect(pages["ada"].locator("#who")).to_have_text("nobody")
-    expect(pages["ada"].locator("#messages li")).to_have_text(["Goodbye"])
-    expect(pages["ada"].locator("#keys li")).to_have_count(0)
-    pages["bob"].reload()
-    expect(pages["bob"].locator("#who")).to_have_text("bob")
-    expect(pages["bob"].locator("#keys li")).to_have_count(8)
+    ada, bob = (Member(name, new_user(), server.url) for name in ("ada", "bob"))
+    for member in (ada, bob):
+        member.keep_all_at_once()
+    for member in (ada, bob):
+        assert member.finish() == [{"name": member.name}] * (len(REQUESTS) + len(EVENTS))
+    for member in (ada, bob):
+        assert member.do("get('/kept')") == member.do("say('kept')") == member.has()
+        assert sorted(member.do("get('/messages')")) == [f"{member.name} keeps {key}" for key in REQUESTS]
+        assert member.do("get('/messages')") == []
+
+    # Two sockets and this leave a thread of either worker free.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        ada.begin("post('/slow/late', argument)", listener.getsockname()[1])
+        view = listener.accept()[0]
+    ada.do("fetch('/logout', {method: 'POST', headers})")
+    bob.do("post('/keep/late')")
+    view.sendall(b".")
+    view.close()
+    assert ada.finish() == {"name": "ada"}
+
+    assert ada.do("get('/kept')") == ada.do("say('kept')") == {}
+    ada.page.reload()
+    expect(ada.page.locator("#who")).to_have_text("nobody")
+    assert bob.do("get('/kept')") == bob.do("say('kept')") == bob.has("late")
+    assert bob.do("get('/messages')") == ["bob keeps late"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import soak
 from playwright.sync_api import Page
-from servers import Port, gunicorn, running
+from servers import Port, gunicorn, running, uvicorn
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 KEYS = [f"key-{number}" for number in range(8)]
@@ -70,11 +70,11 @@ class Site:
 
 @pytest.fixture
 def site(request: pytest.FixtureRequest, tmp_path: Path, new_user: Callable[[], Page]) -> Iterator[Site]:
-    call, options = getattr(request, "param", ("make_server()", []))
+    serve, call, options = getattr(request, "param", (gunicorn, "make_server()", []))
     database = tmp_path / "store.sqlite"
     settings = {"FLASK_SECRET_KEY": "only for these tests", "FLASK_USER_STORE_URL": f"sqlite:///{database}"}
     port = Port()
-    with running(gunicorn(f"parallel_app:{call}", port.number, APPS, *options), port.number, tmp_path, settings) as it:
+    with running(serve(f"parallel_app:{call}", port.number, APPS, *options), port.number, tmp_path, settings) as it:
         yield Site(it.url, new_user, database)
     port.close()
 
@@ -88,9 +88,9 @@ def test_every_load_of_many_ends_with_the_users_one_session_and_its_eight_keys(s
 @pytest.mark.parametrize(
     "site",
     [
-        pytest.param(("make_server()", ["--preload"]), id="preload"),
-        pytest.param(("make_server(use_async=True)", []), id="async"),
-        pytest.param(("make_server(use_async=True)", ["--preload"]), id="async-preload"),
+        pytest.param((gunicorn, "make_server()", ["--preload"]), id="preload"),
+        pytest.param((gunicorn, "make_server(use_async=True)", []), id="async"),
+        pytest.param((gunicorn, "make_server(use_async=True)", ["--preload"]), id="async-preload"),
     ],
     indirect=True,
 )
@@ -106,3 +106,14 @@ def test_the_callbacks_of_a_first_visit_share_one_session_too(site: Site) -> Non
         for user in site.users:
             user.forget_session()
     site.expect_sessions_each(20)
+
+
+@pytest.mark.parametrize(
+    "site",
+    [pytest.param((uvicorn, "fastapi", []), id="fastapi"), pytest.param((uvicorn, "quart", []), id="quart-async")],
+    indirect=True,
+)
+def test_every_load_ends_so_on_the_other_servers_of_dash_too(site: Site) -> None:
+    for _ in range(soak.repeats(ci=20, soak=200)):
+        site.load_page()
+    site.expect_sessions_each(1)

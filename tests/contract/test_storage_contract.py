@@ -46,10 +46,10 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "clear": (),
 }
 ENDS: dict[str, tuple[Any, ...]] = {"renew": (NEW_ANN.session,), "end": ()}
-CALLS = READS | WRITES | ENDS | {"stat": (), "describe": ()}
+CALLS = READS | WRITES | ENDS | {"stat": (), "describe": (), "versions": (["k"],)}
 
 NOTHING = {"get": None, "has": False, "keys": [], "items": [], "stat": Stat(None, 0, 0), "describe": []}
-NOTHING |= {"replace": False, "expire": False, "delete": False, "clear": None}
+NOTHING |= {"versions": {}, "replace": False, "expire": False, "delete": False, "clear": None}
 ABSENCES: dict[str, tuple[tuple[str, ...], float]] = {
     "never written": ((), 0),
     "deleted": (("set", "delete"), 0),
@@ -470,6 +470,31 @@ def test_values_are_described_in_order_unread_and_it_is_no_use(storage, clock, n
     assert described[0] == ValueInfo("k", 2, None, False)
     clock.step(TTL)
     assert storage.describe(ANN, now()) == []
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_version_is_the_end_of_what_is_stored_and_to_ask_for_it_is_no_use(
+    storage, clock, now, in_transaction
+) -> None:
+    storage.set(ANN, "k", small(b"1" * 100 + b"2" * 32), now())
+    storage.set(ANN, "\N{EURO SIGN}", large(b"w"), now())
+    storage.set(ANN, "short", small(b"v"), now(), clock() + 1)
+    storage.set(BOB, "k", small(b"v"), now())
+    clock.step(TTL / 2)
+    with storage.transaction(ANN) if in_transaction else nullcontext():
+        if in_transaction:
+            storage.set(ANN, "last", small(b"123"), now()._replace(touch_threshold=math.inf))
+        all_versions = storage.versions(ANN, None, now())
+        two = storage.versions(ANN, {"k", "missing", "short"}, now())
+        assert storage.versions(ANN, [], now()) == {}
+        assert expires(storage, ANN, now()) == START + TTL
+    assert two == {"k": b"2" * 32}
+    others = {"last": b"123"} if in_transaction else {}
+    assert all_versions == {"k": b"2" * 32, "\N{EURO SIGN}": large(b"w")[0][-32:]} | others
+    storage.set(ANN, "k", small(b"another"), now()._replace(touch_threshold=math.inf))
+    assert storage.versions(ANN, ["k"], now()) == {"k": b"another"}
+    clock.step(TTL)
+    assert storage.versions(ANN, None, now()) == storage.versions(ANN, ["k"], now()) == {}
 
 
 def test_what_has_expired_and_is_still_there_is_described_at_a_time_before_all_times(storage, clock, now) -> None:

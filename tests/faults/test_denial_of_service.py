@@ -27,6 +27,7 @@ from flask_dash_store import (
     ValueTooLarge,
 )
 from flask_dash_store.storage.sqlite import storage as sqlite
+from flask_dash_store.storage.sqlite.connection import Connection
 from flask_dash_store.wsgi import ENVIRON_KEY
 
 GETS = 100_000
@@ -171,9 +172,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
     connect = sqlite.connect
 
-    def connect_and_count(*args: Any) -> apsw.Connection:
+    def connect_and_count(*args: Any) -> Connection:
         connection = connect(*args)
-        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, lambda event: taken.append(event["stmt_status"][VM_STEPS]))
+        connection.sqlite.trace_v2(
+            apsw.SQLITE_TRACE_PROFILE, lambda event: taken.append(event["stmt_status"][VM_STEPS])
+        )
         return connection
 
     monkeypatch.setattr(sqlite, "connect", connect_and_count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextvars import Context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import apsw
 import pytest
 from clocks import HandClock
+from dash import _get_app
 from documents import blocks
 from flask import Flask, Request, g, session
 from flask.testing import FlaskClient
@@ -93,6 +95,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    _get_app.app_context.set(module.app)  # It may still be the app of an earlier test, which MCP would ask.
     module.app.server.config["USER_STORE_URL"] = f"sqlite:///{tmp_path}/store.sqlite"
     module.app.server.add_url_rule("/basket", "basket", lambda: str(g.user_store.get("basket")))
     return module
@@ -102,7 +105,8 @@ def call_tool(client: FlaskClient, item: str, headers: dict[str, str]) -> Any:
     """The answer to an assistant that calls the callback over MCP."""
     call = {"name": "buy", "arguments": {"item": item}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-    return client.post("/_mcp", json=message, headers=headers)
+    # In a context of its own, as on a server: Dash notes in the context which app a request belongs to.
+    return Context().run(client.post, "/_mcp", json=message, headers=headers)
 
 
 def test_an_assistant_without_cookies_keeps_one_store_by_its_token_and_begins_no_session(

@@ -1,4 +1,4 @@
-"""What Dash's dev tools are told of the visitor's store: by the app's own page, with the dev tools on, and no value.
+"""Dash's dev tools show the visitor's keys to the app's own page, where they are on, and never a value.
 
 Promise: docs/security.md, "Dash's dev tools".
 """

@@ -22,6 +22,7 @@ from flask_dash_store import (
     is_available,
     user_store,
 )
+from flask_dash_store.current import current_store
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[2]
@@ -239,3 +240,16 @@ def test_a_middleware_that_is_closed_has_no_file_open_and_its_stores_say_so(tmp_
     for app in apps:
         with pytest.raises(StorageClosed):
             app.test_client().get("/name")
+
+
+def test_a_store_in_which_nothing_is_stored_is_available_without_a_request_too(app: Flask) -> None:
+    middleware: UserStoreMiddleware = app.extensions["user_store"]
+    with app.test_request_context():
+        handle = user_store.job_handle()
+    token = current_store.set(middleware.open(handle))
+    try:
+        assert len(user_store) == 0
+        assert is_available()
+    finally:
+        current_store.reset(token)
+    assert not is_available()

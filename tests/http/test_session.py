@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dash import Dash, html
 from flask import Flask, g
-from visits import LIFETIME, SECRET, TTL, Browser, Site, Use, nothing, read, write
+from visits import LIFETIME, SECRET, SITES, TTL, Browser, Site, Use, nothing, read, write
 
 from flask_dash_store import OutsideCookiePath, UserStore, UserStoreMiddleware
 
@@ -16,9 +16,9 @@ SUCCESSION = 60
 YEAR = 365 * 86400
 
 
-@pytest.fixture
-def site(clock: Any, tmp_path: Path) -> Site:
-    return Site(clock, tmp_path)
+@pytest.fixture(params=SITES)
+def site(request: pytest.FixtureRequest, clock: Any, tmp_path: Path) -> Site:
+    return request.param(clock, tmp_path)  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from flask import g, stream_with_context
-from visits import LIFETIME, TTL, Browser, Site, Use, nothing, read, write
+from visits import LIFETIME, SITES, TTL, Browser, Site, Use, nothing, read, write
 
 from flask_dash_store import SessionEnded, UserStore, UserStoreError
 
@@ -48,9 +48,9 @@ WRITES: list[Use] = [
 ]
 
 
-@pytest.fixture
-def site(clock: Any, tmp_path: Path) -> Site:
-    return Site(clock, tmp_path)
+@pytest.fixture(params=SITES)
+def site(request: pytest.FixtureRequest, clock: Any, tmp_path: Path) -> Site:
+    return request.param(clock, tmp_path)  # type: ignore[no-any-return]
 
 
 @pytest.fixture

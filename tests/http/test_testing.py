@@ -14,7 +14,7 @@ from dash import Dash, html
 from documents import ROOT, blocks
 from flask import Flask, g
 
-from flask_dash_store import ConfigurationError, InvalidKey, QuotaExceeded, UserStoreMiddleware, user_store
+from flask_dash_store import ConfigurationError, InvalidKey, QuotaExceeded, UserStoreMiddleware, tab_store, user_store
 from flask_dash_store.testing import user_store_context, user_store_transaction
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -177,3 +177,12 @@ def test_the_code_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(tests) >= 4
     assert not list(tmp_path.rglob("*.sqlite*"))
+
+
+def test_a_callback_that_is_called_directly_has_a_tab() -> None:
+    app = Flask("tabs")
+    app.secret_key = "k" * 32
+    UserStoreMiddleware(app)
+    with user_store_context(app):
+        tab_store["note"] = 1
+        assert (dict(tab_store), dict(user_store)) == ({"note": 1}, {})

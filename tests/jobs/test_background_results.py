@@ -18,7 +18,9 @@ from celery import Celery
 from clocks import HandClock
 from dash import CeleryManager, Dash, Input, Output, callback_context, html
 from flask import g
+from flask.testing import FlaskClient
 from visits import SECRET, TTL
+from werkzeug.test import TestResponse
 
 from flask_dash_store import UserStoreMiddleware, user_store
 
@@ -31,11 +33,26 @@ NUMBERS = itertools.count()
 class App:
     """A Dash app with a background callback that does what a test hands it."""
 
-    def __init__(self, folder: Path, cache_by: list[Work] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cache_by: list[Work] | None = None,
+        manager: type[CeleryManager] = CeleryManager,
+        on_error: Callable[[Exception], Any] | None = None,
+        url_base_pathname: str = "/",
+        **options: Any,
+    ) -> None:
         celery = Celery("eager", broker="memory://", backend="cache+memory://", set_as_current=False)
         celery.conf.update(task_always_eager=True, task_store_eager_result=True)
         self.work: Work = lambda: None
-        self.dash = Dash("shop", background_callback_manager=CeleryManager(celery, cache_by))
+        self.manager = manager(celery, cache_by)
+        self.path = url_base_pathname
+        self.dash = Dash(
+            "shop",
+            background_callback_manager=self.manager,
+            on_error=on_error,
+            url_base_pathname=url_base_pathname,
+        )
         self.dash.server.secret_key = SECRET
         settings = {"url": f"sqlite:///{folder}/store.sqlite"} | options
         self.middleware = UserStoreMiddleware(self.dash, **settings)
@@ -48,16 +65,18 @@ class App:
     def _run(self, _: int) -> Any:
         return self.work()
 
-    def visitor(self) -> Visitor:
-        return Visitor(self)
+    def visitor(self, path: str | None = None, result: str | None = None) -> Visitor:
+        """A visitor of the app's page, or of another one of the server, which has another output."""
+        return Visitor(self.dash.server.test_client(), path or self.path, result or self.result)
 
 
 class Visitor:
-    """A browser with the app's page."""
+    """A browser with a page that has one callback."""
 
-    def __init__(self, app: App) -> None:
-        self.client = app.dash.server.test_client()
-        self._result = app.result
+    def __init__(self, client: FlaskClient, path: str, result: str) -> None:
+        self.client = client
+        self._path = path
+        self._result = result
 
     def press(self) -> dict[str, str]:
         """Start a job. Returns what stands for it."""
@@ -68,15 +87,18 @@ class Visitor:
         return self.ask(**job)["response"][self._result]["children"]
 
     def ask(self, **query: str) -> Any:
+        response = self.send(**query)
+        assert response.status_code == 200, response.text
+        return response.json
+
+    def send(self, **query: str) -> TestResponse:
         body = {
             "output": f"{self._result}.children",
             "outputs": {"id": self._result, "property": "children"},
             "inputs": [{"id": "run", "property": "n_clicks", "value": 1}],
             "changedPropIds": ["run.n_clicks"],
         }
-        response = self.client.post("/_dash-update-component", json=body, query_string=query)
-        assert response.status_code == 200, response.text
-        return response.json
+        return self.client.post(f"{self._path}_dash-update-component", json=body, query_string=query)
 
     def values(self) -> Any:
         return self.client.get("/values").json
@@ -151,7 +173,7 @@ def test_a_job_finds_its_visitors_store_and_not_the_request_it_was_started_in(ma
 
     def work() -> str:
         assert user_store.session_id is None
-        assert g.user_store == user_store
+        assert g.user_store.session_id is None
         with app.dash.server.test_request_context():
             user_store["from"] = "a request that the job has made"
         return str(user_store["from"])
@@ -161,12 +183,17 @@ def test_a_job_finds_its_visitors_store_and_not_the_request_it_was_started_in(ma
     assert visitor.values() == {"from": "a request that the job has made"}
 
 
-def test_after_the_job_the_request_has_its_own_store_again(make_app) -> None:
-    app = make_app()
+class _BrokenManager(CeleryManager):
+    """As a library's own manager, when its broker does not answer."""
+
+    def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
+        raise ConnectionError
+
+
+def test_where_a_job_could_not_be_started_the_request_has_its_own_store_again(make_app) -> None:
     found: list[Any] = []
-    app.dash.server.after_request(lambda response: found.append(user_store.session_id) or response)
-    app.visitor().press()
-    assert found[0] is not None
+    make_app(manager=_BrokenManager, on_error=lambda _: found.append(user_store.session_id)).visitor().send()
+    assert len(found[0]) == 64
 
 
 def test_each_of_two_apps_with_one_key_and_one_cookie_name_has_the_jobs_of_its_own(make_app, tmp_path: Path) -> None:
@@ -178,6 +205,7 @@ def test_each_of_two_apps_with_one_key_and_one_cookie_name_has_the_jobs_of_its_o
         visitor = app.visitor()
         app.work = lambda: user_store.increment("count")
         assert visitor.result(visitor.press()) == 1
+        assert visitor.values() == {"count": 1}
 
 
 def test_a_job_is_given_all_cookies_and_headers_but_that_of_the_session(make_app) -> None:
@@ -196,9 +224,13 @@ def test_a_job_is_given_all_cookies_and_headers_but_that_of_the_session(make_app
 
 
 def test_a_callback_outside_of_the_cookies_path_runs_without_a_store(make_app) -> None:
-    app = make_app(cookie_path="/elsewhere")
-    app.work = lambda: "done"
-    visitor = app.visitor()
+    app = make_app(url_base_pathname="/first/")
+    second = Dash("second", server=app.dash.server, url_base_pathname="/second/")
+    second.layout = app.dash.layout
+    second.callback(Output("done", "children"), Input("run", "n_clicks"), background=True, manager=app.manager)(
+        lambda _: "done"
+    )
+    visitor = app.visitor("/second/", "done")
     assert visitor.result(visitor.press()) == "done"
 
 

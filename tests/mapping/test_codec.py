@@ -113,7 +113,7 @@ def test_what_one_codec_wrote_the_other_refuses(writer, reader) -> None:
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("mac", [b"", bytes(MAC_BYTES), None])
 def test_a_planted_pickle_never_runs(plant, tmp_path, mac, read) -> None:
-    store, touched = open_store(), tmp_path / "touched"
+    store, touched = open_store(url=f"sqlite:///{tmp_path}/values.sqlite"), tmp_path / "touched"
     planted, _ = PickleCodec([OLD_SECRET]).encode(session_owner(store.session_id).name, "k", Touch(touched))
     if mac is not None:
         planted = pickle.dumps(Touch(touched)) + mac
@@ -128,8 +128,8 @@ def test_a_planted_pickle_never_runs(plant, tmp_path, mac, read) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\0", "text", 1, 1.5])
 @pytest.mark.parametrize("codec", ["pickle", "json"])
-def test_a_damaged_row_costs_its_own_key_alone(plant, codec, payload) -> None:
-    store = open_store(codec)
+def test_a_damaged_row_costs_its_own_key_alone(plant, tmp_path, codec, payload) -> None:
+    store = open_store(codec, url=f"sqlite:///{tmp_path}/values.sqlite")
     store.update(k=1, other=2)
     plant("k", payload)
     with pytest.raises(TamperedValue):
@@ -230,7 +230,7 @@ def test_json_refuses_what_it_cannot_say_and_leaves_what_was_stored(no_pickle, v
 
 
 def test_json_refuses_a_pickled_row_without_unpickling_it(plant, request, tmp_path) -> None:
-    store, touched = open_store("json"), tmp_path / "touched"
+    store, touched = open_store("json", url=f"sqlite:///{tmp_path}/values.sqlite"), tmp_path / "touched"
     store["k"] = 1
     pickled, _ = PickleCodec([SECRET]).encode(session_owner(store.session_id).name, "k", Touch(touched))
     plant("k", pickled)

@@ -7,7 +7,6 @@ from contextvars import Context
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from clocks import HandClock
 from flask import Flask, current_app, g, request, session
@@ -20,23 +19,6 @@ from flask_dash_store.cookie import CookieAttributes, SessionCookie
 from flask_dash_store.owner import new_session_id
 
 DAY = 24 * 60 * 60
-
-
-@pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """The verbs of the statements that were run, in their order."""
-    run: list[str] = []
-
-    def listen(connection: apsw.Connection) -> None:
-        def note(_: Any, sql: str, __: Any) -> bool:
-            run.append(sql.split()[0])
-            return True
-
-        connection.exec_trace = note
-
-    apsw.connection_hooks.append(listen)
-    yield run
-    apsw.connection_hooks.remove(listen)
 
 
 @pytest.fixture

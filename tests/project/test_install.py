@@ -149,12 +149,19 @@ def test_a_secret_key_that_is_not_text_is_an_error_that_names_it(keys: Any) -> N
 # Settings
 
 
-@pytest.mark.parametrize("name", ["tll", "cookie_nam", "cookie_httponly", "config", "secret_key", "CLOCK"])
+@pytest.mark.parametrize("name", ["tll", "cookie_nam", "cookie_httponly", "config", "CLOCK"])
 def test_an_unknown_setting_is_an_error_that_names_it(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"USER_STORE_{name.upper()}"):
         UserStoreMiddleware(make_app(**{f"USER_STORE_{name.upper()}": 1}))
     with pytest.raises(TypeError, match=f"'{name}'"):
         UserStoreMiddleware(make_app(), **{name: 1})
+
+
+def test_an_app_with_a_config_takes_its_secret_from_there_alone() -> None:
+    with pytest.raises(ConfigurationError, match="USER_STORE_SECRET_KEY"):
+        UserStoreMiddleware(make_app(USER_STORE_SECRET_KEY=SECRET))
+    with pytest.raises(ConfigurationError, match="'shop' has one: set its secret_key"):
+        UserStoreMiddleware(make_app(), secret_key=SECRET)
 
 
 def test_the_error_of_a_misspelt_setting_names_the_one_that_was_meant() -> None:

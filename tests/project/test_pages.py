@@ -171,14 +171,27 @@ def test_an_upload_is_kept_and_one_that_is_too_large_says_the_limit(load: Load) 
     assert browser.get("/rows").text == "1"
 
 
-def test_each_tab_has_values_of_its_own(load: Load) -> None:
+def test_each_tab_has_values_of_its_own_and_a_change_of_the_cart_is_counted(load: Load) -> None:
     module = load("docs/dash.md", "Tabs")
     with user_store_context(module.app) as store:
-        assert [module.keep("red", "a"), module.keep("blue", "b")] == ["red", "blue"]
-        assert list(store.values()) == ["red", "blue"]
-    client = module.server.test_client()
-    first, second = (client.get("/_dash-layout").json["props"]["children"][0]["props"]["data"] for _ in range(2))
-    assert first != second
+        assert module.keep("blue") == "This tab keeps blue"
+        assert module.layout().children[0].value == "blue"
+        assert dict(store) == {}
+    module = load("docs/dash.md", "React to a change")
+    with user_store_context(module.app):
+        assert module.buy(1) == "Bought an apple"
+        assert module.count(None) == "1 in your cart, in all of your tabs"
+
+
+def test_a_declared_key_has_its_default_until_it_is_set(load: Load) -> None:
+    module = load("docs/dash.md", "Declare keys")
+    app = Flask("app")
+    app.secret_key = SECRET_KEY
+    UserStoreMiddleware(app)
+    with user_store_context(app):
+        assert (module.buy("apple"), module.buy("pear"), module.discount.get()) == (1, 2, 0.0)
+        module.empty()
+        assert (module.cart.get(), module.discount.get()) == ([], 0.1)
 
 
 def test_behind_nginx_the_cookie_is_secure_when_the_visitor_came_by_https(load: Load) -> None:

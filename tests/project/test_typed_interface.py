@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import flask_dash_store
-from flask_dash_store import DashDatabase, UserStore, UserStoreMiddleware
+from flask_dash_store import Changed, DashDatabase, Key, UserStore, UserStoreMiddleware
 from flask_dash_store.settings import UNSET, Settings
 
 RIGHT = """
@@ -40,6 +40,30 @@ WRONG = {
 }
 
 
+RIGHT_WITH_DASH = """
+from dash import Input, Output, callback
+from flask_dash_store import Changed, Key, tab_store
+
+cart: Key[list[str]] = Key("cart", default=list)
+total = Key("total", default=float, ttl=60)
+cart.set(cart.get() + ["apple"])
+with cart.edit() as items:
+    items.append("pear")
+price: float = total.get()
+inputs: list[Input] = [cart.changed, Changed("cart", "total"), Changed(["cart"]), Changed(any)]
+tab_store.set("note", "hello", ttl=60)
+"""
+
+WRONG_WITH_DASH = {
+    "str": "text: str = cart.get()",
+    "list[int]": "cart.set([5])",
+    "append": 'with cart.edit() as items: items.append(b"")',
+    "float": 'total.set("much")',
+    "Changed": "Changed(5)",
+    "regenerate": "tab_store.regenerate()",
+}
+
+
 def mypy(tmp_path: Path, source: str) -> list[str]:
     file = tmp_path / "app.py"
     file.write_text(source)
@@ -56,14 +80,25 @@ def test_mypy_catches_each_option_of_a_wrong_type_and_none_of_a_right_one(tmp_pa
     assert all(name in error for name, error in zip(WRONG, found, strict=True))
 
 
+def test_mypy_knows_what_a_declared_key_holds_and_the_names_that_need_dash(tmp_path: Path) -> None:
+    lines = [*RIGHT_WITH_DASH.splitlines(), *WRONG_WITH_DASH.values()]
+    found = mypy(tmp_path, "\n".join(lines))
+    first = len(lines) - len(WRONG_WITH_DASH) + 1
+    assert [int(error.split(":")[1]) for error in found] == list(range(first, len(lines) + 1)), found
+
+
 def test_every_setting_is_an_option_that_leaves_it_to_the_config_unless_it_is_given() -> None:
     parameters = inspect.signature(UserStoreMiddleware).parameters
-    options = {name: each.default for name, each in parameters.items() if name not in ("app", "clock")}
+    options = {
+        name: each.default
+        for name, each in parameters.items()
+        if name not in ("app", "clock", "secret_key", "secret_key_fallbacks")
+    }
     assert options == {each.name: UNSET for each in fields(Settings)}
     assert repr(UNSET) == "UNSET"
 
 
-CLASSES = (UserStoreMiddleware, UserStore, DashDatabase)
+CLASSES = (UserStoreMiddleware, UserStore, DashDatabase, Key, Changed)
 
 PUBLIC = [
     call

@@ -124,6 +124,17 @@ def running(
     assert "Traceback" not in server.log, server.log
 
 
+def uvicorn(target: str, port: int | Path, source: Path, *options: str) -> list[str]:
+    """The command for ``target``, a module in the folder ``source`` and a function in it that makes the app, with 2
+    workers."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", "--app-dir", str(source), "--log-level", "warning"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "2"),
+        *options,
+        target,
+    ]
+
+
 def gunicorn(target: str, port: int | Path, source: Path, *options: str) -> list[str]:
     """The command for ``target``, a module in the folder ``source`` and a name in it, with 2 workers x 4 threads."""
     address = f"127.0.0.1:{port}" if isinstance(port, int) else f"unix:{port}"

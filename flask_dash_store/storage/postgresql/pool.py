@@ -24,6 +24,7 @@ from contextlib import suppress
 import psycopg
 
 from ...errors import StorageBusy, StorageClosed, StorageError
+from ..event_loop import longest_wait
 from ..transaction import busy
 from .connection import Bindings, Connection, Row, Silent, Slot, Target, fault
 
@@ -92,7 +93,7 @@ class Pool:
         :raises StorageClosed: when the pool has been closed
         """
         self._notice_fork()
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + longest_wait(self.timeout)
         while True:
             connection = self._idle_or_slot(deadline)
             if isinstance(connection, Slot):

@@ -58,6 +58,14 @@ _FIND_SESSION = """
     SELECT session, renewed_at FROM {schema}.sessions
     WHERE left(owner, 256) = left(%s, 256) AND owner = %s"""
 
+# Each row begins as those of a function about one owner do.
+_LIST_VERSIONS = """
+    SELECT s.expires, CASE WHEN s.session IS DISTINCT FROM %b THEN COALESCE(s.renewed_at, s.created_at) END,
+        v.key, substring(v.payload FROM greatest(octet_length(v.payload) - %s + 1, 1))
+    FROM {schema}.sessions s LEFT JOIN {schema}."values" v
+        ON v.session = s.id AND (v.expires IS NULL OR v.expires > %s) AND {condition}
+    WHERE left(s.owner, 256) = left(%s, 256) AND s.owner = %s"""
+
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"
 
@@ -71,7 +79,11 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         )
         for name, arguments in _ARGUMENTS.items()
     }
-    return calls | {"find_session": _FIND_SESSION.format(schema=schema)}
+    return calls | {
+        "find_session": _FIND_SESSION.format(schema=schema),
+        "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),
+        "list_versions": _LIST_VERSIONS.format(schema=schema, condition="v.key = ANY(%b::bytea[])"),
+    }
 
 
 class NewRow(NamedTuple):

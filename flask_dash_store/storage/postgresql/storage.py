@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +18,7 @@ from ..base import (
     DEFAULT_LIMITS,
     DEFAULT_TIMEOUT,
     ENDED,
+    VERSION_BYTES,
     Dump,
     Expired,
     ExpiryLimit,
@@ -32,6 +33,7 @@ from ..base import (
     Value,
     ValueInfo,
 )
+from ..event_loop import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -83,9 +85,12 @@ class PostgresqlStorage(Storage, SupportsExport):
         target = Target.of(url)
         self.schema = target.schema
         self._limits = limits
-        self._timeout_ms = max(1, math.ceil(timeout * 1000))
+        self._timeout = timeout
         self._is_durable = synchronous == "FULL"
-        self._sql = statements(target, self._timeout_ms, self._is_durable)
+        self._statements = {
+            timeout_ms: statements(target, timeout_ms, self._is_durable)
+            for timeout_ms in (_milliseconds(timeout), _milliseconds(min(timeout, LOOP_TIMEOUT)))
+        }
         self._pool = Pool(target, timeout)
         self._database = Database(self, self._pool)
         self._begin_transaction = f"SELECT {target.quoted_schema}.begin_transaction"
@@ -95,6 +100,15 @@ class PostgresqlStorage(Storage, SupportsExport):
             self.close()
             raise
         self._pool.close_idle()  # A server that forks now, in whatever way, shares none with its workers.
+
+    @property
+    def _timeout_ms(self) -> int:
+        """For how long a call may wait here for other writers of the owner."""
+        return _milliseconds(longest_wait(self._timeout))
+
+    @property
+    def _sql(self) -> dict[str, str]:
+        return self._statements[self._timeout_ms]
 
     # Reading
 
@@ -123,6 +137,13 @@ class PostgresqlStorage(Storage, SupportsExport):
         rows = self._ask("describe_values", owner, access)
         return [ValueInfo(key.decode(), *known) for _, key, *known in rows if key is not None]
 
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        name, session = owner
+        query, which = ("list_all_versions", ()) if keys is None else ("list_versions", ([k.encode() for k in keys],))
+        args = (session, VERSION_BYTES, access.now, *which, name, name)
+        rows = self._live(self._database.select(self._sql[query], args), access)
+        return {key.decode(): bytes(version) for _, key, version in rows if key is not None}
+
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
         """The rows that a function returns for an owner that has not expired. This is a use of the owner."""
         rows = self._ask(function, owner, access, *args)
@@ -135,7 +156,9 @@ class PostgresqlStorage(Storage, SupportsExport):
 
         :raises SessionEnded: when the session has ended, or has another id
         """
-        rows = self._database.select(self._sql[function], (*owner, *access, *args))
+        return self._live(self._database.select(self._sql[function], (*owner, *access, *args)), access)
+
+    def _live(self, rows: list[Row], access: Access) -> list[Row]:
         if not rows:
             return []
         expires, ended_at = rows[0][:2]
@@ -308,3 +331,7 @@ def _refusal(limits: Limits, key: str, more_bytes: int, more_keys: int, used_byt
     if more_keys and used_keys + more_keys > limits.max_keys:
         return limits.too_many_keys(key, used_keys)
     return limits.quota_exceeded(key, more_bytes, used_bytes)
+
+
+def _milliseconds(timeout: float) -> int:
+    return max(1, math.ceil(timeout * 1000))

@@ -174,6 +174,10 @@ class Calls:
         args = -1 if limit is None else limit, int(newest_first)
         return self._checked(owner, self._read(scripts.HEADERS, owner, now, *args))
 
+    def versions(self, owner: Owner, now: float, keys: Sequence[str]) -> list[Any]:
+        """The owner's expiry, and keys, each with the end of its payload; of no keys, those of all."""
+        return self._checked(owner, self._read(scripts.VERSIONS, owner, now, *keys))
+
     def stat(self, owner: Owner, now: float) -> list[Any]:
         """The owner's expiry, its bytes and its keys without those that have expired, and the user's hash."""
         return self._checked(owner, self._read(scripts.STAT, owner, now))

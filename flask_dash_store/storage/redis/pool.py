@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from ...buffers import Buffers
 from ...errors import StorageBusy, StorageError
+from ..event_loop import longest_wait
 from .url import Client, exceptions
 
 _SHORTEST, _LONGEST = 0.0005, 0.01
@@ -144,7 +145,7 @@ class Backoff:
     """
 
     def __init__(self, timeout: float, error: Callable[[], StorageError]) -> None:
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + longest_wait(timeout)
         self._error = error
         self._longest = _SHORTEST
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base import VERSION_BYTES
 from .lua import READS, WRITES, WRITING, script
 
 # Reading
@@ -54,6 +55,24 @@ if limit < 0 or not add_from_end() then
     answer = {{'OK', expires, stored_session, renewed}}
     each_field('i:*', function(field, header) add(string.sub(field, 3), header) end)
 end
+return answer
+""",
+)
+
+# Gets keys; of none, all are asked for.
+VERSIONS = script(
+    READS,
+    f"""
+local answer = {{'OK', get_all('expires', 'session', 'renewed')}}
+local function add(key, header)
+    local position, _, key_expires = parse(header)
+    if position and is_live(key_expires) then
+        answer[#answer + 1] = key
+        answer[#answer + 1] = string.sub(get('v:' .. key) or '', -{VERSION_BYTES})
+    end
+end
+if #ARGV == 6 then each_field('i:*', function(field, header) add(string.sub(field, 3), header) end) end
+for i = 7, #ARGV do add(ARGV[i], get('i:' .. ARGV[i])) end
 return answer
 """,
 )

@@ -23,7 +23,7 @@ and in a cluster come ``+cluster|slots`` and ``+command``::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 from ...buffers import Stored, batches
@@ -172,6 +172,14 @@ class RedisStorage(AllOwners):
             for key, header in headers_in_order(headers)
             if access.is_live_key(header.expires)
         ]
+
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        if keys is not None and not keys:
+            return {}
+        expires, *answer = self._calls.versions(owner, access.now, list(keys or ()))
+        if not access.is_future(parse_time(expires)):
+            return {}
+        return {key.decode(): version for key, version in zip(answer[::2], answer[1::2], strict=True)}
 
     # Writing
 

@@ -10,6 +10,7 @@ import apsw
 
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
+from ..event_loop import longest_wait
 from ..transaction import busy
 from .files import NO_SPACE
 from .filesystem import advice
@@ -52,7 +53,7 @@ class Backoff:
         """SQLite's busy handler (https://www.sqlite.org/c3ref/busy_handler.html)."""
         now = time.monotonic()
         if attempts == 0:
-            self._deadline = now + self.timeout
+            self._deadline = now + longest_wait(self.timeout)
         if now >= self._deadline:
             return False
         time.sleep(min(FIRST_DELAY * 2 ** min(attempts, 10), MAX_DELAY))

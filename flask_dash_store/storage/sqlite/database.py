@@ -55,10 +55,8 @@ class Database:
         pool, is_released = self._pool, False
         try:
             try:
-                timeout = pool.acquire_write_lock(pool.timeout)
-                connection = pool.acquire()
+                connection = pool.acquire_writer(pool.timeout)
                 try:
-                    connection.backoff.timeout = timeout
                     connection.run(sql, args)
                     changes = connection.changes()
                 except Errors as error:
@@ -133,11 +131,8 @@ class Transaction(Base):
 
     def _begin(self) -> None:
         pool = self.pool
-        timeout = pool.acquire_write_lock(pool.timeout if self._wait else 0.0)
-        pool.write_lock.hold(self)
-        self._connection = connection = pool.acquire()
+        self._connection = connection = pool.acquire_writer(pool.timeout if self._wait else 0.0, self)
         try:
-            connection.backoff.timeout = timeout
             connection.run("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise pool.error(error, connection) from error

@@ -28,7 +28,7 @@ import apsw
 
 from ...errors import StorageClosed, StorageError
 from ..lock import Lock, WriteLock
-from ..transaction import begun, busy
+from ..transaction import Transaction, begun, busy
 from .connection import MAX_DELAY, Connection, storage_error
 from .files import FileIdentity, access_problem
 
@@ -158,23 +158,30 @@ class Pool:
 
     # Writers
 
-    def acquire_write_lock(self, timeout: float) -> float:
-        """Acquire the write lock of this process, and look whether the file is still there.
+    def acquire_writer(self, timeout: float, transaction: Transaction | None = None) -> Connection:
+        """Acquire the write lock of this process, look whether the file is still there, and give a connection.
 
-        The caller has to release ``write_lock`` also when this raises.
+        The caller has to release ``write_lock`` also when this raises, and to give the connection its timeout back.
 
-        :param timeout: seconds to wait for other threads
-        :returns: how many seconds of the timeout are left, to wait for other processes
+        :param timeout: seconds to wait for other threads; the connection waits for other processes for what is left
+        :param transaction: for which the lock is held until it ends, whatever else this thread does meanwhile
         :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
         :raises StorageError: when the file has gone
         """
         if self._process != os.getpid():
             self._adopt()
         timeout = self.write_lock.acquire(timeout)
+        if transaction is not None:
+            self.write_lock.hold(transaction)
         if time.monotonic() > self.file.is_known_until and not self.file.is_same():
             self.check_open()
             self.check_file()
-        return timeout
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._new()
+        connection.backoff.timeout = timeout
+        return connection
 
     def check_before_commit(self) -> None:
         """Do not commit to a WAL that has been removed since the transaction began.

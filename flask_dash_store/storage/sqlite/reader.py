@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+from collections.abc import Collection
 
 from ...buffers import Stored
 from ...errors import SessionEnded, StorageBusy, StorageCorrupt, StorageError
 from ...expiry import Access
 from ...owner import Owner
-from ..base import ENDED, SessionInfo, Stat, Storage, ValueInfo
+from ..base import ENDED, VERSION_BYTES, SessionInfo, Stat, Storage, ValueInfo
 from . import schema
 from .buffer_files import BufferFiles
 from .connection import Row
@@ -183,6 +185,17 @@ class Reader(Storage):
             )
             if self._is_whole(key[start:], file, boot)
         ]
+
+    def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
+        unused, start = access._replace(touch_threshold=math.inf), len(owner.name) + 1
+        if keys is None:
+            rows = self._own_rows(schema.VERSIONS, owner, unused, length=VERSION_BYTES)
+        else:
+            names = json.dumps([f"{owner.name}/{key}" for key in keys])
+            rows = self._own_rows(schema.VERSIONS_OF_KEYS, owner, unused, length=VERSION_BYTES, keys=names)
+        return {
+            key[start:]: bytes(version) for key, version, file, boot in rows if self._is_whole(key[start:], file, boot)
+        }
 
     def sessions(self, user: bytes, access: Access) -> list[SessionInfo]:
         rows = self._database.select(schema.SESSIONS, {"user": user, "now": access.now})

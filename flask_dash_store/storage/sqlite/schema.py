@@ -132,6 +132,10 @@ LAST_KEYS = KEYS.replace("ORDER BY rowid", "ORDER BY rowid DESC")
 ITEMS = f'SELECT {_EXPIRY}, key, value, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid'
 DESCRIBE = f"""
     SELECT {_EXPIRY}, key, {_size_of()}, expires, file, boot FROM "values" WHERE {_OWN} AND {_LIVE} ORDER BY rowid"""
+VERSIONS = f'SELECT {_EXPIRY}, key, substr(value, -:length), file, boot FROM "values" WHERE {_OWN} AND {_LIVE}'
+VERSIONS_OF_KEYS = f"""
+    SELECT {_EXPIRY}, key, substr(value, -:length), file, boot FROM "values"
+    WHERE key IN (SELECT value FROM json_each(:keys)) AND {_KEPT} AND {_LIVE}"""
 STAT = f"""
     SELECT value, session, renewed, bytes - past_bytes, keys - past_keys, user FROM "sessions", (
         SELECT COALESCE(SUM({_size_of()}), 0) AS past_bytes, COUNT(*) AS past_keys
@@ -160,7 +164,7 @@ IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 # value were new. Over a value with a file, or one with an expiry, near the limits, and while there are rows that count
 # as deleted, they change nothing, and PUT does it. Over a value that is there, an UPDATE takes two thirds of the time.
 _ROOM = """
-    FROM "sessions" WHERE key = ?3 AND session IS ?4 AND value BETWEEN ?5 AND ?6 AND bytes <= ?7
+    FROM "sessions" WHERE key = ?3 AND session IS ?4 AND value BETWEEN ?5 AND ?6 AND bytes + 0 <= ?7
     AND deleted_up_to IS NULL"""
 OVERWRITE = f"""
     UPDATE "values" SET value = ?1 WHERE key = ?2 AND expires IS NULL AND file IS NULL AND EXISTS (SELECT 1 {_ROOM})"""

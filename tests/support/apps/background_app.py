@@ -1,4 +1,4 @@
-"""A Dash app with background callbacks on Diskcache and on Celery, with and without a cache of results.
+"""A Dash app with background callbacks on Diskcache and on Celery, sync ones, and async ones with a cache of results.
 
 It is also what Celery's worker loads, and what a spawned job imports. Its settings come from the environment: a folder
 for what is stored, and the socket of Redis.
@@ -113,7 +113,7 @@ def report_on_disk(_: int) -> str:
     manager=cached_on_disk,
     prevent_initial_call=True,
 )
-def report_cached_on_disk(_: int) -> str:
+async def report_cached_on_disk(_: int) -> str:
     return report()
 
 
@@ -135,7 +135,7 @@ def report_on_celery(_: int) -> str:
     manager=cached_on_celery,
     prevent_initial_call=True,
 )
-def report_cached_on_celery(_: int) -> str:
+async def report_cached_on_celery(_: int) -> str:
     return report()
 
 

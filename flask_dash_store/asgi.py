@@ -1,0 +1,172 @@
+"""The way of a request on an ASGI server: cookie in, the visitor's store into the context, cookie out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any
+
+from werkzeug.datastructures import Headers
+from werkzeug.sansio.request import Request
+
+from .app_adapter import Extension
+from .current import current_store
+from .errors import SessionEnded
+from .session_state import SessionState, Use
+from .sessions import RequestHead, RequestSessions
+from .socket_watch import SocketWatch
+from .storage.event_loop import note_server_loop
+from .user_store import state_of
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HEADERS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+class Handler:
+    """What the requests of an ASGI app go through.
+
+    :param counts_as_use: asked, when the store is used, whether the request with this scope keeps its session alive
+    """
+
+    def __init__(self, sessions: RequestSessions, counts_as_use: Callable[[Scope], bool] | None) -> None:
+        self._sessions = sessions
+        self._counts_as_use = counts_as_use
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._maintaining: asyncio.Future[None] | None = None
+
+    async def __call__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        sessions = self._sessions
+        now = sessions.clock()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            note_server_loop(loop)
+        store = sessions.arrive(_head(scope), now)
+        state = state_of(store)
+        if self._counts_as_use is not None and state.counts_as_use is None:
+            counts_as_use = self._counts_as_use
+            state.counts_as_use = lambda: counts_as_use(scope)
+
+        def send_with_cookie(message: Message) -> Awaitable[None]:
+            if message["type"] in _HEADERS:
+                message = self._with_cookie(message, state, scope)
+            return send(message)
+
+        token = current_store.set(store)
+        try:
+            if scope["type"] == "websocket":
+                await SocketWatch(sessions, store).serve(app, scope, receive, send_with_cookie)
+            else:
+                await app(scope, receive, send_with_cookie)
+        except SessionEnded as error:
+            if state.is_answered or scope["type"] == "websocket":
+                raise
+            await _answer_conflict(error, send_with_cookie)
+        finally:
+            current_store.reset(token)
+            if sessions.maintenance.is_due(now, state.use is Use.WRITTEN):
+                self._maintain(loop)
+
+    def _with_cookie(self, message: Message, state: SessionState, scope: Scope) -> Message:
+        if state.is_untouched:
+            state.is_answered = True
+            return message
+        issue, headers = self._sessions.issue(state), message.get("headers", ())
+        if issue is None and state.use and all(name != b"vary" for name, _ in headers):
+            return {**message, "headers": [*headers, (b"vary", b"Cookie")]}  # A tenth of the time of what follows.
+        decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        completed = self._sessions.complete(state, issue, decoded, _scheme(scope))
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in completed]
+        return {**message, "headers": encoded}
+
+    def _maintain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have it done in a thread, for it may wait for the disk."""
+        if self._maintaining is None or self._maintaining.done():
+            self._maintaining = loop.run_in_executor(None, self._sessions.maintenance.run)
+
+
+def _head(scope: Scope) -> RequestHead:
+    cookie, fetch_site = b"", None
+    for name, value in scope["headers"]:
+        if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
+            cookie = cookie + b"; " + value if cookie else value
+        elif name == b"sec-fetch-site":
+            fetch_site = value.decode("latin-1")
+    return RequestHead(
+        cookie.decode("latin-1"),
+        scope.get("method", "GET"),
+        _path(scope),
+        scope["query_string"].decode("latin-1"),
+        fetch_site,
+        _scheme(scope),
+        partial(_header, scope),
+        scope,
+    )
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _scheme(scope: Scope) -> str:
+    scheme: str = scope.get("scheme", "http")
+    return _SCHEMES.get(scheme, scheme)
+
+
+def _header(scope: Scope, name: str) -> str | None:
+    encoded = name.lower().encode("latin-1")
+    return next((value.decode("latin-1") for header, value in scope["headers"] if header == encoded), None)
+
+
+def request_of(scope: Scope) -> Request:
+    """The request that settings are asked of. Flask's is one of these, too, so that they need not know the server."""
+    headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+    client = scope.get("client")
+    return Request(
+        scope.get("method", "GET"),
+        _scheme(scope),
+        scope.get("server"),
+        scope.get("root_path", ""),
+        _path(scope),
+        scope["query_string"],
+        headers,
+        client[0] if client else None,
+    )
+
+
+async def _answer_conflict(error: SessionEnded, send: Send) -> None:
+    """What Flask answers by itself, for the error is one of Werkzeug's."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": error.code, "headers": headers})
+    await send({"type": "http.response.body", "body": str(error).encode()})
+
+
+class Entry:
+    """What stands in front of an ASGI app. It opens the storage with the first request.
+
+    :param meet: called with the scope of that request
+    """
+
+    def __init__(self, app: App, extension: Extension, meet: Callable[[Scope], None]) -> None:
+        self._app = app
+        self._extension = extension
+        self._meet = meet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):  # such as lifespan
+            await self._app(scope, receive, send)
+            return
+        opened = self._extension.opened
+        if opened is None:
+            self._meet(scope)
+            opened = await asyncio.to_thread(self._extension.open)  # It may wait for the disk and other processes.
+        await opened.handler(self._app, scope, receive, send)

@@ -1,0 +1,211 @@
+"""ASGI apps as the user store sees them: of Quart, Starlette and FastAPI, a Dash app on one of these, and any other."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from flask import Flask
+
+from .app_adapter import AppAdapter, Extension, Opened
+from .asgi import App, Entry, Handler, Scope, request_of
+from .current import context_with
+from .dash.pages import has_dash, hide_store_from_dash_setup
+from .errors import ConfigurationError, SessionEnded
+from .late_settings import COOKIES_SETTINGS, watch_changes
+from .sessions import RequestSessions
+from .settings import Settings
+from .user_store import UserStore
+
+Secret = str | bytes
+
+# The apps that were changed in place.
+_installed: WeakSet[Any] = WeakSet()
+_running: set[asyncio.Task[Any]] = set()
+
+
+class AsgiApp(AppAdapter):
+    """Any ASGI app.
+
+    :param outer: what the middleware was given: the app, or the Dash app that it serves
+    :param app: the app
+    :param secrets: the option ``secret_key`` and those of ``secret_key_fallbacks``
+    """
+
+    has_config = False
+
+    def __init__(self, outer: Any, app: App, secrets: Sequence[Secret]) -> None:
+        self.app = app
+        self._dash = None if outer is app else outer
+        self._secrets = list(secrets)
+        self._host: Any = app
+        self._folder = Path("instance").absolute()
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.app, "title", type(self.app).__name__))
+
+    @property
+    def import_name(self) -> str:
+        return self.name if self._dash is None else str(self._dash.config.name)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        # Dash, too, asks its server for this attribute.
+        secrets: list[Any] = self._secrets or [getattr(self.app, "secret_key", None)]
+        return {"SECRET_KEY": secrets[0], "SECRET_KEY_FALLBACKS": secrets[1:]}
+
+    @property
+    def folder(self) -> Path:
+        # The one that Flask would choose, so that a Dash app finds its values when it changes servers.
+        return self._folder if self._dash is None else Path(Flask(self._dash.config.name).instance_path)
+
+    def paths(self, settings: Settings) -> tuple[str, str]:  # noqa: ARG002
+        if self._dash is None:
+            return "/", "/"
+        config = self._dash.config
+        return config.requests_pathname_prefix.rstrip("/") or "/", config.routes_pathname_prefix
+
+    @property
+    def has_dash(self) -> bool:
+        return has_dash(getattr(route, "path", "") for route in getattr(self._host, "routes", ()))
+
+    @property
+    def is_installed(self) -> bool:
+        return self.app in _installed
+
+    def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
+        self._entry: App = Entry(self.app, extension, self._meet)
+
+    @property
+    def entry(self) -> App:
+        return self._entry
+
+    def _meet(self, scope: Scope) -> None:
+        """Know the app which this one is inside of, after ``app.add_middleware(UserStoreMiddleware)``."""
+        self._host = scope.get("app", self.app)
+
+    def handler(self, sessions: RequestSessions, settings: Settings) -> Handler:
+        setting = settings.counts_as_use
+        return Handler(sessions, None if setting is None else lambda scope: bool(setting(request_of(scope))))
+
+    def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+        return None if setting is None else lambda scope: bool(setting(request_of(scope)))
+
+    def prepare(self) -> None:
+        """The dev tools show the store on Flask alone."""
+
+    def follow(self, settings: Settings) -> None:
+        if settings.flask_session:
+            raise ConfigurationError(
+                "flask_session=True keeps flask.session in the visitor's store, and there is none on an ASGI server: "
+                "leave it out, and use the store itself."
+            )
+
+    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:  # noqa: ARG002
+        for functions in self._before_request():
+            hide_store_from_dash_setup(functions, lambda: context_with(empty_store()))
+
+    def _before_request(self) -> list[list[Callable[..., Any]]]:
+        """The lists of functions that are called before requests; Dash keeps its own with its middleware."""
+        kinds = [middleware.kwargs for middleware in getattr(self._host, "user_middleware", ())]
+        return [kwargs["before_request_funcs"] for kwargs in kinds if "before_request_funcs" in kwargs]
+
+    def ensure_sync(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not iscoroutinefunction(function):
+            return function
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            try:
+                task = asyncio.get_running_loop().create_task(function(*args, **kwargs))
+            except RuntimeError:  # in a thread
+                asyncio.run(function(*args, **kwargs))
+            else:
+                _running.add(task)
+                task.add_done_callback(_running.discard)
+
+        return call
+
+
+class StarletteApp(AsgiApp):
+    """An app of Starlette or FastAPI, which is changed in place."""
+
+    def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
+        _installed.add(self.app)
+        app = self.app
+        build = app.build_middleware_stack
+        # The outermost of all, as the response to a request that raised an error has to bring the cookie, too.
+        app.build_middleware_stack = lambda: Entry(build(), extension, self._meet)
+        app.add_exception_handler(SessionEnded, _conflict)
+        self._entry = app
+
+
+async def _conflict(_: Any, error: SessionEnded) -> Any:
+    from starlette.responses import PlainTextResponse
+
+    return PlainTextResponse(str(error), error.code or 409)
+
+
+class QuartApp(AsgiApp):
+    """An app of Quart, which is changed in place. It has a config, as Flask's has."""
+
+    has_config = True
+
+    @property
+    def name(self) -> str:
+        return str(self.app.name)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        config: Mapping[str, Any] = self.app.config
+        return config
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.app.instance_path)
+
+    @property
+    def permanent_session_lifetime(self) -> timedelta:
+        lifetime: timedelta = self.app.permanent_session_lifetime
+        return lifetime
+
+    def paths(self, settings: Settings) -> tuple[str, str]:
+        return super().paths(settings) if self._dash else (self.app.session_interface.get_cookie_path(self.app), "/")
+
+    @property
+    def has_dash(self) -> bool:
+        return has_dash(rule.rule for rule in self.app.url_map.iter_rules())
+
+    def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
+        _installed.add(self.app)
+        self.app.asgi_app = Entry(self.app.asgi_app, extension, self._meet)
+        self._entry = self.app
+
+    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+        super().begin(extension, opened, empty_store)
+        watch_changes(self.app.config, COOKIES_SETTINGS, extension.reopen)
+
+    def _before_request(self) -> list[list[Callable[..., Any]]]:
+        return list(self.app.before_request_funcs.values())
+
+
+def asgi_app(outer: Any, app: Any, secrets: Sequence[Secret]) -> AsgiApp | None:
+    """What the user store asks of an ASGI app; None for what is none."""
+    if _is_of("quart", "Quart", app):
+        return QuartApp(outer, app, secrets)
+    if _is_of("starlette.applications", "Starlette", app):
+        return StarletteApp(outer, app, secrets)
+    if iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        return AsgiApp(outer, app, secrets)
+    return None
+
+
+def _is_of(module: str, kind: str, app: Any) -> bool:
+    """Whether an app is an instance of a class in a module that may not be installed."""
+    return module in sys.modules and isinstance(app, getattr(sys.modules[module], kind))

@@ -1,0 +1,238 @@
+"""Callbacks that fire when a key of the visitor's store has changed, whatever changed it.
+
+``Changed(key)`` is an ``Input`` on a hidden ``dcc.Store``, which a layout hook adds to the page and which holds the
+key's *version*. A callback that writes brings the next version with its own response (``set_props``), without a
+further request. Of what other tabs, views, workers and jobs write the page learns by a small GET each second
+(``changed.js``), which is answered from one SELECT. It is no use of the session: it moves no expiry and brings no
+cookie. The job of a background callback does not use ``set_props``, for Dash keeps only the last one of those that come
+between two of its polls: it would replace what the job has set itself.
+
+A version is a digest of the MAC that the value is signed with. So it says nothing of the value, not even to those who
+can guess it, for without SECRET_KEY no MAC can be made. All workers give the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from dash import Dash, Input, ctx, dcc, get_app, hooks, set_props
+from dash.exceptions import MissingCallbackContextException
+from flask import current_app, has_request_context, request
+
+from ..errors import InvalidKey, SessionEnded, StorageError
+from ..owner import check_key
+from ..proxy import is_available, user_store
+from ..session_state import Cookie
+from ..store_base import StoreBase
+from ..user_store import state_of, versions_of
+from ..write_listeners import write_listeners
+
+logger = logging.getLogger("flask_dash_store")
+
+TYPE = "user-store-changed"  # of the stores' ids, as in changed.js
+ROUTE = "_user-store/changed"  # as in changed.js
+DASHS_ROUTES = ("_dash-layout", "_dash-update-component")
+VERSION_BYTES = 12
+
+_watches: dict[str, Changed] = {}
+"""All that callbacks of this process watch, by what their keys are in an id."""
+
+_apps: WeakSet[Dash] = WeakSet()
+
+_watches_of: WeakKeyDictionary[Dash, tuple[int, list[Changed]]] = WeakKeyDictionary()
+"""How many callbacks an app has, and what they watch."""
+
+
+class Changed(Input):
+    """An ``Input`` for a callback that is to be called when a key of the visitor's ``user_store`` has changed::
+
+        @callback(Output("total", "children"), Changed("cart"))
+        def show_total(_):
+            return sum(user_store.get("cart", []))
+
+    It fires once when the page is loaded, as each ``Input`` does, and then after each write that changes what is
+    stored, and when the key is deleted or expires: at once for what the page's own callbacks write, and within about a
+    second for what other tabs, views, workers and jobs write. Several changes in a row may be one call. A callback that
+    writes a key must not watch it, or it calls itself for ever.
+
+    It fires for this visitor's values alone, on pages of apps that have UserStoreMiddleware. Its value says nothing;
+    read the store. It watches no ``tab_store``.
+
+    :param keys: one key or several, as arguments or as a list; or ``any``, the builtin, for any key of the store
+    :raises InvalidKey: when one cannot be a key, or there is none
+    :raises InvalidKeyType: when one is not a str
+    """
+
+    def __init__(self, *keys: str | Iterable[str] | Callable[[Iterable[object]], bool]) -> None:
+        self.keys = None if keys == (any,) else _names(keys)
+        self.name = "any" if self.keys is None else json.dumps(self.keys)
+        self.store_id = {"type": TYPE, "keys": self.name}
+        # It is optional, for the layout with which Dash checks the ids of callbacks is not the page's own.
+        super().__init__(self.store_id, "data", allow_optional=True)
+        _watches.setdefault(self.name, self)
+
+    def __repr__(self) -> str:
+        return f"Changed({'any' if self.keys is None else ', '.join(map(repr, self.keys))})"
+
+
+def _concerns(watch: Changed, keys: Collection[str] | None) -> bool:
+    """Whether one of these keys is watched; None stands for all keys."""
+    return keys is None or watch.keys is None or any(key in keys for key in watch.keys)
+
+
+def _version(watch: Changed, versions: dict[str, bytes]) -> str | None:
+    """The version of what is watched; None when nothing is stored under the keys.
+
+    :param versions: as the storage knows them
+    """
+    keys = versions.keys() if watch.keys is None else versions.keys() & watch.keys
+    own = [(key, versions[key]) for key in sorted(keys)]
+    return blake2b(repr(own).encode(), digest_size=VERSION_BYTES).hexdigest() if own else None
+
+
+def _names(keys: Iterable[Any]) -> list[str]:
+    names = [name for key in keys for name in ([key] if isinstance(key, str) or not _is_iterable(key) else key)]
+    if not names:
+        raise InvalidKey("Changed() takes the keys that are watched, or the builtin any for all of them.")
+    return sorted({check_key(name) for name in names})
+
+
+def _is_iterable(value: object) -> bool:
+    return isinstance(value, Iterable)
+
+
+def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
+    """The versions of what is watched, by one SELECT.
+
+    :raises SessionEnded: when another request has just given the session another id, or ended it
+    """
+    keys = (
+        None if any(watch.keys is None for watch in watches) else {key for watch in watches for key in watch.keys or ()}
+    )
+    versions = versions_of(user_store, keys)
+    return {watch: _version(watch, versions) for watch in watches}
+
+
+def _own_watches(is_route: bool = False) -> list[Changed]:
+    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is.
+
+    :param is_route: whether this is asked in a route that is a hook's
+    """
+    app = _present_app(is_route)
+    if app is None:
+        return list(_watches.values())
+    callbacks, watches = _watches_of.get(app, (0, []))
+    if callbacks != len(app.callback_map):
+        ids = {each["id"] for callback in app.callback_map.values() for each in callback["inputs"]}
+        watches = [watch for watch in _watches.values() if watch.component_id_str() in ids]
+        _watches_of[app] = len(app.callback_map), watches
+    return watches
+
+
+def _present_app(is_route: bool) -> Dash | None:
+    """The app of the present request. Hooks are for all apps of a process, and do not say which one it is."""
+    present = [app for app in list(_apps) if _is_present(app)]
+    if len(present) == 1:
+        return present[0]
+    # In a route that is a hook's, Dash says which app it is; but before Dash 4, it is the one that was made last.
+    return None if has_request_context() or present or not is_route else get_app()  # type: ignore[no-untyped-call]
+
+
+def _is_present(app: Dash) -> bool:
+    if has_request_context():
+        return bool(app.server == current_app) and request.path in _paths_of(app)
+    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which has other servers than Flask.
+    has_request = backend is not None and backend.has_request_context()
+    return has_request and backend.request_adapter().path in _paths_of(app)
+
+
+def _paths_of(app: Dash) -> list[str]:
+    return [f"{app.config.routes_pathname_prefix}{route}" for route in (*DASHS_ROUTES, ROUTE)]
+
+
+# The page
+
+
+def _with_stores(layout: Any) -> Any:
+    watches = _own_watches() if is_available() else []
+    if not watches:
+        return layout
+    present: dict[Changed, str | None] = {}
+    with suppress(SessionEnded, StorageError):  # The next poll brings what is not known now.
+        present = _present(watches)
+    stores = [dcc.Store(id=watch.store_id, data=present.get(watch)) for watch in watches]
+    return [*layout, *stores] if isinstance(layout, (list, tuple)) else [layout, *stores]
+
+
+# What the page's own callbacks write
+
+
+def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
+    """Have the response to the present callback say what it has changed."""
+    watches = [watch for watch in _watches.values() if _concerns(watch, keys)]
+    try:
+        if watches and is_available() and state_of(store).owner.name == state_of(user_store).owner.name:
+            for watch, version in _after_write(watches).items():
+                set_props(watch.store_id, {"data": version})
+    except Exception:  # What was written is stored, and the page learns of it by its next poll.
+        logger.exception("A callback's response cannot say which keys have changed.")
+
+
+def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
+    """The versions that the page of the present callback does not have."""
+    try:
+        _, inputs = ctx.response, ctx.inputs
+    except (LookupError, AttributeError, MissingCallbackContextException):
+        return {}  # There is no callback here, or no response, as in a job.
+    own = [watch for watch in _own_watches() if watch in watches]
+    try:
+        present = _present(own)
+    except SessionEnded:
+        present = dict.fromkeys(own)
+    return {watch: version for watch, version in present.items() if inputs.get(str(watch), ...) != version}
+
+
+# What others write
+
+
+def _serve() -> dict[str, dict[str, str | None] | None]:
+    """The versions that a page asks for each second.
+
+    ``{}`` where nothing is watched, so that the page asks no more; and ``None`` for them where the next poll is to ask
+    again, with the cookie that is on its way.
+    """
+    watches = _own_watches(is_route=True) if is_available() else []
+    if not watches:
+        return {}
+    state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.
+    try:
+        present = _present(watches)
+    except SessionEnded:
+        return {"versions": None}
+    return {"versions": {watch.name: version for watch, version in present.items()}}
+
+
+def _serve_in_app_that_is_being_made() -> None:
+    """Have the route in an app whose pages have imported this, which is when it has the routes of hooks already."""
+    try:
+        app: Dash = get_app()  # type: ignore[no-untyped-call]
+    except Exception:  # There is none yet. Before Dash 4, this is no more special.
+        return
+    _apps.add(app)
+    if not any(route.endswith(ROUTE) for route in app.routes):
+        with suppress(AssertionError):  # Flask's, for an app that serves already, whose pages this is too late for.
+            app._add_url(ROUTE, _serve)  # noqa: SLF001
+
+
+hooks.setup()(_apps.add)
+hooks.layout()(_with_stores)
+hooks.route(ROUTE)(_serve)
+hooks.script([{"relative_package_path": "changed.js", "namespace": __package__}])
+write_listeners.append(_tell_page)
+_serve_in_app_that_is_being_made()

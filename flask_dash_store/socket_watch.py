@@ -1,0 +1,82 @@
+"""A websocket of a session that has ended is closed, so that the browser comes back with its present cookie.
+
+What a socket is opened with is the cookie of that time, and no message on it brings another. After a login or a logout
+over HTTP it would go on with a session that is empty, and takes nothing. To follow to the new session is not possible:
+an id that was known before the login must open nothing after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from .errors import StorageError
+from .sessions import RequestSessions
+from .user_store import UserStore, state_of
+
+logger = logging.getLogger("flask_dash_store")
+
+# Seconds between two looks at whether the session has ended.
+INTERVAL = 1.0
+
+# "Service Restart" (https://www.iana.org/assignments/websocket/): to connect again is right. Dash's client does.
+CLOSE_CODE = 1012
+
+Message = MutableMapping[str, Any]
+
+
+class SocketWatch:
+    """Serves one websocket.
+
+    :param store: of the visitor who has opened it
+    """
+
+    def __init__(self, sessions: RequestSessions, store: UserStore) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._is_closed = False
+        self._watching: asyncio.Task[None] | None = None
+
+    async def serve(
+        self,
+        app: Callable[..., Awaitable[None]],
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Run the app on it."""
+
+        async def watched_send(message: Message) -> None:
+            if self._is_closed:  # As after any close by the server, what the app still sends is dropped.
+                return
+            if message["type"] == "websocket.accept":
+                self._begin()
+                await send(message)
+                self._watching = asyncio.get_running_loop().create_task(self._watch(send))
+            else:
+                await send(message)
+
+        try:
+            await app(scope, receive, watched_send)
+        finally:
+            if self._watching is not None:
+                self._watching.cancel()
+
+    def _begin(self) -> None:
+        """Use the store once, before the only response that can bring a cookie: a new visitor's, or another one's where
+        that of the browser has ended."""
+        try:
+            len(self._store)
+        except StorageError as error:
+            logger.warning("A websocket is accepted though its visitor's store cannot be read: %s", error)
+
+    async def _watch(self, send: Callable[[Message], Awaitable[None]]) -> None:
+        state = state_of(self._store)
+        while not await asyncio.to_thread(self._sessions.is_over, state):
+            await asyncio.sleep(INTERVAL)
+        self._is_closed = True
+        with suppress(OSError, RuntimeError):  # The browser has gone in the meantime.
+            await send({"type": "websocket.close", "code": CLOSE_CODE, "reason": "The session has ended."})
