@@ -29,6 +29,7 @@ TICK = 1 / 64
 DRIVE_FIXED = 3
 MISSING_MODULES = ("fcntl", "grp", "pwd")
 MISSING = ("O_DIRECTORY", "O_NOFOLLOW", "fork", "geteuid", "posix_fallocate", "pread", "pwrite", "register_at_fork")
+LINUX_FILES = ("/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id")
 
 _open, _stat, _fstat = os.open, os.stat, os.fstat
 
@@ -77,9 +78,9 @@ def _coarse(clock: Callable[[], float]) -> Callable[[], float]:
     return lambda: clock() // TICK * TICK
 
 
-def _without_proc(read_text: Callable[..., str]) -> Callable[..., str]:
+def _without_linux_files(read_text: Callable[..., str]) -> Callable[..., str]:
     def on_windows(path: pathlib.Path, *args: Any, **options: Any) -> str:
-        if str(path).startswith("/proc/"):
+        if str(path) in LINUX_FILES:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return read_text(path, *args, **options)
 
@@ -104,7 +105,7 @@ os.rename = _unless_in_use(os.rename, replaces=False)
 os.replace = _unless_in_use(os.replace, replaces=True)
 os.open = _open_no_directory
 shutil._use_fd_functions = False  # type: ignore[attr-defined]  # noqa: SLF001  # They open directories.
-pathlib.Path.read_text = _without_proc(pathlib.Path.read_text)  # type: ignore[method-assign]
+pathlib.Path.read_text = _without_linux_files(pathlib.Path.read_text)  # type: ignore[method-assign]
 time.monotonic, time.time = _coarse(time.monotonic), _coarse(time.time)
 ctypes.WinDLL = _kernel  # type: ignore[attr-defined]
 os.environ["PSYCOPG_WAIT_FUNC"] = "wait_select"  # as psycopg itself chooses there
