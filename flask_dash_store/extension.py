@@ -13,22 +13,22 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from .app_adapter import AppAdapter
+from .apps.adapter import AppAdapter
+from .apps.inheritance import ImportedSessions
 from .codec import CODECS, Codec
-from .cookie import SessionCookie
 from .dash.jobs import is_poll, register
 from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
-from .inheritance import ImportedSessions
+from .http.cookie import SessionCookie
+from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
-from .job_store import JobStore
 from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
-from .session_state import SessionState
-from .sessions import RequestSessions
 from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
-from .user_store import SessionContext, UserSession, UserStore
+from .store.job_store import JobStore
+from .store.session_state import SessionState
+from .store.user_store import SessionContext, UserSession, UserStore
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
 

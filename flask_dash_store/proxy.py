@@ -11,11 +11,11 @@ from flask.ctx import RequestContext, _AppCtxGlobals
 from flask.globals import app_ctx, request_ctx
 from werkzeug.local import LocalProxy
 
-from .current import current_store
 from .dash.jobs import find_job
 from .errors import OutsideRequest
-from .user_store import UserStore, app_of, state_of
-from .wsgi import ENVIRON_KEY, visit
+from .http.wsgi import ENVIRON_KEY, visit
+from .store.current import current_store
+from .store.user_store import UserStore, app_of, state_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -11,11 +11,11 @@ from flask.testing import EnvironBuilder, FlaskClient
 from werkzeug.http import parse_cookie
 
 from .errors import ConfigurationError
+from .http.wsgi import OPENED_KEY, visit
 from .middleware import UserStoreMiddleware
 from .proxy import EXTENSION
-from .tab_values import NO_TAB, TAB_IN_ENVIRON
-from .user_store import UserStore, state_of
-from .wsgi import OPENED_KEY, visit
+from .store.tab_values import NO_TAB, TAB_IN_ENVIRON
+from .store.user_store import UserStore, state_of
 
 if TYPE_CHECKING:
     from dash import Dash

@@ -28,10 +28,10 @@ from flask import current_app, has_request_context, request
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
-from ..session_state import Cookie
-from ..store_base import StoreBase
-from ..user_store import state_of, versions_of
-from ..write_listeners import write_listeners
+from ..store.base import StoreBase
+from ..store.session_state import Cookie
+from ..store.user_store import state_of, versions_of
+from ..store.write_listeners import write_listeners
 
 logger = logging.getLogger("flask_dash_store")
 

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 
 from ..errors import UserStoreError
-from ..user_store import UserStore
+from ..store.user_store import UserStore
 
 NAMESPACE = "flask_dash_store"
 COMPONENT = "UserStoreDevtool"

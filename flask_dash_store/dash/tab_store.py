@@ -18,8 +18,8 @@ from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
-from ..tab_values import NO_TAB, TAB_HEADER, TabStore
-from ..user_store import is_hidden
+from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore
+from ..store.user_store import is_hidden
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
-from .expiry import Access
-from .job_handle import Job, JobHandles
-from .mapping import StoredMapping
-from .owner import (
+from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
+from ..expiry import Access
+from ..job_handle import Job, JobHandles
+from ..owner import (
     TABS_PREFIX,
     DerivedIds,
     Owner,
@@ -25,12 +24,13 @@ from .owner import (
     user_owner,
     visitor_name,
 )
+from ..signals import How, Signals
+from ..storage import Storage
+from ..storage.base import SessionInfo
+from ..storage.transaction import on_commit, on_rollback
+from .base import StoreBase, StoreContext
+from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
-from .signals import How, Signals
-from .storage import Storage
-from .storage.base import SessionInfo
-from .storage.transaction import on_commit, on_rollback
-from .store_base import StoreBase, StoreContext
 from .write_listeners import write_listeners
 
 

@@ -15,14 +15,14 @@ from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface, SessionMixin, session_json_serializer
 from werkzeug.datastructures import Headers
 
+from ..errors import ConfigurationError, ResponseStarted, SessionEnded, StorageError, TamperedValue, UnreadableValue
+from ..http.wsgi import ENVIRON_KEY
+from ..proxy import EXTENSION, store_of
+from ..settings import Settings
+from ..store.session_state import Fate, SessionState, Use
+from ..store.user_store import bind, csrf_token, read, replace, state_of
 from .csrf import is_token_key
-from .errors import ConfigurationError, ResponseStarted, SessionEnded, StorageError, TamperedValue, UnreadableValue
-from .proxy import EXTENSION, store_of
-from .session_state import Fate, SessionState, Use
 from .session_values import SessionValues
-from .settings import Settings
-from .user_store import bind, csrf_token, read, replace, state_of
-from .wsgi import ENVIRON_KEY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

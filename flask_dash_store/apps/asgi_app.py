@@ -13,15 +13,15 @@ from weakref import WeakSet
 
 from flask import Flask
 
-from .app_adapter import AppAdapter, Extension, Opened
-from .asgi import App, Entry, Handler, Scope, request_of
-from .current import context_with
-from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import ConfigurationError, SessionEnded
+from ..dash.pages import has_dash, hide_store_from_dash_setup
+from ..errors import ConfigurationError, SessionEnded
+from ..http.asgi import App, Entry, Handler, Scope, request_of
+from ..http.sessions import RequestSessions
+from ..settings import Settings
+from ..store.current import context_with
+from ..store.user_store import UserStore
+from .adapter import AppAdapter, Extension, Opened
 from .late_settings import COOKIES_SETTINGS, watch_changes
-from .sessions import RequestSessions
-from .settings import Settings
-from .user_store import UserStore
 
 Secret = str | bytes
 

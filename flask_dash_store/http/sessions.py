@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..errors import SessionEnded, StorageError
+from ..maintenance import Maintenance
+from ..owner import SESSION_PREFIX, Owner, new_session_id, session_owner
+from ..store.session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionState, Use
+from ..store.user_store import SessionContext, UserStore
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
 from .embedding import CookieAdvisor, Header, is_withheld
-from .errors import SessionEnded, StorageError
-from .maintenance import Maintenance
-from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
-from .session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionState, Use
-from .user_store import SessionContext, UserStore
 
 logger = logging.getLogger("flask_dash_store")
 

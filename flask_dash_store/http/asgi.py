@@ -10,14 +10,14 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request
 
-from .app_adapter import Extension
-from .current import current_store
-from .errors import SessionEnded
-from .session_state import SessionState, Use
+from ..apps.adapter import Extension
+from ..errors import SessionEnded
+from ..storage.event_loop import note_server_loop
+from ..store.current import current_store
+from ..store.session_state import SessionState, Use
+from ..store.user_store import state_of
 from .sessions import RequestHead, RequestSessions
 from .socket_watch import SocketWatch
-from .storage.event_loop import note_server_loop
-from .user_store import state_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

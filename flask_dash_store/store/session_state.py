@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
-from .owner import Owner, new_session_id, session_owner
+from ..owner import Owner, new_session_id, session_owner
 
 # A browser learns its new id from a response. For as long as that may be on its way, its other requests come with the
 # id before, and a new session for each of them would replace the one that the response brings. HTTP/1.1 keeps six

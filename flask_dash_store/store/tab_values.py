@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from .buffers import Stored
-from .codec import Codec
-from .errors import SessionEnded, StorageError
-from .expiry import TOUCHES_PER_TTL, Access
+from ..buffers import Stored
+from ..codec import Codec
+from ..errors import SessionEnded, StorageError
+from ..expiry import TOUCHES_PER_TTL, Access
+from ..owner import TABS_PREFIX, Owner
+from ..storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
 from .mapping import StoredMapping
-from .owner import TABS_PREFIX, Owner
-from .storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
 from .user_store import SessionContext, UserStore
 
 TAB_HEADER = "X-User-Store-Tab"  # In it a request brings the name of its tab: as in dash/tab_store.js.

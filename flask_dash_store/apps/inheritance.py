@@ -19,13 +19,13 @@ from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
-from .errors import SessionEnded, StorageError
+from ..errors import SessionEnded, StorageError
+from ..http.sessions import Inheritance
+from ..owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
+from ..settings import Settings
+from ..store.session_state import SessionState
+from ..store.user_store import SessionContext, UserStore
 from .flask_session import KEY, packed, user_in
-from .owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
-from .session_state import SessionState
-from .sessions import Inheritance
-from .settings import Settings
-from .user_store import SessionContext, UserStore
 
 logger = logging.getLogger("flask_dash_store")
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from .sessions import Inheritance, RequestSessions
-from .settings import Settings
-from .user_store import UserStore
+from ..http.sessions import Inheritance, RequestSessions
+from ..settings import Settings
+from ..store.user_store import UserStore
 
 
 class Opened(Protocol):

@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .buffers import Stored, size_of
-from .codec import Codec
-from .errors import SessionEnded, ValueTooLarge
-from .expiry import Access, ExpiryPolicy
-from .owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
+from ..buffers import Stored, size_of
+from ..codec import Codec
+from ..errors import SessionEnded, ValueTooLarge
+from ..expiry import Access, ExpiryPolicy
+from ..owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
+from ..storage import Storage
+from ..storage.base import KeyExpiry, OwnersValues, Stat
 from .session_state import SessionState
-from .storage import Storage
-from .storage.base import KeyExpiry, OwnersValues, Stat
 from .write_listeners import tell, write_listeners
 
 T = TypeVar("T")
