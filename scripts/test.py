@@ -34,7 +34,7 @@ def quick_arguments() -> list[str]:
 
 
 def run(*command: str) -> None:
-    print(*command, flush=True)  # noqa: T201
+    print(*command, flush=True)
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT)
     if done.returncode != 0:
         sys.exit(done.returncode)

@@ -623,9 +623,8 @@ def keys_of(path: Path) -> list[str]:
 ])  # fmt: skip
 def test_a_reserve_that_another_process_holds_makes_no_call_wait_for_it(path, call) -> None:
     storage = SqliteStorage(path, timeout=0.2)
-    with FileLock(f"{path}-reserve.lock"):
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(call, storage).result(30)
+    with FileLock(f"{path}-reserve.lock"), ThreadPoolExecutor(1) as thread:
+        thread.submit(call, storage).result(30)
     storage.close()
 
 

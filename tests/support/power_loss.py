@@ -9,7 +9,8 @@ system does:
 - Of a directory, likewise: each creation, renaming and removal since its last fsync has happened or not, for itself.
   To sync a file does not sync its name.
 
-SQLite's shared memory (-shm) means nothing after a crash, and the reserve and its lock hold no data, so they are left out.
+SQLite's shared memory (-shm) means nothing after a crash, and the reserve and its lock hold no data, so they are left
+out.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ TICK = 1 / 64
 DRIVE_FIXED = 3
 MISSING_MODULES = ("fcntl", "grp", "pwd")
 MISSING = ("O_DIRECTORY", "O_NOFOLLOW", "fork", "geteuid", "posix_fallocate", "pread", "pwrite", "register_at_fork")
+# What Python's multiprocessing unlinks while it has it open.
+SHARED_MEMORY = "pym-"
 LINUX_FILES = ("/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id")
 
 _open, _stat, _fstat = os.open, os.stat, os.fstat
@@ -44,7 +46,7 @@ def _is_in_use(path: Any) -> bool:
         sought = _stat(path, follow_symlinks=False)
     except OSError:
         return False
-    if not stat.S_ISREG(sought.st_mode):
+    if not stat.S_ISREG(sought.st_mode) or os.path.basename(os.fsdecode(path)).startswith(SHARED_MEMORY):
         return False
     for descriptor in os.listdir("/proc/self/fd"):
         try:
