@@ -21,7 +21,7 @@ from secret_key import kept_secret_key
 
 from flask_dash_store import Key, UserStoreMiddleware
 
-SECONDS_PER_MONTH = 0.4
+SECONDS_PER_MONTH = 0.25
 
 
 @dataclass

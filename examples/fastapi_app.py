@@ -10,6 +10,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+import uvicorn
 from dash import Dash, Input, Output, html
 from fastapi import FastAPI
 from secret_key import kept_secret_key
@@ -29,6 +30,7 @@ app.layout = html.Main(
             children=[
                 html.Button("Count", id="count"),
                 html.P(id="counted", className="value", role="status"),
+                *(html.Span(id=f"count-{number}") for number in range(4)),
                 html.P(
                     [
                         "A route of FastAPI has the same store: ",
@@ -42,12 +44,13 @@ app.layout = html.Main(
 )
 
 
-for _ in range(4):
+async def count(_clicks: int) -> str:
+    await asyncio.sleep(0.2)  # stands for real work
+    return f"made it {user_store.increment('count')}"
 
-    @app.callback(Input("count", "n_clicks"), prevent_initial_call=True)
-    async def count(_clicks: int) -> None:
-        await asyncio.sleep(0.2)  # stands for real work
-        user_store.increment("count")
+
+for number in range(4):
+    app.callback(Output(f"count-{number}", "title"), Input("count", "n_clicks"), prevent_initial_call=True)(count)
 
 
 @app.callback(Output("counted", "children"), Changed("count"))
@@ -63,4 +66,4 @@ async def count_as_json() -> dict[str, int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve the example on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=8050)
-    app.run(host="127.0.0.1", port=parser.parse_args().port)
+    uvicorn.run(server, host="127.0.0.1", port=parser.parse_args().port)

@@ -63,13 +63,13 @@ def upload() -> tuple[str, int]:
             table=frame, summary=about, columns=list(frame.columns), choices=choices_in(frame), wanted={}
         )
     except (ValueTooLarge, QuotaExceeded) as error:
-        return f"{file.filename} is too large: {(error.limit or 0) / MIB:.0f} MiB is the limit.", 413
+        return f"{file.filename} is too large: {(error.limit or 0) / MIB:.3g} MiB is the limit.", 413
     return f"{file.filename} is stored.", 200
 
 
 @server.errorhandler(RequestEntityTooLarge)
 def too_large(_error: RequestEntityTooLarge) -> tuple[str, int]:
-    return f"The file is too large: {server.config['MAX_CONTENT_LENGTH'] // MIB} MiB is the limit.", 413
+    return f"The file is too large: {server.config['MAX_CONTENT_LENGTH'] / MIB:.3g} MiB is the limit.", 413
 
 
 def choices_in(frame: Any) -> dict[str, list[str]]:
@@ -98,7 +98,7 @@ def file_page() -> html.Div:
             html.Div(
                 [
                     html.Button("Choose a CSV file", id="choose"),
-                    html.Button("Try 20 MB", id="sample", className="quiet"),
+                    html.Button("Generate 20 MB", id="sample", className="quiet"),
                 ],
                 className="row",
             ),
@@ -138,7 +138,9 @@ def chart_page() -> html.Div:
         children=[
             html.Label("Rows by", htmlFor="by"),
             dcc.Dropdown(id="by", value=by, clearable=False),
-            dcc.Loading(dcc.Graph(id="chart", config={"displayModeBar": False}), delay_show=300),
+            dcc.Loading(
+                dcc.Graph(id="chart", config={"displayModeBar": False}, style={"height": "22rem"}), delay_show=300
+            ),
         ],
     )
     return html.Div([navigation("/chart"), filter_panel(), chart])
@@ -153,8 +155,13 @@ app.layout = html.Main(
         html.H1("Explore a CSV file"),
         html.P("Upload it once. It stays on the server, for your tabs alone.", className="lead"),
         page_container,
-        html.P(id="upload-status", className="message", role="status"),
-        html.Progress(id="upload-progress", hidden=True),
+        html.Div(
+            [
+                html.P(id="upload-status", className="message", role="status"),
+                html.Progress(id="upload-progress", hidden=True),
+            ],
+            className="panel status",
+        ),
     ]
 )
 
@@ -164,14 +171,19 @@ app.layout = html.Main(
 
 @app.callback(Output("summary", "children"), Output("bytes", "children"), Output("clear", "disabled"), summary.changed)
 def show_summary(_version: str | None) -> tuple[str, str, bool]:
-    return summary.get(), f"{user_store.nbytes / 10**6:.1f} MB of the server's disk.", summary.name not in user_store
+    if summary.name not in user_store:
+        return summary.get(), "", True
+    return summary.get(), f"{user_store.nbytes / 10**6:.1f} MB on the server's disk", False
 
 
 @app.callback(Output("choices", "children"), choices.changed, wanted.changed)
 def show_choices(*_versions: str | None) -> list[html.Div] | str:
     chosen = wanted.get()
     return [
-        html.Div([html.Strong(column), *(chip(column, value, chosen) for value in values)], className="row choices")
+        html.Div(
+            [html.Strong(column), html.Div([chip(column, value, chosen) for value in values], className="row")],
+            className="choices",
+        )
         for column, values in choices.get().items()
     ] or "There is nothing to choose from yet."
 
@@ -225,7 +237,7 @@ def bars(column: Any) -> dict[str, Any]:
 
 LOOK = {  # on light and on dark ground
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "colorway": ["#4f80e8"],
-    "height": 360, "margin": {"l": 50, "r": 10, "t": 20, "b": 50}, "dragmode": False,
+    "margin": {"l": 50, "r": 10, "t": 20, "b": 50}, "dragmode": False,
     "xaxis": {"gridcolor": "rgba(128,136,148,.25)", "automargin": True},
     "yaxis": {"gridcolor": "rgba(128,136,148,.25)", "zeroline": False},
 }  # fmt: skip
