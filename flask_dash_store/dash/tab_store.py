@@ -26,9 +26,9 @@ _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 _IN_PAYLOAD = "userStoreTab"  # as in tab_store.js
 
 _WHAT_TO_DO = (
-    "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks, in the jobs of its background "
-    "callbacks, and in a layout function that is called for a page. In a view use user_store, which all of a visitor's "
-    f"tabs share. In a test, send the header {TAB_HEADER} with 32 hexadecimal digits."
+    "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks, in the jobs of its "
+    "background callbacks, and in a layout function that is called for a page. In a view use user_store, which all of "
+    f"a visitor's tabs share. In a test, send the header {TAB_HEADER} with 32 hexadecimal digits."
 )
 
 hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__}])
