@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -77,11 +77,11 @@ class Extension:
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
 
-    def prepare(self) -> None:
-        """See to what the app has decided by its first request."""
+    def prepare(self, see_to: Callable[[], None]) -> None:
+        """See to what the app has decided by its first request, unless that has been done before."""
         with self._lock:
             if not self.has_begun:
-                self.adapter.prepare()
+                see_to()
                 self.has_begun = True
 
     def open(self) -> OpenedExtension:

@@ -153,10 +153,10 @@ async def _answer_conflict(error: SessionEnded, send: Send) -> None:
 class Entry:
     """What stands in front of an ASGI app. It opens the storage with the first request.
 
-    :param meet: called with the scope of that request
+    :param meet: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[Scope], None]) -> None:
+    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
         self._meet = meet
@@ -165,8 +165,12 @@ class Entry:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
+        if not self._extension.has_begun:
+            self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
-            self._meet(scope)
             opened = await asyncio.to_thread(self._extension.open)  # It may wait for the disk and other processes.
         await opened.handler(self._app, scope, receive, send)
+
+    def _begin(self, scope: Scope) -> None:
+        self._app = self._meet(self._app, scope)
