@@ -15,7 +15,7 @@ from ..errors import SessionEnded
 from ..storage.event_loop import note_server_loop
 from ..store.current import current_store
 from ..store.session_state import SessionState, Use
-from ..store.user_store import state_of
+from ..store.user_store import UserStore, state_of
 from .sessions import RequestHead, RequestSessions
 from .socket_watch import SocketWatch
 
@@ -48,11 +48,8 @@ class Handler:
         if loop is not self._loop:
             self._loop = loop
             note_server_loop(loop)
-        store = sessions.arrive(_head(scope), now)
+        store = self.visit(scope, now)
         state = state_of(store)
-        if self._counts_as_use is not None and state.counts_as_use is None:
-            counts_as_use = self._counts_as_use
-            state.counts_as_use = lambda: counts_as_use(scope)
 
         def send_with_cookie(message: Message) -> Awaitable[None]:
             if message["type"] in _HEADERS:
@@ -73,6 +70,17 @@ class Handler:
             current_store.reset(token)
             if sessions.maintenance.is_due(now, state.use is Use.WRITTEN):
                 self._maintain(loop)
+
+    def visit(self, scope: Scope, now: float) -> UserStore:
+        """The store of the visitor whose request has this scope.
+
+        :param now: seconds since the epoch
+        """
+        store = self._sessions.arrive(_head(scope), now)
+        counts_as_use, state = self._counts_as_use, state_of(store)
+        if counts_as_use is not None and state.counts_as_use is None:
+            state.counts_as_use = lambda: counts_as_use(scope)
+        return store
 
     def _with_cookie(self, message: Message, state: SessionState, scope: Scope) -> Message:
         if state.is_untouched:
