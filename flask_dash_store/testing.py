@@ -166,6 +166,7 @@ def _extension_of(app: Any) -> Extension:
     if extension is None:
         name = getattr(app, "name", type(app).__name__)
         raise ConfigurationError(
-            f"The app {name!r} has no user store: install it first, by UserStoreMiddleware(app). What app.add_middleware() adds is made with the first request, too late for this."
+            f"The app {name!r} has no user store: install it first, by UserStoreMiddleware(app). What "
+            "app.add_middleware() adds is made with the first request, too late for this."
         )
     return extension
