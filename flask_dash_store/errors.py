@@ -54,8 +54,7 @@ class NotASession(UserStoreError, RuntimeError):
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """``regenerate``, or a new visitor's first write, came after the response headers were sent, so they cannot bring the
-    session id."""
+    """The response headers were sent before ``regenerate``, or a new visitor's first write: they bring no session id."""
 
 
 class SessionEnded(UserStoreError, Conflict):
