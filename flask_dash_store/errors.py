@@ -54,7 +54,7 @@ class NotASession(UserStoreError, RuntimeError):
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """The response headers were sent before ``regenerate``, or a new visitor's first write: they bring no session id."""
+    """The response headers were sent before ``regenerate``, or a new visitor's first write: none goes out."""
 
 
 class SessionEnded(UserStoreError, Conflict):
