@@ -59,7 +59,7 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids, and tokens, on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and what else follows from one, on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
     Without SECRET_KEY it cannot be derived from what is at rest.
@@ -100,6 +100,10 @@ class DerivedIds:
     def csrf_token(self, session_id: str) -> str:
         """The token of a session's forms. It leads back to no id, and another id has another one."""
         return self._derive("csrf", session_id)
+
+    def of_results(self, session_id: str) -> str:
+        """By which the results of a session's background callbacks are found again. It leads back to no id."""
+        return self._derive("results", session_id)
 
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.

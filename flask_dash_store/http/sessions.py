@@ -13,7 +13,7 @@ from ..store.session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionS
 from ..store.user_store import SessionContext, UserStore
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
-from .embedding import CookieAdvisor, Header, is_withheld
+from .embedding import CookieAdvisor, Header, is_withheld, is_withheld_from_embedded
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -159,9 +159,10 @@ class RequestSessions:
         return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
 
     def _is_withheld(self, request: RequestHead) -> bool:
-        # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
         attributes = self._cookie.attributes
-        return is_withheld("Lax" if attributes.embedded else attributes.samesite, request.fetch_site, request.method)
+        if attributes.embedded:
+            return is_withheld_from_embedded(request.fetch_site, request.method, request.header)
+        return is_withheld(attributes.samesite, request.fetch_site, request.method)
 
     # Cookie out
 
@@ -186,6 +187,7 @@ class RequestSessions:
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
+            state.is_sent = True
             keep_private(headers)
             vary_on_cookie(headers)
             if state.begins and issue.session_id is not None:

@@ -77,6 +77,7 @@ class SessionState:
     :ivar ended_at: when ``destroy()`` ended the session
     :ivar is_named: whether the visitor's name was asked for, which does not count as a use of the store
     :ivar is_answered: whether the response's headers are on their way
+    :ivar is_sent: whether they bring the browser the session's cookie
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
     :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
@@ -94,6 +95,7 @@ class SessionState:
     use = Use.NONE
     is_named = False
     is_answered = False
+    is_sent = False
     is_first = False
     is_in_wsgi_call = False
     is_permanent = False
@@ -125,6 +127,11 @@ class SessionState:
         self.fate, self.session_id, self.owner = fate, session_id, owner
         self.issued_at, self.ends_at = issued_at, issued_at + lifetime
         self.user = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no request but this one will ever know the session, as its response has gone without the cookie."""
+        return self.is_answered and self.fate is Fate.NEW and not self.is_sent
 
     def settle(self) -> None:
         """What was inherited is there, so that the browser's next cookie may be the session's own."""

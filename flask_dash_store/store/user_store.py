@@ -88,7 +88,8 @@ class UserStore(StoredMapping):
     :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
     :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
-    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused` or, while the
+    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused`,
+    :class:`~flask_dash_store.errors.ResponseStarted` when a new visitor's response has begun without it, or, while the
     session has just ended, :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
 
     A session that ended more than five seconds before the request came is replaced by a new one, which the response
@@ -287,6 +288,10 @@ class UserStore(StoredMapping):
     def _csrf_token(self) -> str:
         return self._context.ids.csrf_token(str(self._state.session_id))
 
+    def _results_name(self) -> str:
+        self._state.is_named = True
+        return self._context.ids.of_results(str(self._state.session_id))
+
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -365,6 +370,12 @@ class UserStore(StoredMapping):
         if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
             self._check_reach()
             raise SessionEnded(state.ended_at)
+        if state.is_lost:
+            raise ResponseStarted(
+                "This visitor's first write came after the response's headers were sent, so they could not bring the "
+                "browser the cookie, and what is written here would never be found again. Write, or read, before the "
+                "response begins to stream."
+            )
         state.use = Use.WRITTEN
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
@@ -466,6 +477,14 @@ def is_session_of(store: UserStore, user_id: str | int) -> bool:
 def csrf_token(store: UserStore) -> str:
     """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
     return store._csrf_token()  # noqa: SLF001
+
+
+def results_name(store: UserStore) -> str:
+    """By which the results of the session's background callbacks are found again, until it gets another id.
+
+    Unlike :func:`visitor`'s name it is shown nowhere, and an id that was planted before a login does not lead to it.
+    """
+    return store._results_name()  # noqa: SLF001
 
 
 @dataclass(frozen=True)
