@@ -54,7 +54,7 @@ class NotASession(UserStoreError, RuntimeError):
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """``regenerate`` was called when the response could no longer bring the browser its new session id."""
+    """The response could no longer bring the browser its session id: the next one, or that of a first write."""
 
 
 class SessionEnded(UserStoreError, Conflict):

@@ -15,8 +15,8 @@ from dash import Dash, Input, Output, html
 from flask.testing import FlaskClient
 
 from flask_dash_store import Changed, InvalidKey, InvalidKeyType, Key, UserStore, UserStoreMiddleware, user_store
+from flask_dash_store.store.write_listeners import write_listeners
 from flask_dash_store.testing import user_store_transaction
-from flask_dash_store.write_listeners import write_listeners
 
 POLL = "/_user-store/changed"
 WATCHED = ["cart", "n", "wish list"]
@@ -213,6 +213,20 @@ def test_a_poll_is_one_select_and_no_use_of_the_session(
     assert response.headers.getlist("Set-Cookie") == []
     assert response.headers["Vary"] == "Cookie"
     clock.step(1)
+    assert site.versions()[CART] is None
+
+
+def test_polls_keep_no_session_alive_though_the_app_looks_at_the_store_in_each_request(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    site = Site(tmp_path, clock, lifetime=5000)
+    site.app.server.before_request(lambda: user_store.get("user") and None)
+    site.client.get("/")
+    site.call_back(lambda store: store.update(cart=1))
+    for _ in range(3):
+        clock.step(400)
+        response = site.client.get(POLL)
+        assert response.headers.getlist("Set-Cookie") == []
     assert site.versions()[CART] is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -20,22 +21,23 @@ from ..base import (
 )
 from . import schema
 from .backup import Backup
-from .buffer_files import BufferFiles, boot_id, buffers_beside
+from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
 from .export import Exporter
 from .files import (
     FileIdentity,
     TemporaryDirectory,
-    check_filesystem,
     check_private_directory,
     make_private,
     prepare_private_file,
 )
+from .filesystem import check_filesystem
 from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
+from .system import boot_id
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -61,6 +63,7 @@ class SqliteStorage(Exporter, SupportsBackup):
     ) -> None:
         self._limits = limits
         self._written = set()
+        self._checked = set()
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None
@@ -79,7 +82,9 @@ class SqliteStorage(Exporter, SupportsBackup):
         self._pool = Pool(connector, f"storage {self.filename}", timeout, FileIdentity(self.filename))
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
-        if not self._temporary:
+        if self._temporary:
+            weakref.finalize(self, self._pool.close)  # Before the directory goes: Windows deletes no open file.
+        else:
             self._reserve = Reserve(f"{self.filename}-reserve", timeout)
 
     def _prepare(self) -> None:
