@@ -23,7 +23,6 @@ from .backup import Backup
 from .buffer_files import BufferFiles, boot_id, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .export import Exporter
 from .files import (
     FileIdentity,
     TemporaryDirectory,
@@ -36,11 +35,12 @@ from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
+from .statistics import Counter
 
 logger = logging.getLogger("flask_dash_store")
 
 
-class SqliteStorage(Exporter, SupportsBackup):
+class SqliteStorage(Counter, SupportsBackup):
     """Values in a SQLite file, or in one that goes away with the process.
 
     :param path: the file; None for a temporary one

@@ -1,0 +1,43 @@
+"""How much the SQLite storage keeps, and what of the disk it takes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, SupportsStatistics, Totals
+from . import schema
+from .export import Exporter
+from .reader import end_of
+
+
+class Counter(Exporter, SupportsStatistics):
+    """The methods of a storage that say how much there is."""
+
+    filename: str
+
+    def totals(self, now: float) -> Totals:
+        args = {"now": now, "hour": now - HOUR, "day": now - DAY}
+        return Totals(*self._database.select(schema.TOTALS, args)[0])
+
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        args = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "now": now}
+        return [OwnerInfo(*row) for row in self._database.select(schema.FIRST_OWNERS[order], args)]
+
+    def space(self) -> Space:
+        """The files of large values are many, so they do not count as used; the disk's free space says how full it is.
+
+        The file is looked at by its name alone: to open and close it would drop SQLite's locks.
+        """
+        log = _size(f"{self.filename}-wal")
+        with suppress(OSError):
+            disk = os.statvfs(self.filename)
+            return Space(_size(self.filename) + log, disk.f_bavail * disk.f_frsize, log)
+        return Space(_size(self.filename) + log, None, log)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # A WAL is there while the file is in use.
+        return 0
