@@ -22,12 +22,22 @@ from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .inheritance import ImportedSessions
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
-from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
+from .owner import (
+    DerivedIds,
+    Owner,
+    new_session_id,
+    session_owner,
+    user_hash,
+    user_id_of,
+    user_owner,
+    visitor_name,
+)
 from .session_state import SessionState
 from .sessions import RequestSessions
 from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
+from .storage.base import SessionInfo, SupportsExport
 from .user_store import SessionContext, UserSession, UserStore
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
@@ -246,8 +256,11 @@ class OpenedExtension:
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
-        found = self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
-        return [UserSession.of(info, self._context.expiry.ttl) for info in found]
+        return [UserSession.of(info, self._context.expiry.ttl) for info in self.session_infos(user_id)]
+
+    def session_infos(self, user_id: str | int) -> list[SessionInfo]:
+        """The sessions in which a user is logged in, as the storage knows them."""
+        return self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
         name, kept = user_owner(user_id).name, None
@@ -265,6 +278,19 @@ class OpenedExtension:
             for owner in owners:
                 self._context.end(owner, access, "destroyed", user_id_of(name))
                 ended.add(owner.name)
+
+    # The calls of an operator.
+
+    def end_session(self, owner: Owner) -> bool:
+        """End a session. Returns whether there was one that its id opened."""
+        access = self._context.expiry.access()
+        return owner.session is not None and self._context.end(owner, access, "destroyed") == access.now
+
+    def name_of_visitor(self, visitor: str) -> str | None:
+        """The name of the owner whom ``visitor()`` names so; None where there is none. It goes through all owners."""
+        storage, key = self.storage, self._context.visitor_key
+        names = storage.all_owners() if isinstance(storage, SupportsExport) else ()
+        return next((name for name in names if visitor_name(key, Owner(name)) == visitor), None)
 
 
 def _begin_in_child() -> None:

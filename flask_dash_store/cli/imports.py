@@ -55,7 +55,7 @@ def import_command(source: Path | str, user_ids: TextIO | None, allow_pickle: bo
 
 
 def _import_values(file: Path, user_ids: TextIO | None) -> None:
-    extension = opened_extension()
+    extension = opened_extension(needs_key=True)
     codec, storage = extension.codec, extension.storage
     if not isinstance(codec, PickleCodec):
         fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")

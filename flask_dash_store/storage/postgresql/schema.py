@@ -85,7 +85,8 @@ _FIRST_OWNERS = f"""
     ORDER BY {{order}}, owner LIMIT %(limit)s"""
 _ORDERS = {"newest": "created_at DESC", "oldest": "created_at", "largest": "bytes DESC", "expiring": "expires"}
 _SPACE = """
-    SELECT pg_total_relation_size('{schema}.sessions'::regclass) + pg_total_relation_size('{schema}."values"'::regclass)"""
+    SELECT pg_total_relation_size('{schema}.sessions'::regclass)
+        + pg_total_relation_size('{schema}."values"'::regclass)"""
 
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"

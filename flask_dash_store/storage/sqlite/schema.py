@@ -271,6 +271,8 @@ PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LI
 
 ALL_VALUES = f"""
     SELECT key, value, expires, file, file_bytes, boot FROM "values" WHERE NOT {_IS_DELETED} ORDER BY rowid"""
+COUNT_ROWS = f"""
+    SELECT (SELECT COUNT(*) FROM "sessions") + (SELECT COUNT(*) FROM "values" WHERE NOT {_IS_DELETED})"""
 DELETE_DELETED = f'DELETE FROM "values" WHERE {_IS_DELETED}'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
 ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'

@@ -17,8 +17,7 @@ class Counter(Exporter, SupportsStatistics):
     filename: str
 
     def totals(self, now: float) -> Totals:
-        args = {"now": now, "hour": now - HOUR, "day": now - DAY}
-        return Totals(*self._database.select(schema.TOTALS, args)[0])
+        return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
 
     def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
         args = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "now": now}
@@ -34,6 +33,11 @@ class Counter(Exporter, SupportsStatistics):
             disk = os.statvfs(self.filename)
             return Space(_size(self.filename) + log, disk.f_bavail * disk.f_frsize, log)
         return Space(_size(self.filename) + log, None, log)
+
+
+def args_of_totals(now: float) -> dict[str, float]:
+    """What the query of the totals is given."""
+    return {"now": now, "hour": now - HOUR, "day": now - DAY}
 
 
 def _size(path: str) -> int:

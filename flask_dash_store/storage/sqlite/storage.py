@@ -14,10 +14,13 @@ from ..base import (
     Expired,
     ExpiryLimit,
     Limits,
+    Progress,
     Removed,
     SupportsBackup,
     Synchronous,
+    no_progress,
 )
+from ..statistics import Totals
 from . import schema
 from .backup import Backup
 from .buffer_files import BufferFiles, boot_id, buffers_beside
@@ -133,8 +136,11 @@ class SqliteStorage(Counter, SupportsBackup):
 
     # Copying all of it
 
-    def back_up(self, target: Path) -> list[str]:
-        return self._backup.write(target)
+    def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
+        return self._backup.write(target, progress)
 
-    def restore(self, source: Path) -> None:
-        self._backup.restore(source)
+    def look_at_backup(self, source: Path, now: float) -> Totals:
+        return self._backup.look_at(source, now)
+
+    def restore(self, source: Path, progress: Progress = no_progress) -> None:
+        self._backup.restore(source, progress)
