@@ -34,6 +34,7 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
+from .health import Health
 from .key import Key
 from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
@@ -63,6 +64,7 @@ __all__ = [
     "Changed",
     "ConfigurationError",
     "DashDatabase",
+    "Health",
     "InvalidKey",
     "InvalidKeyType",
     "InvalidTTL",

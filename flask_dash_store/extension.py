@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from .app_adapter import AppAdapter
 from .codec import CODECS, Codec
 from .cookie import SessionCookie
 from .dash.jobs import is_poll, register
-from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
+from .errors import ConfigurationError, NotASession, StorageClosed, StorageError, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
+from .health import Health, HealthProbe
 from .inheritance import ImportedSessions
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
@@ -142,6 +144,18 @@ class Extension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
         return self._open(replace(self.settings, url="memory://"))
 
+    def health(self, timeout: float) -> Health:
+        """How the app's storage is now; one that cannot be opened, too.
+
+        :param timeout: seconds after which it is taken for one that does not answer
+        """
+        began = time.perf_counter()
+        try:
+            opened = self.open()
+        except StorageError as error:
+            return Health(False, False, str(error), time.perf_counter() - began)
+        return opened.health_probe.health(timeout)
+
     def close(self) -> None:
         """Release the app's storage. Requests that do not use their store are still answered."""
         with self._lock:
@@ -191,6 +205,7 @@ class OpenedExtension:
             signals=Signals(app.app, app.ensure_sync, visitor_key),
             tab_ttl=settings.tab_ttl_seconds,
         )
+        self.health_probe = HealthProbe(self.storage, self.codec, clock)
         self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
             attributes,

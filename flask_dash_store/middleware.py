@@ -17,6 +17,7 @@ from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension
 from .flask_app import FlaskApp
+from .health import DEFAULT_TIMEOUT, Health
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
 from .user_store import UserSession, UserStore
@@ -254,6 +255,18 @@ class UserStoreMiddleware:
         :raises StorageError: when the storage fails
         """
         return self.opened().request_sessions.maintenance.run_to_the_end()
+
+    def health(self, timeout: float = DEFAULT_TIMEOUT) -> Health:
+        """Whether the storage can be read and written now, and how full it is: for a load balancer, or an alarm.
+
+        It reads and writes a value of its own, which takes a few milliseconds. On an event loop, call it by
+        ``asyncio.to_thread``.
+
+        :param timeout: seconds after which the storage is taken for one that does not answer
+        :returns: what was found. That the storage fails is no error here, but what is said.
+        :raises ConfigurationError: when it serves several apps and none is current, or when a setting cannot be used
+        """
+        return self.extension().health(timeout)
 
     def close(self) -> None:
         """Release the files and connections of all apps that it serves, as at the end of a test.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from contextlib import suppress
 
 from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, SupportsStatistics, Totals
@@ -28,16 +30,26 @@ class Counter(Exporter, SupportsStatistics):
 
         The file is looked at by its name alone: to open and close it would drop SQLite's locks.
         """
-        log = _size(f"{self.filename}-wal")
+        size, log = _size(self.filename), _size(f"{self.filename}-wal")
+        free: int | None = None
         with suppress(OSError):
-            disk = os.statvfs(self.filename)
-            return Space(_size(self.filename) + log, disk.f_bavail * disk.f_frsize, log)
-        return Space(_size(self.filename) + log, None, log)
+            free = min(shutil.disk_usage(self.filename).free, max(0, _largest_file() - size))
+        return Space(size + log, free, log)
 
 
 def args_of_totals(now: float) -> dict[str, float]:
     """What the query of the totals is given."""
     return {"now": now, "hour": now - HOUR, "day": now - DAY}
+
+
+def _largest_file() -> int:
+    """How large a file of this process may become (``ulimit -f``)."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def _size(path: str) -> int:
