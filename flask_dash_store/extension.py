@@ -24,6 +24,7 @@ from .health import Health, HealthProbe
 from .inheritance import ImportedSessions
 from .job_handle import JobHandles, is_handle
 from .job_store import JobStore
+from .metrics import check_kind, measure
 from .owner import (
     DerivedIds,
     Owner,
@@ -83,6 +84,8 @@ class Extension:
     def _check(self, stacklevel: int) -> None:
         settings, config = self.settings, self.adapter.config
         check_scheme(settings.url)
+        if settings.metrics is not None:
+            check_kind(settings.metrics)
         settings.cookie_attributes(config, self.adapter.paths(settings)[0])
         self.adapter.follow(settings)
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
@@ -142,7 +145,7 @@ class Extension:
 
     def open_in_memory(self) -> OpenedExtension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
-        return self._open(replace(self.settings, url="memory://"))
+        return self._open(replace(self.settings, url="memory://", metrics=None))
 
     def health(self, timeout: float) -> Health:
         """How the app's storage is now; one that cannot be opened, too.
@@ -186,7 +189,7 @@ class OpenedExtension:
         self._cookie_path = cookie_path
         self.settings = settings
         self.cookie_attributes = attributes
-        self.storage = self.open_storage(settings.url) if storage is None else storage
+        self.storage = self._open_own_storage(name) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         with_dash = app.has_dash
@@ -230,6 +233,12 @@ class OpenedExtension:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""
         with suppress(ConfigurationError):  # The next request raises it.
             self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
+
+    def _open_own_storage(self, name: str) -> Storage:
+        storage = self.open_storage(self.settings.url)
+        if self.settings.metrics is not None:
+            measure(storage, self.settings.metrics, self._app.app, name)
+        return storage
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.

@@ -83,6 +83,8 @@ class UserStoreMiddleware:
         By default False.
     :param background_results: ``"private"``, the default, gives the result of a background callback to the visitor who
         started it alone. ``"shared"`` is Dash's own way: it is for all who start it with the same arguments.
+    :param metrics: ``"opentelemetry"`` or ``"prometheus"`` to count and time what the storage does. By default, as
+        None, it is not counted, and that costs nothing.
     :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
     :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
@@ -124,6 +126,7 @@ class UserStoreMiddleware:
         flask_session_user_key: str | Unset | None = UNSET,
         embedded: bool | Unset = UNSET,
         background_results: Literal["private", "shared"] | Unset = UNSET,
+        metrics: Literal["opentelemetry", "prometheus"] | Unset | None = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -153,6 +156,7 @@ class UserStoreMiddleware:
             "flask_session_user_key": flask_session_user_key,
             "embedded": embedded,
             "background_results": background_results,
+            "metrics": metrics,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
