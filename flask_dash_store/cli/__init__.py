@@ -99,7 +99,7 @@ def backup(file: Path, as_json: bool) -> None:
         damaged = _storage_with_backups("backup").back_up(file, progress)
     left_out = [(owner, key) for owner, _, key in (value.partition("/") for value in damaged)]
     if as_json:
-        say_json({"file": str(file), "left_out": [{"name": owner, "key": key} for owner, key in left_out]})
+        say_json({"file": str(file), "left_out": _as_dicts(left_out)})
     else:
         click.echo(f"Backed up to {file}.")
     _say_left_out(left_out, quietly=as_json)
@@ -132,8 +132,9 @@ def restore(file: Path, yes: bool) -> None:
 @user_store.command("copy")
 @click.argument("from_url")
 @click.argument("to_url")
+@json_option
 @with_appcontext
-def copy_command(from_url: str, to_url: str) -> None:
+def copy_command(from_url: str, to_url: str, as_json: bool) -> None:
     """Copy all that the storage FROM_URL keeps into the storage TO_URL.
 
     Both are what USER_STORE_URL can be. Each value is read again and compared; none is unpickled. What was
@@ -147,15 +148,22 @@ def copy_command(from_url: str, to_url: str) -> None:
     ):
         owners, left_out = list(_exportable(source).all_owners()), list[tuple[str, str]]()
         steps = copy(owners, _exportable(source), _exportable(target), lambda owner, key: left_out.append((owner, key)))
-        with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
-            copied = sum(progress)
-    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
-    _say_left_out(left_out)
+        copied = 0
+        with progress_bar("Copying") as progress:
+            for number, was_copied in enumerate(steps, 1):
+                copied += was_copied
+                progress(number, len(owners))
+    if as_json:
+        say_json({"copied": copied, "there_already": len(owners) - copied, "left_out": _as_dicts(left_out)})
+    else:
+        click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
+    _say_left_out(left_out, quietly=as_json)
 
 
 @user_store.command("re-sign")
+@json_option
 @with_appcontext
-def re_sign_command() -> None:
+def re_sign_command(as_json: bool) -> None:
     """Sign all that is stored with SECRET_KEY, after it was changed.
 
     Until then one of SECRET_KEY_FALLBACKS has to verify it. The app may go on meanwhile, and what was interrupted can
@@ -165,11 +173,15 @@ def re_sign_command() -> None:
     extension = opened_extension(needs_key=True)
     storage = _exportable(extension.storage)
     names, signed, left_out = list(storage.all_owners()), 0, list[tuple[str, str]]()
-    with click.progressbar(names, label="Signing", show_pos=True) as progress:
-        for name in progress:
+    with progress_bar("Signing") as progress:
+        for number, name in enumerate(names, 1):
             signed += _re_sign_all(extension, storage, name, left_out)
-    click.echo(f"Signed {signed} values.")
-    _say_left_out(left_out)
+            progress(number, len(names))
+    if as_json:
+        say_json({"signed": signed, "left_out": _as_dicts(left_out)})
+    else:
+        click.echo(f"Signed {signed} values.")
+    _say_left_out(left_out, quietly=as_json)
 
 
 def _re_sign_all(
@@ -207,6 +219,10 @@ def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
         large = buffers and codec.encode(owner.name, key, codec.decode(owner.name, key, stored))
         storage.set(owner, key, large or (signed, None), access, "keep")
     return True
+
+
+def _as_dicts(left_out: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": owner, "key": key} for owner, key in left_out]
 
 
 def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None:

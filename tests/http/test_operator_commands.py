@@ -17,6 +17,7 @@ import pytest
 from clocks import HandClock
 from flask import Flask, g
 from flask.testing import FlaskClient
+from sqlitedict import SqliteDict
 
 from flask_dash_store import UserStoreMiddleware, visitor
 from flask_dash_store.storage.sqlite import schema
@@ -210,6 +211,12 @@ def test_each_command_that_reports_answers_in_json(on_sqlite: Site, tmp_path: Pa
     assert on_sqlite.json("check") == {"problems": []}
     copy = str(tmp_path / "copy")
     assert on_sqlite.json("backup", copy) == {"file": copy, "left_out": []}
+    assert on_sqlite.json("re-sign") == {"signed": 0, "left_out": []}
+    urls = f"sqlite:///{tmp_path}/store.sqlite", f"sqlite:///{tmp_path}/other.sqlite"
+    assert on_sqlite.json("copy", *urls) == {"copied": 1, "there_already": 0, "left_out": []}
+    file = tmp_path / "dash_database.sqlite"
+    SqliteDict(str(file), autocommit=True).close()
+    assert on_sqlite.json("import", str(file)) == {"imported": 0, "left_out": []}
     clock.step(3601)
     assert on_sqlite.json("purge") == {"removed": 1}
 
