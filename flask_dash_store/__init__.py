@@ -36,11 +36,11 @@ from .errors import (
 )
 from .health import Health
 from .key import Key
-from .mapping import StoredValue
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
 from .signals import session_ended, session_regenerated, session_started, user_logged_in
-from .user_store import UserSession, UserStore
+from .store.mapping import StoredValue
+from .store.user_store import UserSession, UserStore
 
 __version__ = "0.2.0"
 

@@ -16,12 +16,12 @@ from .codec import PickleCodec
 from .errors import ConfigurationError, InvalidKey, InvalidKeyType
 from .expiry import Clock, ExpiryPolicy, seconds, wall_clock
 from .maintenance import Maintenance
-from .mapping import StoredMapping
 from .owner import DEFAULT_MAX_KEY_LENGTH, USER_PREFIX, user_id_of, user_owner
-from .session_state import SessionState
 from .storage.memory import MemoryStorage
 from .storage.sqlite import SqliteStorage
-from .store_base import StoreContext
+from .store.base import StoreContext
+from .store.mapping import StoredMapping
+from .store.session_state import SessionState
 
 
 class DashDatabase:

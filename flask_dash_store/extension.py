@@ -8,22 +8,23 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from .app_adapter import AppAdapter
+from .apps.adapter import AppAdapter
+from .apps.inheritance import ImportedSessions
 from .codec import CODECS, Codec
-from .cookie import SessionCookie
 from .dash.jobs import is_poll, register
 from .errors import ConfigurationError, NotASession, StorageClosed, StorageError, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
 from .health import Health, HealthProbe
-from .inheritance import ImportedSessions
+from .http.cookie import SessionCookie
+from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
-from .job_store import JobStore
 from .metrics import check_kind, measure
 from .owner import (
     DerivedIds,
@@ -35,15 +36,18 @@ from .owner import (
     user_owner,
     visitor_name,
 )
-from .session_state import SessionState
-from .sessions import RequestSessions
 from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
 from .storage.base import SessionInfo, SupportsExport
-from .user_store import SessionContext, UserSession, UserStore
+from .store.job_store import JobStore
+from .store.session_state import SessionState
+from .store.user_store import SessionContext, UserSession, UserStore
 
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
+
+opened_in_test: ContextVar[OpenedExtension | None] = ContextVar("flask_dash_store.opened_in_test", default=None)
+"""What is used instead of an app's storage, as in user_store_context()."""
 
 
 class Extension:
@@ -92,11 +96,11 @@ class Extension:
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
 
-    def prepare(self) -> None:
-        """See to what the app has decided by its first request."""
+    def prepare(self, see_to: Callable[[], None]) -> None:
+        """See to what the app has decided by its first request, unless that has been done before."""
         with self._lock:
             if not self.has_begun:
-                self.adapter.prepare()
+                see_to()
                 self.has_begun = True
 
     def open(self) -> OpenedExtension:
@@ -315,6 +319,11 @@ class OpenedExtension:
         storage, key = self.storage, self._context.visitor_key
         names = storage.all_owners() if isinstance(storage, SupportsExport) else ()
         return next((name for name in names if visitor_name(key, Owner(name)) == visitor), None)
+
+
+def extension_of(app: Any) -> Extension | None:
+    """That of an app, if it has a user store."""
+    return next((each for each in list(_extensions) if each.app is app), None)
 
 
 def _begin_in_child() -> None:

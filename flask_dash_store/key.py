@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from .expiry import seconds
 from .owner import check_key
 from .proxy import user_store
-from .views import MISSING
+from .store.views import MISSING
 
 if TYPE_CHECKING:
     from dash import Input

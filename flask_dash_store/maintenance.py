@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .errors import StorageBusy, StorageError
 from .storage.base import Expired, ExpiryLimit, Removed
-from .store_base import StoreContext
+from .store.base import StoreContext
 
 logger = logging.getLogger("flask_dash_store")
 

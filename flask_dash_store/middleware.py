@@ -9,19 +9,19 @@ from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
-from .app_adapter import AppAdapter
-from .asgi import App as ASGIApp
-from .asgi import Receive, Scope, Send
-from .asgi_app import asgi_app
+from .apps.adapter import AppAdapter
+from .apps.asgi_app import asgi_app
+from .apps.flask_app import FlaskApp
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
-from .extension import Extension, OpenedExtension
-from .flask_app import FlaskApp
+from .extension import Extension, OpenedExtension, opened_in_test
 from .health import DEFAULT_TIMEOUT, Health
+from .http.asgi import App as ASGIApp
+from .http.asgi import Receive, Scope, Send
+from .http.wsgi import OPENED_KEY
 from .settings import UNSET, Unset
 from .storage.base import Synchronous
-from .user_store import UserSession, UserStore
-from .wsgi import OPENED_KEY
+from .store.user_store import UserSession, UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -292,7 +292,7 @@ class UserStoreMiddleware:
         if has_request_context() and OPENED_KEY in request.environ:
             opened: OpenedExtension = request.environ[OPENED_KEY]
             return opened
-        return self.extension(app).open()
+        return opened_in_test.get() or self.extension(app).open()
 
     def extension(self, app: Flask | None = None) -> Extension:
         """An app's extension, which opens nothing by itself.

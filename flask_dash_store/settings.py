@@ -11,12 +11,12 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from .codec import CODECS
-from .cookie import CookieAttributes
 from .errors import ConfigurationError, InvalidTTL
 from .expiry import CENTURY, seconds
+from .http.cookie import CookieAttributes
 from .owner import DEFAULT_MAX_KEY_LENGTH
 from .storage.base import DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_TIMEOUT, Limits, Synchronous
-from .store_base import DEFAULT_MAX_VALUE_BYTES
+from .store.base import DEFAULT_MAX_VALUE_BYTES
 
 PREFIX = "USER_STORE_"
 HOUR = 60 * 60

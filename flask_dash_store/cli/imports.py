@@ -11,9 +11,9 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from ..apps.inheritance import key_prefix
 from ..codec import PickleCodec
 from ..errors import InvalidKey, QuotaExceeded, TooManyKeys, UnreadableValue, UnstorableValue, ValueTooLarge
-from ..inheritance import key_prefix
 from ..owner import check_key, user_owner
 from ..storage.sqlite import dash_database_file
 from . import flask_session_source

@@ -28,10 +28,10 @@ from flask import current_app, has_request_context, request
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
-from ..session_state import Cookie
-from ..store_base import StoreBase
-from ..user_store import state_of, versions_of
-from ..write_listeners import write_listeners
+from ..store.base import StoreBase
+from ..store.session_state import Cookie
+from ..store.user_store import state_of, versions_of
+from ..store.write_listeners import write_listeners
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -119,9 +119,12 @@ def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
     return {watch: _version(watch, versions) for watch in watches}
 
 
-def _own_watches() -> list[Changed]:
-    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is."""
-    app = _present_app()
+def _own_watches(is_route: bool = False) -> list[Changed]:
+    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is.
+
+    :param is_route: whether this is asked in a route that is a hook's
+    """
+    app = _present_app(is_route)
     if app is None:
         return list(_watches.values())
     callbacks, watches = _watches_of.get(app, (0, []))
@@ -132,11 +135,21 @@ def _own_watches() -> list[Changed]:
     return watches
 
 
-def _present_app() -> Dash | None:
+def _present_app(is_route: bool) -> Dash | None:
     """The app of the present request. Hooks are for all apps of a process, and do not say which one it is."""
+    present = [app for app in list(_apps) if _is_present(app)]
+    if len(present) == 1:
+        return present[0]
+    # In a route that is a hook's, Dash says which app it is; but before Dash 4, it is the one that was made last.
+    return None if has_request_context() or present or not is_route else get_app()  # type: ignore[no-untyped-call]
+
+
+def _is_present(app: Dash) -> bool:
     if has_request_context():
-        return next((app for app in _apps if app.server == current_app and request.path in _paths_of(app)), None)
-    return get_app()  # type: ignore[no-any-return, no-untyped-call]
+        return bool(app.server == current_app) and request.path in _paths_of(app)
+    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which has other servers than Flask.
+    has_request = backend is not None and backend.has_request_context()
+    return has_request and backend.request_adapter().path in _paths_of(app)
 
 
 def _paths_of(app: Dash) -> list[str]:
@@ -194,7 +207,7 @@ def _serve() -> dict[str, dict[str, str | None] | None]:
     ``{}`` where nothing is watched, so that the page asks no more; and ``None`` for them where the next poll is to ask
     again, with the cookie that is on its way.
     """
-    watches = _own_watches() if is_available() else []
+    watches = _own_watches(is_route=True) if is_available() else []
     if not watches:
         return {}
     state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.

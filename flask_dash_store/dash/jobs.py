@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from ..cookie import CookieAttributes
-from ..current import current_store
 from ..errors import ConfigurationError, InvalidKey
+from ..http.cookie import CookieAttributes
 from ..settings import Settings
-from ..user_store import UserStore, app_of
+from ..store.current import current_store
+from ..store.user_store import UserStore, app_of
 
 # The entry in callback_context.custom_data that is the ticket.
 NAMESPACE = "flask_dash_store"

@@ -70,8 +70,8 @@ class Limits(NamedTuple):
         :param used: how many keys there are
         """
         return TooManyKeys(
-            f"{key!r} would be one key more than the {self.max_keys} that one owner may have. Delete keys, keep many "
-            "small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=).",
+            f"{key!r} would be one key more than the {self.max_keys:,} that one session or user may have. Delete keys, "
+            "keep many small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=).",
             key=key,
             limit=self.max_keys,
             used=self.max_keys if used is None else used,
@@ -80,8 +80,8 @@ class Limits(NamedTuple):
     def quota_exceeded(self, key: str, nbytes: int, used: int) -> QuotaExceeded:
         """The error for a value that needs ``nbytes`` more than the ``used`` bytes leave."""
         return QuotaExceeded(
-            f"The value for {key!r} needs {nbytes} bytes more. The values of one owner may take {self.max_bytes} "
-            f"bytes, and {used} are used. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
+            f"The value for {key!r} needs {nbytes:,} more bytes. One session or user may store {self.max_bytes:,} bytes, "
+            f"and {used:,} are in use. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
             key=key,
             limit=self.max_bytes,
             used=used,

@@ -20,7 +20,7 @@ from redis import Redis
 from urls import URLS
 
 from flask_dash_store import UserStore, UserStoreMiddleware
-from flask_dash_store.views import FEW
+from flask_dash_store.store.views import FEW
 
 MANY = 10_000
 

@@ -25,8 +25,8 @@ from store_model import TTL, Deed, Large, Model, Outcome, attempt
 from visits import Site
 
 from flask_dash_store.expiry import Clock
-from flask_dash_store.session_state import GRACE
 from flask_dash_store.storage import StorageOptions, open_storage
+from flask_dash_store.store.session_state import GRACE
 
 Done = tuple[Deed, Outcome]
 

@@ -26,9 +26,9 @@ from flask_dash_store import (
     UserStoreMiddleware,
     ValueTooLarge,
 )
+from flask_dash_store.http.wsgi import ENVIRON_KEY
 from flask_dash_store.storage.sqlite import storage as sqlite
 from flask_dash_store.storage.sqlite.connection import Connection
-from flask_dash_store.wsgi import ENVIRON_KEY
 
 GETS = 100_000
 

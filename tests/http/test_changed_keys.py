@@ -15,8 +15,8 @@ from dash import Dash, Input, Output, html
 from flask.testing import FlaskClient
 
 from flask_dash_store import Changed, InvalidKey, InvalidKeyType, Key, UserStore, UserStoreMiddleware, user_store
+from flask_dash_store.store.write_listeners import write_listeners
 from flask_dash_store.testing import user_store_transaction
-from flask_dash_store.write_listeners import write_listeners
 
 POLL = "/_user-store/changed"
 WATCHED = ["cart", "n", "wish list"]

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from flask_dash_store.owner import Owner, new_session_id, session_owner
-from flask_dash_store.session_state import Cookie, Fate, SessionState, Use
+from flask_dash_store.store.session_state import Cookie, Fate, SessionState, Use
 
 ID = new_session_id()
 USES = [Use.NONE, Use.READ, Use.WRITTEN]

@@ -15,7 +15,7 @@ import pytest
 from backends import Child
 from clocks import HandClock
 from flask import Flask, g, request
-from visits import LIFETIME, SECRET, TTL, Browser, Site, nothing, read, write
+from visits import LIFETIME, SECRET, TTL, Browser, Site, answer_of, nothing, read, write
 
 from flask_dash_store import (
     InvalidKey,
@@ -37,6 +37,9 @@ class App:
         self.app.config.update(SECRET_KEY=secrets[0], SECRET_KEY_FALLBACKS=secrets[1:], TESTING=True)
         self.middleware = UserStoreMiddleware(self.app, url=url, ttl=TTL, lifetime=LIFETIME, clock=clock, **options)
         self.app.add_url_rule("/<path:path>", "any", self._view, methods=["GET", "POST"])
+
+    def answer(self, environ: dict[str, Any]) -> tuple[int, list[str]]:
+        return answer_of(self.app, environ)
 
     def _view(self, path: str) -> str:
         request.environ["test.result"].append(request.environ["test.use"](g.user_store))

@@ -25,7 +25,7 @@ from flask_dash_store import (
     UserStoreMiddleware,
     ValueTooLarge,
 )
-from flask_dash_store.views import FEW
+from flask_dash_store.store.views import FEW
 
 START = 1_700_000_000.0
 DAY = 24 * 60 * 60

@@ -13,9 +13,10 @@ from flask import Flask, current_app, g, request, session
 from flask.testing import FlaskClient
 from itsdangerous import Signer
 
-from flask_dash_store import UserStoreMiddleware, cookie
+from flask_dash_store import UserStoreMiddleware
 from flask_dash_store.codec import BUFFER_THRESHOLD
-from flask_dash_store.cookie import CookieAttributes, SessionCookie
+from flask_dash_store.http import cookie
+from flask_dash_store.http.cookie import CookieAttributes, SessionCookie
 from flask_dash_store.owner import new_session_id
 
 DAY = 24 * 60 * 60

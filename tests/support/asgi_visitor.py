@@ -142,9 +142,15 @@ class Visitor:
         return asyncio.run(self.get_async(path, **headers))
 
     async def get_async(self, path: str, **headers: str) -> httpx.Response:
+        return await self._request("GET", path, None, headers)
+
+    def post(self, path: str, json: object, **headers: str) -> httpx.Response:
+        return asyncio.run(self._request("POST", path, json, headers))
+
+    async def _request(self, method: str, path: str, json: object, headers: dict[str, str]) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=self._url, cookies=self.cookies) as client:
-            response = await client.get(path, headers=headers)
+            response = await client.request(method, path, json=json, headers=headers)
             self.cookies = client.cookies
         return response
 

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 
 from flask_dash_store import UserStoreMiddleware, extension
-from flask_dash_store.flask_session import StoreSessionInterface
+from flask_dash_store.apps.flask_session import StoreSessionInterface
 
 _init = Flask.__init__
 

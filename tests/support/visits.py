@@ -23,6 +23,12 @@ LIFETIME = 5000.0
 Use = Callable[[UserStore], Any]
 
 
+def answer_of(app: Flask, environ: dict[str, Any]) -> tuple[int, list[str]]:
+    """The status of an app's response, and its cookies."""
+    _, status, headers = run_wsgi_app(app, environ, True)
+    return int(status[:3]), headers.getlist("Set-Cookie")
+
+
 class Site:
     """One worker of an app, and its database seen from beside.
 
@@ -47,8 +53,7 @@ class Site:
 
     def answer(self, environ: dict[str, Any]) -> tuple[int, list[str]]:
         """The status of the response, and its cookies."""
-        _, status, headers = run_wsgi_app(self.app, environ, True)
-        return int(status[:3]), headers.getlist("Set-Cookie")
+        return answer_of(self.app, environ)
 
     def _view(self, path: str) -> str:
         request.environ["test.result"].append(request.environ["test.use"](g.user_store))

@@ -2,15 +2,19 @@
 
 SQLite has to write before it can free anything. So a file takes up some space while there is any. When a call that
 frees space finds the disk full, the file is emptied until that call has ended.
+
+The lock is filelock's, for what a lock of all processes is differs most between systems (flock on POSIX, LockFileEx on
+Windows): one that goes away with its process, that a fork does not keep, and that an interrupted call gives back. It
+is of a file of its own, since Windows lets no other process write to what is locked.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+
+from filelock import FileLock, Timeout
 
 from ..transaction import busy
 
@@ -18,6 +22,8 @@ from ..transaction import busy
 RESERVED_BYTES = 4 * 2**20
 LEAST_BYTES = 4096
 POLL = 0.005
+
+_FLAGS = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Reserve:
@@ -34,11 +40,9 @@ class Reserve:
     def keep(self) -> None:
         """Take up the space, or as much of it as there is. On a full disk that may be none."""
         with suppress(OSError):  # One that another process uses now is taken again by that process.
-            descriptor = self._open(timeout=0.0)
-            try:
+            acquired, descriptor = self._acquire(timeout=0.0)
+            with acquired:
                 _fill(descriptor)
-            finally:
-                os.close(descriptor)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -47,48 +51,37 @@ class Reserve:
         :raises StorageBusy: when another caller uses it for longer than the timeout
         """
         try:
-            descriptor = self._open(self._timeout)
-        except BlockingIOError:
+            acquired, descriptor = self._acquire(self._timeout)
+        except Timeout:
             raise busy(f"reserve {self._path}", self._timeout) from None
         except OSError:
             yield  # There is no such file, and none can be made.
             return
-        try:
+        with acquired:
             os.ftruncate(descriptor, 0)
             try:
                 yield
             finally:
                 _fill(descriptor)
-        finally:
-            os.close(descriptor)
 
-    def _open(self, timeout: float) -> int:
-        """The file, locked.
+    def _acquire(self, timeout: float) -> tuple[ExitStack, int]:
+        """The file, until the stack is closed.
 
-        :raises BlockingIOError: when another process has it locked for longer than the timeout
+        :raises Timeout: when another caller has it locked for longer than the timeout
         """
-        descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
-        try:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return descriptor
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise
-                time.sleep(POLL)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        lock = FileLock(f"{self._path}.lock", mode=0o600, thread_local=False)  # Greenlets share a thread.
+        with ExitStack() as stack:
+            stack.enter_context(lock.acquire(timeout, POLL))
+            descriptor = os.open(self._path, _FLAGS, 0o600)
+            stack.callback(os.close, descriptor)
+            return stack.pop_all(), descriptor
 
 
 def _fill(descriptor: int) -> None:
-    taken, step = os.fstat(descriptor).st_size, RESERVED_BYTES
-    while taken < RESERVED_BYTES and step >= LEAST_BYTES:
+    step = RESERVED_BYTES
+    while (taken := os.fstat(descriptor).st_size) < RESERVED_BYTES and step >= LEAST_BYTES:
         try:
             _take(descriptor, taken, min(step, RESERVED_BYTES - taken))
-            taken += step
         except OSError:
             step //= 2
 
@@ -96,5 +89,6 @@ def _fill(descriptor: int) -> None:
 def _take(descriptor: int, offset: int, nbytes: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, nbytes)
-    else:  # macOS
-        os.pwrite(descriptor, bytes(nbytes), offset)
+    else:  # macOS and Windows, which may write less than that.
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        os.write(descriptor, bytes(nbytes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -23,22 +24,23 @@ from ..base import (
 from ..statistics import Totals
 from . import schema
 from .backup import Backup
-from .buffer_files import BufferFiles, boot_id, buffers_beside
+from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
 from .files import (
     FileIdentity,
     TemporaryDirectory,
-    check_filesystem,
     check_private_directory,
     make_private,
     prepare_private_file,
 )
+from .filesystem import check_filesystem
 from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
 from .statistics import Counter
+from .system import boot_id
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -64,6 +66,7 @@ class SqliteStorage(Counter, SupportsBackup):
     ) -> None:
         self._limits = limits
         self._written = set()
+        self._checked = set()
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None
@@ -82,7 +85,9 @@ class SqliteStorage(Counter, SupportsBackup):
         self._pool = Pool(connector, f"storage {self.filename}", timeout, FileIdentity(self.filename))
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
-        if not self._temporary:
+        if self._temporary:
+            weakref.finalize(self, self._pool.close)  # Before the directory goes: Windows deletes no open file.
+        else:
             self._reserve = Reserve(f"{self.filename}-reserve", timeout)
 
     def _prepare(self) -> None:

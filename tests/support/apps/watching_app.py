@@ -18,7 +18,7 @@ IS_SEEN = Path(os.environ["TEST_FOLDER"]) / "seen"
 app = Dash(__name__, background_callback_manager=DiskcacheManager(Cache(f"{IS_SEEN.parent}/cache")))
 server = app.server
 server.secret_key = "only for these tests"
-UserStoreMiddleware(app)
+UserStoreMiddleware(app, url=f"sqlite:///{IS_SEEN.parent}/store.sqlite")
 
 
 def layout() -> html.Div:

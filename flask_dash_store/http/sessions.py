@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..errors import SessionEnded, StorageError
+from ..maintenance import Maintenance
+from ..owner import SESSION_PREFIX, Owner, new_session_id, session_owner
+from ..store.session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionState, Use
+from ..store.user_store import SessionContext, UserStore
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
 from .embedding import CookieAdvisor, Header, is_withheld
-from .errors import SessionEnded, StorageError
-from .maintenance import Maintenance
-from .owner import SESSION_PREFIX, Owner, new_session_id, session_owner
-from .session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionState, Use
-from .user_store import SessionContext, UserStore
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -46,14 +46,10 @@ class RequestHead(NamedTuple):
 
 
 class Inheritance(NamedTuple):
-    """A session that a cookie from before stands for: its id, since when it counts, and its values.
-
-    The time is in seconds since the epoch. The values are those that are not stored yet: of Flask's own cookie.
-    """
+    """A session that a cookie from before stands for: its id, and since when it counts, in seconds since the epoch."""
 
     session_id: str
     issued_at: float
-    values: Mapping[str, Any]
 
 
 class RequestSessions:
@@ -104,7 +100,7 @@ class RequestSessions:
             inheritance = None if self._inherit is None else self._inherit(request.cookie)
             if inheritance is not None and inheritance.issued_at + self._context.lifetime > now:
                 state = self._begin(Fate.INHERITED, inheritance.session_id, inheritance.issued_at)
-                state.inherit(inheritance.values)
+                state.cookie = Cookie.STALE
             else:
                 state = self._begin(Fate.NEW, new_session_id(), now)
                 state.cookie = self._missing_cookie(request)

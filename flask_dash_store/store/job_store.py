@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from .errors import OutsideRequest, SessionEnded
-from .expiry import Access
-from .job_handle import Job
+from ..errors import OutsideRequest, SessionEnded
+from ..expiry import Access
+from ..job_handle import Job
 from .session_state import SessionState
 from .user_store import SessionContext, UserStore
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
-from .expiry import Access
-from .job_handle import Job, JobHandles
-from .mapping import StoredMapping
-from .owner import (
+from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
+from ..expiry import Access
+from ..job_handle import Job, JobHandles
+from ..owner import (
+    FLASK_SESSION_KEY,
     TABS_PREFIX,
     DerivedIds,
     Owner,
+    is_own_key,
     new_session_id,
     renewed_session_id,
     session_digest,
@@ -25,12 +26,13 @@ from .owner import (
     user_owner,
     visitor_name,
 )
+from ..signals import How, Signals
+from ..storage import Storage
+from ..storage.base import SessionInfo
+from ..storage.transaction import on_commit, on_rollback
+from .base import StoreBase, StoreContext
+from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
-from .signals import How, Signals
-from .storage import Storage
-from .storage.base import SessionInfo
-from .storage.transaction import on_commit, on_rollback
-from .store_base import StoreBase, StoreContext
 from .write_listeners import write_listeners
 
 
@@ -120,18 +122,22 @@ class UserStore(StoredMapping):
 
     def __len__(self) -> int:
         keys = super().__len__()
-        return len(self._keys()) if keys and self._has_tabs() else keys
+        return len(self.describe()) if keys and self._has_own_keys() else keys
 
-    def _has_tabs(self) -> bool:
-        """Whether there are keys that are not shown, for the visitor's tabs keep them."""
-        return self._state.owner.session is not None and self._read(
-            lambda owner, access: self._storage.has(owner, TABS_PREFIX, access), False
+    def _has_own_keys(self) -> bool:
+        """Whether there are keys that are not shown, as they are not the app's. It is no use of the session."""
+        if self._state.owner.session is None:
+            return False
+        access = self._context.expiry.access(counts_as_use=False)
+        return any(
+            self._read(lambda owner, _: self._storage.has(owner, key, access), False)  # noqa: B023
+            for key in (TABS_PREFIX, FLASK_SESSION_KEY)
         )
 
     def _shown(self, keys: list[str]) -> list[str]:
-        if self._state.owner.session is None:  # A user id has no tabs.
+        if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
             return keys
-        return [key for key in keys if not key.startswith(TABS_PREFIX)]
+        return [key for key in keys if not is_own_key(key)]
 
     def job_handle(self) -> str:
         """A text by which a job, in this process or another, opens the store: ``stores.open(handle)``.
@@ -412,14 +418,7 @@ def is_hidden(store: UserStore) -> bool:
     return state.arrived_at is None and state.session_id is not None
 
 
-def bind(store: UserStore, user_id: str | int) -> None:
-    """Count a session as that of a user who has been logged in with it already. Its id stays.
-
-    :raises InvalidKey: when the user id is too long or holds a lone surrogate
-    """
-    state = state_of(store)
-    if state.session_id is not None:
-        store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
+# What follows is for the package's own keys, which no method of a store takes.
 
 
 def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
@@ -436,8 +435,24 @@ def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
 
     The errors are those of writing to the store.
     """
-    stored = store._encode(key, value)  # noqa: SLF001
+    stored = store._encoded(key, value)  # noqa: SLF001
     return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
+
+
+def write(store: UserStore, key: str, value: Any) -> None:
+    """Store a value.
+
+    The errors are those of writing to the store.
+    """
+    store._put(key, value, lambda _: None)  # noqa: SLF001
+
+
+def delete(store: UserStore, key: str) -> None:
+    """Delete a key, if it is there.
+
+    The errors are those of writing to the store.
+    """
+    store._write(lambda owner, access: store._storage.delete(owner, key, access), (key,))  # noqa: SLF001
 
 
 def is_session_of(store: UserStore, user_id: str | int) -> bool:

@@ -10,14 +10,14 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request
 
-from .app_adapter import Extension
-from .current import current_store
-from .errors import SessionEnded
-from .session_state import SessionState, Use
+from ..apps.adapter import Extension
+from ..errors import SessionEnded
+from ..storage.event_loop import note_server_loop
+from ..store.current import current_store
+from ..store.session_state import SessionState, Use
+from ..store.user_store import UserStore, state_of
 from .sessions import RequestHead, RequestSessions
 from .socket_watch import SocketWatch
-from .storage.event_loop import note_server_loop
-from .user_store import state_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,11 +48,8 @@ class Handler:
         if loop is not self._loop:
             self._loop = loop
             note_server_loop(loop)
-        store = sessions.arrive(_head(scope), now)
+        store = self.visit(scope, now)
         state = state_of(store)
-        if self._counts_as_use is not None and state.counts_as_use is None:
-            counts_as_use = self._counts_as_use
-            state.counts_as_use = lambda: counts_as_use(scope)
 
         def send_with_cookie(message: Message) -> Awaitable[None]:
             if message["type"] in _HEADERS:
@@ -73,6 +70,17 @@ class Handler:
             current_store.reset(token)
             if sessions.maintenance.is_due(now, state.use is Use.WRITTEN):
                 self._maintain(loop)
+
+    def visit(self, scope: Scope, now: float) -> UserStore:
+        """The store of the visitor whose request has this scope.
+
+        :param now: seconds since the epoch
+        """
+        store = self._sessions.arrive(_head(scope), now)
+        counts_as_use, state = self._counts_as_use, state_of(store)
+        if counts_as_use is not None and state.counts_as_use is None:
+            state.counts_as_use = lambda: counts_as_use(scope)
+        return store
 
     def _with_cookie(self, message: Message, state: SessionState, scope: Scope) -> Message:
         if state.is_untouched:
@@ -153,10 +161,10 @@ async def _answer_conflict(error: SessionEnded, send: Send) -> None:
 class Entry:
     """What stands in front of an ASGI app. It opens the storage with the first request.
 
-    :param meet: called with the scope of that request
+    :param meet: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[Scope], None]) -> None:
+    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
         self._meet = meet
@@ -165,8 +173,12 @@ class Entry:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
+        if not self._extension.has_begun:
+            self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
-            self._meet(scope)
             opened = await asyncio.to_thread(self._extension.open)  # It may wait for the disk and other processes.
         await opened.handler(self._app, scope, receive, send)
+
+    def _begin(self, scope: Scope) -> None:
+        self._app = self._meet(self._app, scope)

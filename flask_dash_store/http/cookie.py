@@ -25,8 +25,8 @@ from typing import NamedTuple
 from itsdangerous import BadSignature, Signer
 from werkzeug.http import dump_cookie
 
-from .expiry import Clock
-from .owner import Owner, session_owner
+from ..expiry import Clock
+from ..owner import Owner, session_owner
 
 logger = logging.getLogger("flask_dash_store")
 

@@ -11,13 +11,13 @@ from numbers import Number
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
-from .buffers import Stored
-from .errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError
-from .expiry import Access, seconds
-from .owner import Owner
+from ..buffers import Stored
+from ..errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError
+from ..expiry import Access, seconds
+from ..owner import Owner
+from ..storage.base import KeyExpiry, ValueInfo
+from .base import StoreBase
 from .session_state import Use
-from .storage.base import KeyExpiry, ValueInfo
-from .store_base import StoreBase
 from .views import MISSING, WholeMapping, at_one_time
 from .write_listeners import write_listeners
 

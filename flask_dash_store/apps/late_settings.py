@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Config
 
-from .errors import LateSetting
-from .settings import PREFIX
+from ..errors import LateSetting
+from ..settings import PREFIX
 
 FLASKS_SETTINGS = ("SECRET_KEY", "SESSION_COOKIE_", "PERMANENT_SESSION_LIFETIME", "APPLICATION_ROOT")
 COOKIES_SETTINGS = ("SESSION_COOKIE_",)

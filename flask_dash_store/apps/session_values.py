@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .codec import raised_by_signal_handler
+from ..codec import raised_by_signal_handler
 
 FLASHES = "_flashes"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
+from ..store.session_state import Use
+from ..store.user_store import UserStore, state_of
 from .caching import Headers
-from .session_state import Use
 from .sessions import RequestHead, RequestSessions
-from .user_store import UserStore, state_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

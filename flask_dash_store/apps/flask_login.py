@@ -8,9 +8,9 @@ from typing import Any
 
 from flask import Flask, request, session
 
-from .errors import OutsideCookiePath, ResponseStarted, SessionRefused
-from .proxy import is_available, user_store
-from .user_store import is_session_of, state_of
+from ..errors import OutsideCookiePath, ResponseStarted, SessionRefused
+from ..proxy import is_available, user_store
+from ..store.user_store import is_session_of, state_of
 
 
 class LoginSignals:

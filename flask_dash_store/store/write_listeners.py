@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from .storage.transaction import on_commit
+from ..storage.transaction import on_commit
 
 if TYPE_CHECKING:
-    from .store_base import StoreBase
+    from .base import StoreBase
 
 WriteListener = Callable[["StoreBase", Collection[str] | None], None]
 """Gets the store that was written to, and the keys that were set or deleted; None for all of its keys.

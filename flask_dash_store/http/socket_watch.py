@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from .errors import StorageError
+from ..errors import StorageError
+from ..store.user_store import UserStore, state_of
 from .sessions import RequestSessions
-from .user_store import UserStore, state_of
 
 logger = logging.getLogger("flask_dash_store")
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, has_request_context, request
 
-from .app_adapter import AppAdapter, Extension, Opened
-from .cli import user_store
-from .dash.devtools import add_to_dev_tools
-from .dash.pages import has_dash, hide_store_from_dash_setup
-from .errors import ConfigurationError
+from ..cli import user_store
+from ..dash.devtools import add_to_dev_tools
+from ..dash.pages import has_dash, hide_store_from_dash_setup
+from ..errors import ConfigurationError
+from ..http.sessions import Inheritance, RequestSessions
+from ..http.wsgi import SessionMiddleware
+from ..proxy import EXTENSION, give_globals_a_store, request_with, store_of
+from ..settings import Settings
+from ..store.user_store import UserStore
+from .adapter import AppAdapter, Extension, Opened
 from .flask_login import LoginSignals
 from .flask_session import StoreSessionInterface, check_interface
 from .inheritance import ImportedSessions, inheriting
 from .late_settings import COOKIES_SETTINGS, FLASKS_SETTINGS, watch_changes
-from .proxy import EXTENSION, give_globals_a_store, request_with, store_of
-from .sessions import Inheritance, RequestSessions
-from .settings import Settings
-from .user_store import UserStore
-from .wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -96,11 +96,11 @@ class FlaskApp(AppAdapter):
         if opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
         if not extension.has_begun:
-            extension.prepare()
+            extension.prepare(self._add_to_dev_tools)
         opened = opened or extension.open()
         return opened.handler(environ, start_response)  # type: ignore[no-any-return]
 
-    def prepare(self) -> None:
+    def _add_to_dev_tools(self) -> None:
         add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
 
     def _has_null_session(self) -> bool:

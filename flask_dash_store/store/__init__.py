@@ -1,0 +1,1 @@
+"""A visitor's store: the session that it belongs to, and the mutable mapping that it is."""
