@@ -44,12 +44,13 @@ def args_of_totals(now: float) -> dict[str, float]:
 
 def _largest_file() -> int:
     """How large a file of this process may become (``ulimit -f``)."""
-    if sys.platform == "win32":
-        return sys.maxsize
-    import resource
+    if sys.platform != "win32":
+        import resource
 
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            return limit
+    return sys.maxsize
 
 
 def _size(path: str) -> int:
