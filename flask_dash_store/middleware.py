@@ -85,8 +85,8 @@ class UserStoreMiddleware:
         ``SameSite=None; Secure; Partitioned``, and cross-site requests are ignored as with Lax. By default False.
     :param background_results: ``"private"``, the default, gives the result of a background callback only to the visitor
         who started it. ``"shared"``, as in plain Dash, gives it to all who start it with the same arguments.
-    :param metrics: ``"opentelemetry"`` or ``"prometheus"``, to count and time what the storage does. By default (None) it
-        is not counted, which costs nothing.
+    :param metrics: ``"opentelemetry"`` or ``"prometheus"``, to count and time what the storage does. By default (None)
+        it is not counted, which costs nothing.
     :param cookie_name: by default (None) ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default (None) the path of Flask's session cookie; for a Dash app, the path where browsers
         see the app
