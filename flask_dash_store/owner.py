@@ -137,7 +137,7 @@ def user_owner(user_id: str | int) -> Owner:
     :raises InvalidKey: when it is longer than 512 characters or holds a lone surrogate
     """
     if not isinstance(user_id, (str, int)):
-        raise InvalidKeyType(f"A user id is a str or an int, not {type(user_id).__name__}.")
+        raise InvalidKeyType(f"A user id must be a str or an int, not {type(user_id).__name__}.")
     text = str(user_id)
     if len(text) > MAX_USER_ID_LENGTH:
         raise InvalidKey(f"A user id has at most {MAX_USER_ID_LENGTH} characters, not {len(text)}; hash longer ones.")
@@ -179,14 +179,16 @@ def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
         lone surrogate
     """
     if not isinstance(key, str):
-        raise InvalidKeyType(f"A key is a str, not {type(key).__name__}.")
+        raise InvalidKeyType(f"A key must be a str, not {type(key).__name__}; use str(key).")
     if not 1 <= len(key) <= max_length:
         raise InvalidKey(
-            f"A key has 1 to {max_length} characters, this one {len(key)}; "
+            f"A key must have 1 to {max_length} characters; this one has {len(key)}. "
             "USER_STORE_MAX_KEY_LENGTH (max_key_length=) sets the limit.",
             limit=max_length,
         )
     refused = _REFUSED_IN_KEYS.search(key)
     if refused:
-        raise InvalidKey(f"The key {key!a} holds {refused[0]!a}; NUL, '/', '%' and surrogates are refused.", key=key)
+        raise InvalidKey(
+            f"The key {key!a} contains {refused[0]!a}; a key cannot contain NUL, '/', '%' or surrogates.", key=key
+        )
     return key
