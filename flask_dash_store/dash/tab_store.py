@@ -20,7 +20,7 @@ from werkzeug.local import LocalProxy
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
 from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore, current_tab
-from ..store.user_store import is_hidden
+from ..store.user_store import is_hidden, state_of
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 _IN_PAYLOAD = "userStoreTab"  # as in tab_store.js
@@ -59,6 +59,10 @@ def _tab_of_request() -> str:
 
 def _headers() -> Iterable[tuple[str, str]]:
     """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
+    # After an asynchronous callback, the thread still has its context in later requests (asgiref restores it there). In
+    # a job the context is the job's own, and a request may be one that it has made.
+    if has_request_context() and is_available() and state_of(user_store).arrived_at is not None:
+        return request.headers.items()
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):

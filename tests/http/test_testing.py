@@ -6,11 +6,12 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dash import Dash, html
+from dash import Dash, Input, Output, html
 from documents import ROOT, blocks
 from flask import Flask, g
 
@@ -177,6 +178,37 @@ def test_the_code_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(tests) >= 4
     assert not list(tmp_path.rglob("*.sqlite*"))
+
+
+def test_an_asynchronous_callback_leaves_no_tab_to_the_threads_next_request() -> None:
+    app = Dash("tabs", use_async=True)
+    app.server.secret_key = "k" * 32
+    UserStoreMiddleware(app, url="memory://")
+    app.layout = html.Div([html.Div(id="in"), html.Div(id="out")])
+
+    @app.callback(Output("out", "children"), Input("in", "children"))
+    async def keep(_: object) -> str:
+        tab_store["note"] = "kept"
+        return "kept"
+
+    app.server.add_url_rule("/tab", "tab", lambda: str(dict(tab_store)))
+    body = {
+        "output": "out.children",
+        "outputs": {"id": "out", "property": "children"},
+        "inputs": [{"id": "in", "property": "children", "value": 1}],
+        "changedPropIds": ["in.children"],
+    }
+
+    def visit() -> None:
+        client = app.server.test_client()
+        client.get("/")
+        response = client.post("/_dash-update-component", json=body, headers={"X-User-Store-Tab": "a" * 32})
+        assert response.status_code == 200
+        assert client.get("/tab", headers={"X-User-Store-Tab": "b" * 32}).text == "{}"
+        assert client.get("/tab", headers={"X-User-Store-Tab": "a" * 32}).text == "{'note': 'kept'}"
+        assert client.get("/tab").status_code == 500  # A view that no tab has asked for.
+
+    copy_context().run(visit)  # One thread's.
 
 
 def test_a_callback_that_is_called_directly_has_a_tab() -> None:
