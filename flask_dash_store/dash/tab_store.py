@@ -61,8 +61,10 @@ def _headers() -> Iterable[tuple[str, str]]:
     """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
     # After an asynchronous callback, the thread still has its context in later requests (asgiref restores it there). In
     # a job the context is the job's own, and a request may be one that it has made.
-    if has_request_context() and is_available() and state_of(user_store).arrived_at is not None:
-        return request.headers.items()
+    if is_available() and state_of(user_store).arrived_at is not None:
+        present = request.headers.items() if has_request_context() else _headers_of_other_servers()
+        if present:
+            return present
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
