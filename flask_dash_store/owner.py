@@ -181,5 +181,7 @@ def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
         )
     refused = _REFUSED_IN_KEYS.search(key)
     if refused:
-        raise InvalidKey(f"The key {key!a} contains {refused[0]!a}; a key cannot contain NUL, '/', '%' or surrogates.", key=key)
+        raise InvalidKey(
+            f"The key {key!a} contains {refused[0]!a}; a key cannot contain NUL, '/', '%' or surrogates.", key=key
+        )
     return key

@@ -1,4 +1,4 @@
-"""The present browser tab's own store.
+"""The store of the current browser tab.
 
 A browser does not tell a server which tab a request is of. So a script gives each tab a name, which the requests of its
 page's callbacks and for its layout carry in a header. The name is no secret: without the visitor's cookie it opens
@@ -25,8 +25,9 @@ _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 
 _WHAT_TO_DO = (
     "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks over HTTP, in the jobs of "
-    "its background callbacks, and in a layout function that is called for a page. In a view use user_store, which all "
-    f"of a visitor's tabs share. In a test, send the header {TAB_HEADER} with 32 hexadecimal digits."
+    "its background callbacks, and in layout functions while a page is loaded. In a view, use user_store, which all of "
+    "a visitor's tabs share. In a test, use flask_dash_store.testing.user_store_context(app), or send the header "
+    f"{TAB_HEADER} with 32 hexadecimal digits."
 )
 
 hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__}])
@@ -59,12 +60,12 @@ def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
 
 
 tab_store = cast(TabStore, LocalProxy(_tabs_store))
-"""The store of the browser tab that called back: as ``user_store``, which all tabs of a visitor share, for one tab.
+"""The store of the browser tab that sent the request. It is like ``user_store``, which all tabs of a visitor share.
 
-It survives a reload. A tab that is duplicated has its own, empty one, if the page came by https or from localhost; by
-plain http browsers lack what tells the two apart (Web Locks). The values are gone when the tab has not used them for
-USER_STORE_TAB_TTL, by default an hour, and when the session ends. They count for the visitor's quotas, and
-``user_store`` does not show them.
+It survives a reload. A duplicated tab has its own, empty store if the page was loaded over https or from localhost;
+over plain http, browsers lack Web Locks, which tell the two tabs apart. The values are deleted when the tab has not
+used them for USER_STORE_TAB_TTL, by default an hour, and when the session ends. They count towards the visitor's
+quotas, and ``user_store`` does not show them.
 
-:raises OutsideRequest: when it is used where there is no tab
+:raises OutsideRequest: if it is used where there is no tab
 """

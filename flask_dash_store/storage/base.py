@@ -79,8 +79,8 @@ class Limits(NamedTuple):
     def quota_exceeded(self, key: str, nbytes: int, used: int) -> QuotaExceeded:
         """The error for a value that needs ``nbytes`` more than the ``used`` bytes leave."""
         return QuotaExceeded(
-            f"The value for {key!r} needs {nbytes:,} more bytes. One session or user may store {self.max_bytes:,} bytes, "
-            f"and {used:,} are in use. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
+            f"The value for {key!r} needs {nbytes:,} more bytes. One session or user may store {self.max_bytes:,} "
+            f"bytes, and {used:,} are in use. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
             key=key,
             limit=self.max_bytes,
             used=used,
