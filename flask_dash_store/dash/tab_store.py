@@ -19,7 +19,7 @@ from werkzeug.local import LocalProxy
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
 from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore
-from ..store.user_store import is_hidden
+from ..store.user_store import is_hidden, state_of
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 
@@ -43,11 +43,18 @@ def _tabs_store() -> TabStore:
 
 
 def _headers() -> Iterable[tuple[str, str]]:
-    """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
+    """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
+    # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
+    if has_request_context() and not _is_in_job():
+        return request.headers.items()
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
         return request.headers.items() if has_request_context() else _headers_of_other_servers()
+
+
+def _is_in_job() -> bool:
+    return is_available() and state_of(user_store).arrived_at is None
 
 
 def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
