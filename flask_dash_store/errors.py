@@ -54,7 +54,7 @@ class NotASession(UserStoreError, RuntimeError):
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """``regenerate`` was called after the response headers were sent, so they cannot bring the new session id."""
+    """``regenerate``, or a new visitor's first write, came after the response headers, which bring the session id."""
 
 
 class SessionEnded(UserStoreError, Conflict):

@@ -29,8 +29,10 @@ SESSION_ID_BYTES = 48  # A multiple of 3, so that base64 leaves no bit unused an
 _OWNER_CHARACTERS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 
-# What the keys begin with under which a visitor's tabs keep their values. No key of a user store holds a "/".
-TABS_PREFIX = "tab/"
+# The package's own keys among those of a session. No key that an app may name holds a "/": an app that lets its
+# visitors choose keys must not let them write their flask.session, which says who has logged in.
+TABS_PREFIX = "tab/"  # What the keys begin with under which a visitor's tabs keep their values.
+FLASK_SESSION_KEY = "flask/session"
 
 _REFUSED_IN_KEYS = re.compile("[\0/%\ud800-\udfff]")
 
@@ -57,7 +59,7 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids, and tokens, on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and what else follows from one, on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
     Without SECRET_KEY it cannot be derived from what is at rest.
@@ -80,10 +82,6 @@ class DerivedIds:
         derived = self._derive("login", session_id, renewed_at, user)
         return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
 
-    def after_flask_cookie(self, value: str) -> str:
-        """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
-        return self._derive("cookie", value)
-
     def of_imported(self, name: str) -> str:
         """The id, of a new owner, that a session has which is imported by this name, until it is."""
         return self._derive("imported", name)
@@ -102,6 +100,10 @@ class DerivedIds:
     def csrf_token(self, session_id: str) -> str:
         """The token of a session's forms. It leads back to no id, and another id has another one."""
         return self._derive("csrf", session_id)
+
+    def of_results(self, session_id: str) -> str:
+        """By which the results of a session's background callbacks are found again. It leads back to no id."""
+        return self._derive("results", session_id)
 
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
@@ -161,6 +163,11 @@ def visitor_name(key: bytes, owner: Owner) -> str:
 def user_id_of(name: str) -> str:
     """The user id, as text, whose owner has this name."""
     return unquote(name.removeprefix(USER_PREFIX))
+
+
+def is_own_key(key: str) -> bool:
+    """Whether a key among those of a session is the package's own, and not the app's."""
+    return "/" in key
 
 
 def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:

@@ -33,7 +33,7 @@ class Extension(Protocol):
     def settings(self) -> Settings: ...
     @property
     def has_begun(self) -> bool: ...
-    def prepare(self) -> None: ...
+    def prepare(self, see_to: Callable[[], None]) -> None: ...
     def open(self) -> Opened: ...
     def reopen(self) -> None: ...
 
@@ -131,10 +131,6 @@ class AppAdapter(ABC):
     @abstractmethod
     def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
         """The setting of this name, for a request as the server has it: a WSGI environ, or an ASGI scope."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Called once, before the first request."""
 
     def inherit(
         self,

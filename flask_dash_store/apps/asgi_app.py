@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from flask import Flask
 
+from ..dash.devtools import with_dev_tools
 from ..dash.pages import has_dash, hide_store_from_dash_setup
 from ..errors import ConfigurationError, SessionEnded
 from ..http.asgi import App, Entry, Handler, Scope, request_of
@@ -74,7 +75,7 @@ class AsgiApp(AppAdapter):
 
     @property
     def has_dash(self) -> bool:
-        return has_dash(getattr(route, "path", "") for route in getattr(self._host, "routes", ()))
+        return has_dash(path for path, _ in self._views())
 
     @property
     def is_installed(self) -> bool:
@@ -87,9 +88,15 @@ class AsgiApp(AppAdapter):
     def entry(self) -> App:
         return self._entry
 
-    def _meet(self, scope: Scope) -> None:
+    def _meet(self, app: App, scope: Scope) -> App:
         """Know the app which this one is inside of, after ``app.add_middleware(UserStoreMiddleware)``."""
         self._host = scope.get("app", self.app)
+        return with_dev_tools(app, self._views())
+
+    def _views(self) -> Iterator[tuple[str, Any]]:
+        """Those of the app, each with its path."""
+        for route in getattr(self._host, "routes", ()):
+            yield getattr(route, "path", ""), getattr(route, "endpoint", None)
 
     def handler(self, sessions: RequestSessions, settings: Settings) -> Handler:
         setting = settings.counts_as_use
@@ -97,9 +104,6 @@ class AsgiApp(AppAdapter):
 
     def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
         return None if setting is None else lambda scope: bool(setting(request_of(scope)))
-
-    def prepare(self) -> None:
-        """The dev tools show the store on Flask alone."""
 
     def follow(self, settings: Settings) -> None:
         if settings.flask_session:
@@ -178,9 +182,9 @@ class QuartApp(AsgiApp):
     def paths(self, settings: Settings) -> tuple[str, str]:
         return super().paths(settings) if self._dash else (self.app.session_interface.get_cookie_path(self.app), "/")
 
-    @property
-    def has_dash(self) -> bool:
-        return has_dash(rule.rule for rule in self.app.url_map.iter_rules())
+    def _views(self) -> Iterator[tuple[str, Any]]:
+        for rule in self.app.url_map.iter_rules():
+            yield rule.rule, self.app.view_functions.get(rule.endpoint)
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
         _installed.add(self.app)

@@ -96,11 +96,11 @@ class FlaskApp(AppAdapter):
         if opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
         if not extension.has_begun:
-            extension.prepare()
+            extension.prepare(self._add_to_dev_tools)
         opened = opened or extension.open()
         return opened.handler(environ, start_response)  # type: ignore[no-any-return]
 
-    def prepare(self) -> None:
+    def _add_to_dev_tools(self) -> None:
         add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
 
     def _has_null_session(self) -> bool:

@@ -6,12 +6,18 @@ which asks the route below. Where the dev tools are off there is neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.sansio.request import Request
 
 from ..errors import UserStoreError
+from ..http.asgi import App, Receive, Scope, Send, request_of
+from ..proxy import user_store
 from ..store.user_store import UserStore
 
 NAMESPACE = "flask_dash_store"
@@ -19,6 +25,8 @@ COMPONENT = "UserStoreDevtool"
 ROUTE = "_user-store"
 
 StoreOfRequest = Callable[[], UserStore]
+Views = Iterable[tuple[str, Any]]
+"""The views of a server, each with its path."""
 
 
 def add_to_dev_tools(app: Flask, store: StoreOfRequest) -> None:
@@ -26,17 +34,61 @@ def add_to_dev_tools(app: Flask, store: StoreOfRequest) -> None:
 
     :param store: the store of the present request's visitor
     """
-    for dash_app in _dash_apps(app):
-        if dash_app._dev_tools.ui and _add_component():  # noqa: SLF001
-            path = dash_app.config.routes_pathname_prefix + ROUTE
-            app.add_url_rule(path, path, lambda: _answer(store()), methods=["POST"])
+
+    def answer() -> tuple[Response, int]:
+        content, status = _answer(store(), request, request.get_json(silent=True))
+        response = jsonify(content)
+        response.cache_control.no_store = True
+        return response, status
+
+    for path in _routes((rule.rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()):
+        app.add_url_rule(path, path, answer, methods=["POST"])
 
 
-def _dash_apps(app: Flask) -> Iterator[Any]:
-    for rule in app.url_map.iter_rules():
-        if rule.rule.endswith("/_dash-layout"):
-            serve_layout: Any = app.view_functions[rule.endpoint]
-            yield serve_layout.__self__
+def with_dev_tools(app: App, views: Views) -> App:
+    """The same for a server's ASGI app: what is to be served in its stead.
+
+    :param views: of the server
+    """
+    paths = set(_routes(views))
+    if not paths:
+        return app
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        is_asked = scope["type"] == "http" and scope["method"] == "POST" and request_of(scope).path in paths
+        await (_serve if is_asked else app)(scope, receive, send)
+
+    return serve
+
+
+async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
+    request, asked = request_of(scope), None
+    body = await _body(receive)
+    if request.is_json:
+        with suppress(ValueError):
+            asked = json.loads(body)
+    content, status = await asyncio.to_thread(lambda: _answer(user_store, request, asked))
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
+async def _body(receive: Receive) -> bytes:
+    body, is_complete = b"", False
+    while not is_complete:
+        message = await receive()
+        body += message.get("body", b"")
+        is_complete = not message.get("more_body")
+    return body
+
+
+def _routes(views: Views) -> Iterator[str]:
+    """The route of each Dash app of a server whose dev tools are on, and have got the button."""
+    for path, view in views:
+        if path.endswith("/_dash-layout"):
+            dash_app = view.__self__
+            if dash_app._dev_tools.ui and _add_component():  # noqa: SLF001
+                yield dash_app.config.routes_pathname_prefix + ROUTE
 
 
 def _add_component() -> bool:
@@ -52,16 +104,17 @@ def _add_component() -> bool:
     return True
 
 
-def _answer(store: UserStore) -> tuple[Response, int]:
+def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, Any], int]:
     """Do what the page asks for, and describe what is stored then.
 
     To describe it is no use of the session.
+
+    :param asked: what the request's body is, as JSON; None if it is none
     """
-    if not _is_same_origin():
-        return jsonify(error="Only the app's own page may ask for this."), 403
-    asked = request.get_json(silent=True)
+    if not _is_same_origin(request):
+        return {"error": "Only the app's own page may ask for this."}, 403
     if not isinstance(asked, dict):
-        return jsonify(error="This takes a JSON object."), 400
+        return {"error": "This takes a JSON object."}, 400
     try:
         if asked.get("do") == "delete":
             key: Any = asked.get("key")
@@ -78,13 +131,11 @@ def _answer(store: UserStore) -> tuple[Response, int]:
             for value in store.describe()
         ]
     except UserStoreError as error:
-        return jsonify(error=str(error)), 500
-    response = jsonify(values=described)
-    response.cache_control.no_store = True
-    return response, 200
+        return {"error": str(error)}, 500
+    return {"values": described}, 200
 
 
-def _is_same_origin() -> bool:
+def _is_same_origin(request: Request) -> bool:
     """Whether the app's own page asks. Browsers that do not trust the address say only the origin."""
     fetch_site = request.headers.get("Sec-Fetch-Site")
     if fetch_site is not None:

@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   const HEADER = "X-User-Store-Tab";
+  const IN_PAYLOAD = "userStoreTab";
+  const WORKER = "dash-ws-worker";
   const KEY = "user-store-tab";
   const PATHS = ["_dash-layout", "_dash-update-component"];
   // On a reload, the page before may hold its lock for an instant longer.
@@ -66,4 +68,23 @@
     request.headers.set(HEADER, await tab);
     return fetchBefore.call(this, request);
   };
+
+  // Dash's websocket belongs to a worker that all tabs of the browser share, to which each tab posts its callbacks.
+  const Worker = window.SharedWorker;
+  if (Worker) {
+    window.SharedWorker = class SharedWorker extends Worker {
+      constructor(url, options) {
+        super(url, options);
+        if ((options && options.name) !== WORKER) return;
+        const post = this.port.postMessage.bind(this.port);
+        this.port.postMessage = async (message, ...others) => {
+          // Whatever else it is goes at once: the last message of a page is followed by the end of its port.
+          if (message.type === "callback_request") {
+            message = { ...message, payload: { ...message.payload, [IN_PAYLOAD]: await tab } };
+          }
+          post(message, ...others);
+        };
+      }
+    };
+  }
 })();

@@ -1,15 +1,16 @@
 """The store of the current browser tab.
 
 A browser does not tell a server which tab a request is of. So a script gives each tab a name, which the requests of its
-page's callbacks and for its layout carry in a header. The name is no secret: without the visitor's cookie it opens
-nothing, and with it only what is the visitor's anyway.
+page's callbacks and for its layout carry in a header. Callbacks over a websocket carry it in their payload, for all
+tabs of a browser share one socket. The name is no secret: without the visitor's cookie it opens nothing, and with it
+only what is the visitor's anyway.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 from dash import ctx, get_app, hooks
 from dash.exceptions import MissingCallbackContextException
@@ -18,15 +19,16 @@ from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
-from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore
+from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore, current_tab
 from ..store.user_store import is_hidden, state_of
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
+_IN_PAYLOAD = "userStoreTab"  # as in tab_store.js
 
 _WHAT_TO_DO = (
-    "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks over HTTP, in the jobs of "
-    "its background callbacks, and in layout functions while a page is loaded. In a view, use user_store, which all of "
-    "a visitor's tabs share. In a test, use flask_dash_store.testing.user_store_context(app), or send the header "
+    "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks, in the jobs of its "
+    "background callbacks, and in layout functions while a page is loaded. In a view, use user_store, which all of a "
+    "visitor's tabs share. In a test, use flask_dash_store.testing.user_store_context(app), or send the header "
     f"{TAB_HEADER} with 32 hexadecimal digits."
 )
 
@@ -34,12 +36,26 @@ hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__
 
 
 def _tabs_store() -> TabStore:
-    name = next((value for header, value in _headers() if header.lower() == TAB_HEADER.lower()), "")
+    name = current_tab.get() or _tab_of_request()
     if not name and is_available() and is_hidden(user_store):  # Dash prepares itself, and asks the layout functions.
         name = NO_TAB
     if _NAME.fullmatch(name) is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return TabStore(user_store, name)
+
+
+def _note_tab(_: Any, message: Any) -> None:
+    """Let the callback that a websocket's message calls, which runs in a copy of this context, know its tab."""
+    payload = message.get("payload") if isinstance(message, dict) else None
+    current_tab.set(str(payload.get(_IN_PAYLOAD, "")) if isinstance(payload, dict) else "")
+
+
+if hasattr(hooks, "websocket_message"):  # An older Dash has no websockets.
+    hooks.websocket_message()(_note_tab)
+
+
+def _tab_of_request() -> str:
+    return next((value for header, value in _headers() if header.lower() == TAB_HEADER.lower()), "")
 
 
 def _headers() -> Iterable[tuple[str, str]]:

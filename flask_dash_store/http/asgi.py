@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from typing import Any
 
 from werkzeug.datastructures import Headers
@@ -15,8 +14,8 @@ from ..errors import SessionEnded
 from ..storage.event_loop import note_server_loop
 from ..store.current import current_store
 from ..store.session_state import SessionState, Use
-from ..store.user_store import state_of
-from .sessions import RequestHead, RequestSessions
+from ..store.user_store import UserStore, state_of
+from .sessions import RequestSessions
 from .socket_watch import SocketWatch
 
 Scope = MutableMapping[str, Any]
@@ -26,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEADERS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_VARY = (b"vary", b"Cookie")
 _SCHEMES = {"ws": "http", "wss": "https"}
 
 
@@ -48,11 +48,8 @@ class Handler:
         if loop is not self._loop:
             self._loop = loop
             note_server_loop(loop)
-        store = sessions.arrive(_head(scope), now)
+        store = self.visit(scope, now)
         state = state_of(store)
-        if self._counts_as_use is not None and state.counts_as_use is None:
-            counts_as_use = self._counts_as_use
-            state.counts_as_use = lambda: counts_as_use(scope)
 
         def send_with_cookie(message: Message) -> Awaitable[None]:
             if message["type"] in _HEADERS:
@@ -74,13 +71,28 @@ class Handler:
             if sessions.maintenance.is_due(now, state.use is Use.WRITTEN):
                 self._maintain(loop)
 
+    def visit(self, scope: Scope, now: float) -> UserStore:
+        """The store of the visitor whose request has this scope.
+
+        :param now: seconds since the epoch
+        """
+        store = self._sessions.arrive(_Head(scope), now)
+        counts_as_use, state = self._counts_as_use, state_of(store)
+        if counts_as_use is not None and state.counts_as_use is None:
+            state.counts_as_use = lambda: counts_as_use(scope)
+        return store
+
     def _with_cookie(self, message: Message, state: SessionState, scope: Scope) -> Message:
         if state.is_untouched:
             state.is_answered = True
             return message
         issue, headers = self._sessions.issue(state), message.get("headers", ())
-        if issue is None and state.use and all(name != b"vary" for name, _ in headers):
-            return {**message, "headers": [*headers, (b"vary", b"Cookie")]}  # A tenth of the time of what follows.
+        if issue is None and state.use:  # A tenth of the time of what follows.
+            for name, _ in headers:
+                if name == b"vary":
+                    break
+            else:
+                return {**message, "headers": [*headers, _VARY]}
         decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         completed = self._sessions.complete(state, issue, decoded, _scheme(scope))
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in completed]
@@ -92,39 +104,53 @@ class Handler:
             self._maintaining = loop.run_in_executor(None, self._sessions.maintenance.run)
 
 
-def _head(scope: Scope) -> RequestHead:
-    cookie, fetch_site = b"", None
-    for name, value in scope["headers"]:
-        if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
-            cookie = cookie + b"; " + value if cookie else value
-        elif name == b"sec-fetch-site":
-            fetch_site = value.decode("latin-1")
-    return RequestHead(
-        cookie.decode("latin-1"),
-        scope.get("method", "GET"),
-        _path(scope),
-        scope["query_string"].decode("latin-1"),
-        fetch_site,
-        _scheme(scope),
-        partial(_header, scope),
-        scope,
-    )
+class _Head:
+    """The request with a scope, as :class:`RequestHead` says. Most requests are asked for nothing but the cookie."""
+
+    __slots__ = ("cookie", "raw")
+
+    def __init__(self, scope: Scope) -> None:
+        self.raw = scope
+        cookie = b""
+        for name, value in scope["headers"]:
+            if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
+                cookie = cookie + b"; " + value if cookie else value
+        self.cookie = cookie.decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return str(self.raw.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        return _path(self.raw)
+
+    @property
+    def query(self) -> str:
+        return str(self.raw["query_string"], "latin-1")
+
+    @property
+    def fetch_site(self) -> str | None:
+        return self.header("Sec-Fetch-Site")
+
+    @property
+    def scheme(self) -> str:
+        return _scheme(self.raw)
+
+    def header(self, name: str) -> str | None:
+        encoded = name.lower().encode("latin-1")
+        return next((value.decode("latin-1") for header, value in self.raw["headers"] if header == encoded), None)
 
 
 def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root) else path
+    return path[len(root) :] if root and f"{path}/".startswith(f"{root}/") else path
 
 
 def _scheme(scope: Scope) -> str:
     scheme: str = scope.get("scheme", "http")
     return _SCHEMES.get(scheme, scheme)
-
-
-def _header(scope: Scope, name: str) -> str | None:
-    encoded = name.lower().encode("latin-1")
-    return next((value.decode("latin-1") for header, value in scope["headers"] if header == encoded), None)
 
 
 def request_of(scope: Scope) -> Request:
@@ -153,10 +179,10 @@ async def _answer_conflict(error: SessionEnded, send: Send) -> None:
 class Entry:
     """What stands in front of an ASGI app. It opens the storage with the first request.
 
-    :param meet: called with the scope of that request
+    :param meet: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[Scope], None]) -> None:
+    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
         self._meet = meet
@@ -165,8 +191,12 @@ class Entry:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
+        if not self._extension.has_begun:
+            self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
-            self._meet(scope)
             opened = await asyncio.to_thread(self._extension.open)  # It may wait for the disk and other processes.
         await opened.handler(self._app, scope, receive, send)
+
+    def _begin(self, scope: Scope) -> None:
+        self._app = self._meet(self._app, scope)

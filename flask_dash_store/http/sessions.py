@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import SessionEnded, StorageError
 from ..maintenance import Maintenance
@@ -13,7 +13,7 @@ from ..store.session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionS
 from ..store.user_store import SessionContext, UserStore
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
-from .embedding import CookieAdvisor, Header, is_withheld
+from .embedding import CookieAdvisor, Header, is_withheld, is_withheld_from_embedded
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -22,38 +22,47 @@ logger = logging.getLogger("flask_dash_store")
 SUCCESSION = 60.0
 
 
-class RequestHead(NamedTuple):
-    """What of a request says which session it belongs to.
+class RequestHead(Protocol):
+    """What of a request says which session it belongs to."""
 
-    :param cookie: the Cookie header, empty if there is none
-    :param method: in upper case; GET for a websocket
-    :param path: as the app sees it, without what it is mounted under
-    :param query: what follows the question mark
-    :param fetch_site: the Sec-Fetch-Site header; None if there is none
-    :param scheme: by which it came: http or https
-    :param header: gives any other header; None if there is none
-    :param raw: the request as the server has it: a WSGI environ
-    """
+    @property
+    def cookie(self) -> str:
+        """The Cookie header, empty if there is none."""
 
-    cookie: str
-    method: str
-    path: str
-    query: str
-    fetch_site: str | None
-    scheme: str
-    header: Header
-    raw: Any
+    @property
+    def method(self) -> str:
+        """In upper case; GET for a websocket."""
+
+    @property
+    def path(self) -> str:
+        """As the app sees it, without what it is mounted under."""
+
+    @property
+    def query(self) -> str:
+        """What follows the question mark."""
+
+    @property
+    def fetch_site(self) -> str | None:
+        """The Sec-Fetch-Site header; None if there is none."""
+
+    @property
+    def scheme(self) -> str:
+        """By which it came: http or https."""
+
+    @property
+    def header(self) -> Header:
+        """Gives any other header; None if there is none."""
+
+    @property
+    def raw(self) -> Any:
+        """The request as the server has it: a WSGI environ, or an ASGI scope."""
 
 
 class Inheritance(NamedTuple):
-    """A session that a cookie from before stands for: its id, since when it counts, and its values.
-
-    The time is in seconds since the epoch. The values are those that are not stored yet: of Flask's own cookie.
-    """
+    """A session that a cookie from before stands for: its id, and since when it counts, in seconds since the epoch."""
 
     session_id: str
     issued_at: float
-    values: Mapping[str, Any]
 
 
 class RequestSessions:
@@ -97,14 +106,14 @@ class RequestSessions:
 
         :param now: seconds since the epoch
         """
-        if self._cookie.attributes.embedded and self._is_withheld(request):
-            request = request._replace(cookie="")
-        session = self._cookie.read(request.cookie)
+        is_cookie_withheld = self._cookie.attributes.embedded and self._is_withheld(request)
+        cookie = "" if is_cookie_withheld else request.cookie
+        session = self._cookie.read(cookie)
         if session is None:
-            inheritance = None if self._inherit is None else self._inherit(request.cookie)
+            inheritance = None if self._inherit is None else self._inherit(cookie)
             if inheritance is not None and inheritance.issued_at + self._context.lifetime > now:
                 state = self._begin(Fate.INHERITED, inheritance.session_id, inheritance.issued_at)
-                state.inherit(inheritance.values)
+                state.cookie = Cookie.STALE
             else:
                 state = self._begin(Fate.NEW, new_session_id(), now)
                 state.cookie = self._missing_cookie(request)
@@ -163,9 +172,10 @@ class RequestSessions:
         return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
 
     def _is_withheld(self, request: RequestHead) -> bool:
-        # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
         attributes = self._cookie.attributes
-        return is_withheld("Lax" if attributes.embedded else attributes.samesite, request.fetch_site, request.method)
+        if attributes.embedded:
+            return is_withheld_from_embedded(request.fetch_site, request.method, request.header)
+        return is_withheld(attributes.samesite, request.fetch_site, request.method)
 
     # Cookie out
 
@@ -190,6 +200,7 @@ class RequestSessions:
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
+            state.is_sent = True
             keep_private(headers)
             vary_on_cookie(headers)
             if state.begins and issue.session_id is not None:

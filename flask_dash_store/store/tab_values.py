@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 from ..buffers import Stored
@@ -27,6 +28,9 @@ TAB_HEADER = "X-User-Store-Tab"  # In it a request brings the name of its tab: a
 TAB_IN_ENVIRON = "HTTP_X_USER_STORE_TAB"
 NO_TAB = "0" * 32
 """The name of the tab in tests, and while Dash prepares itself."""
+
+current_tab: ContextVar[str] = ContextVar("flask_dash_store.current_tab", default="")
+"""The name of the present tab where no request's header says it: of a websocket's message. Empty if none does."""
 
 
 class TabStore(StoredMapping):

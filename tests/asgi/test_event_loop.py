@@ -11,6 +11,7 @@ from typing import Any
 import asgi_visitor
 import pytest
 from asgi_visitor import SECRET
+from urls import SERVERS
 
 from flask_dash_store import StorageBusy, UserStoreMiddleware, user_store
 from flask_dash_store.storage.event_loop import LOOP_TIMEOUT, longest_wait
@@ -82,6 +83,33 @@ def test_a_write_while_another_task_awaits_in_a_transaction_is_an_error_at_once(
         return seen, user_store["name"]
 
     assert answer(url.format(tmp_path), view) == ("Ada", "Bob")
+
+
+@pytest.mark.parametrize("backend", SERVERS)
+def test_on_redis_and_postgresql_an_awaited_transaction_keeps_its_own_visitors_writes_waiting_alone_and_shortly(
+    backend: str, tmp_path: Path
+) -> None:
+    async def view(stores: UserStoreMiddleware) -> Any:
+        has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            with user_store.transaction():
+                user_store["name"] = "held"
+                has_begun.set()
+                await may_end.wait()
+                user_store["name"] = "Bob"
+
+        holder = asyncio.create_task(hold())
+        await has_begun.wait()
+        with pytest.raises(StorageBusy, match=r"asyncio\.to_thread") as raised:
+            user_store["name"] = "Eve"
+        stores.for_user("another")["name"] = "Carl"
+        seen = user_store["name"], stores.for_user("another")["name"], raised.value.limit
+        may_end.set()
+        await holder
+        return *seen, user_store["name"]
+
+    assert answer(SERVERS[backend](tmp_path), view) == ("Ada", "Carl", LOOP_TIMEOUT, "Bob")
 
 
 def test_only_on_a_servers_loop_a_call_waits_less_than_the_timeout(tmp_path: Path) -> None:

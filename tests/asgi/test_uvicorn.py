@@ -48,7 +48,7 @@ def open_socket(server: Server, cookies: httpx.Cookies | None = None) -> ClientC
     )
 
 
-def call(socket: ClientConnection, output: str, value: str = "") -> Any:
+def call(socket: ClientConnection, output: str, value: str = "", **others: Any) -> Any:
     """What a callback returns that is called over a websocket, as Dash's renderer does it."""
     payload = {
         "output": f"{output}.children",
@@ -56,6 +56,7 @@ def call(socket: ClientConnection, output: str, value: str = "") -> Any:
         "inputs": [{"id": "in", "property": "children", "value": value}],
         "state": [{"id": "in", "property": "id", "value": "in"}],
         "changedPropIds": ["in.children"],
+        **others,
     }
     request = {"type": "callback_request", "rendererId": "one", "requestId": output, "payload": payload}
     socket.send(json.dumps(request))
@@ -94,6 +95,19 @@ def test_callbacks_over_a_websocket_have_the_store_of_the_pages_visitor(server: 
         assert call(socket, "write", "Ada") == "written"
         assert (call(socket, "read"), call(socket, "read-async")) == ("Ada", "Ada")
     assert visitor.get("/values").json() == {"sockets": 1, "name": "Ada"}
+
+
+@pytest.mark.parametrize("callback", ["tab", "tab-async"])
+def test_callbacks_of_several_tabs_over_one_websocket_each_have_their_tabs_store(
+    server: Server, visitor: httpx.Client, callback: str
+) -> None:
+    one, two = "1" * 32, "2" * 32
+    with open_socket(server, visitor.cookies) as socket:
+        assert call(socket, callback, "first", userStoreTab=one) == "first"
+        assert call(socket, callback, userStoreTab=two) == "None"
+        assert call(socket, callback, userStoreTab=one) == "first"
+        for tab in ({}, {"userStoreTab": "another's"}, {"userStoreTab": None}, {"userStoreTab": [one]}):
+            assert "There is no browser tab here" in call(socket, callback, **tab)
 
 
 def test_a_websocket_brings_a_new_visitor_the_cookie(server: Server) -> None:

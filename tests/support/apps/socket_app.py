@@ -7,9 +7,9 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, hooks, html
 
-from flask_dash_store import ResponseStarted, UserStoreMiddleware, user_store
+from flask_dash_store import OutsideRequest, ResponseStarted, UserStoreMiddleware, tab_store, user_store
 
-CALLBACKS = ("write", "read", "read-async", "login")
+CALLBACKS = ("write", "read", "read-async", "login", "tab", "tab-async")
 
 
 def fastapi() -> Any:
@@ -25,7 +25,7 @@ def make_server(backend: str, path_of_key: str) -> Any:
     app.server.secret_key = os.environ["SECRET"]
     UserStoreMiddleware(app, url=os.environ["URL"])
     app.layout = html.Div([html.Div(id=name) for name in ("in", *CALLBACKS)])
-    for name, callback in zip(CALLBACKS, (write, read, read_async, log_in), strict=True):
+    for name, callback in zip(CALLBACKS, (write, read, read_async, log_in, note, note_async), strict=True):
         app.callback(Output(name, "children"), Input("in", "children"), State("in", "id"))(callback)
     for path, view in (("/login", log_in_over_http), ("/logout", log_out), ("/values", values)):
         app.server.get(path)(view)
@@ -49,6 +49,19 @@ def read(*_: str) -> str:
 
 async def read_async(*_: str) -> str:
     return str(user_store.get("name"))
+
+
+def note(value: str, _: str) -> str:
+    try:
+        if value:
+            tab_store["note"] = value
+        return str(tab_store.get("note"))
+    except OutsideRequest as error:
+        return str(error)
+
+
+async def note_async(value: str, _: str) -> str:
+    return note(value, _)
 
 
 def log_in(*_: str) -> str:
