@@ -62,7 +62,11 @@ app.layout = html.Main(
                     ],
                 ),
                 html.P(id="outcome", className="message", role="status"),
-                html.Div([html.P(id="step"), html.Progress(id="progress", max="12")], id="working", hidden=True),
+                html.Div(
+                    [html.P(id="step", className="hint"), html.Progress(id="progress", max="12")],
+                    id="working",
+                    hidden=True,
+                ),
             ],
         ),
         html.Div([html.H2("Your reports"), html.Div(id="reports")], className="panel"),

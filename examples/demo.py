@@ -83,6 +83,9 @@ def mounted(name: str) -> Any:
     os.environ["DASH_REQUESTS_PATHNAME_PREFIX"] = f"/{name}/"
     app: Flask = import_module(name).server
     app.config["SESSION_COOKIE_PATH"] = f"/{name}"
+    # Dash prepares itself with the first request, and fails those that come meanwhile, or to another worker:
+    # https://github.com/plotly/dash/issues/3971
+    app.test_client().get("/", base_url=f"http://localhost/{name}")
     return app
 
 

@@ -237,7 +237,7 @@ def bars(column: Any) -> dict[str, Any]:
 
 LOOK = {  # on light and on dark ground
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "colorway": ["#4f80e8"],
-    "margin": {"l": 50, "r": 10, "t": 20, "b": 50}, "dragmode": False,
+    "margin": {"l": 50, "r": 10, "t": 20, "b": 10}, "dragmode": False,
     "xaxis": {"gridcolor": "rgba(128,136,148,.25)", "automargin": True},
     "yaxis": {"gridcolor": "rgba(128,136,148,.25)", "zeroline": False},
 }  # fmt: skip

@@ -54,7 +54,7 @@ class NotASession(UserStoreError, RuntimeError):
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """The response headers were sent before ``regenerate``, or a new visitor's first write: they bring no session id."""
+    """``regenerate``, or a new visitor's first write, came after the response headers, which bring the session id."""
 
 
 class SessionEnded(UserStoreError, Conflict):
