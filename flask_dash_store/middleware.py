@@ -15,6 +15,7 @@ from .apps.flask_app import FlaskApp
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension, opened_in_test
+from .health import DEFAULT_TIMEOUT, Health
 from .http.asgi import App as ASGIApp
 from .http.asgi import Receive, Scope, Send
 from .http.wsgi import OPENED_KEY
@@ -84,6 +85,8 @@ class UserStoreMiddleware:
         ``SameSite=None; Secure; Partitioned``, and cross-site requests are ignored as with Lax. By default False.
     :param background_results: ``"private"``, the default, gives the result of a background callback only to the visitor
         who started it. ``"shared"``, as in plain Dash, gives it to all who start it with the same arguments.
+    :param metrics: ``"opentelemetry"`` or ``"prometheus"``, to count and time what the storage does. By default (None)
+        it is not counted, which costs nothing.
     :param cookie_name: by default (None) ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
     :param cookie_path: by default (None) the path of Flask's session cookie; for a Dash app, the path where browsers
         see the app
@@ -126,6 +129,7 @@ class UserStoreMiddleware:
         flask_session_user_key: str | Unset | None = UNSET,
         embedded: bool | Unset = UNSET,
         background_results: Literal["private", "shared"] | Unset = UNSET,
+        metrics: Literal["opentelemetry", "prometheus"] | Unset | None = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -155,6 +159,7 @@ class UserStoreMiddleware:
             "flask_session_user_key": flask_session_user_key,
             "embedded": embedded,
             "background_results": background_results,
+            "metrics": metrics,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
@@ -257,6 +262,18 @@ class UserStoreMiddleware:
         :raises StorageError: if the storage fails
         """
         return self.opened().request_sessions.maintenance.run_to_the_end()
+
+    def health(self, timeout: float = DEFAULT_TIMEOUT) -> Health:
+        """Whether the storage can be read and written now, and how full it is: for a load balancer, or an alarm.
+
+        It reads and writes a value of its own, which takes a few milliseconds. On an event loop, call it by
+        ``asyncio.to_thread``.
+
+        :param timeout: seconds after which the storage is taken for one that does not answer
+        :returns: what was found. That the storage fails is no error here, but what is said.
+        :raises ConfigurationError: when it serves several apps and none is current, or when a setting cannot be used
+        """
+        return self.extension().health(timeout)
 
     def close(self) -> None:
         """Close the files and connections of all apps that it serves, for example at the end of a test.

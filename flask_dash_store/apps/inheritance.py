@@ -30,6 +30,9 @@ from .flask_session import packed, user_in
 
 logger = logging.getLogger("flask_dash_store")
 
+# Browsers send several of one name only for several paths and domains, and each costs looks into the storage.
+MAX_COOKIES = 8
+
 Inherit = Callable[[str], Inheritance | None]
 
 
@@ -134,7 +137,7 @@ def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported:
     def inherit(header: str) -> Inheritance | None:
         if f"{cookie_name}=" not in header:
             return None
-        cookies = [cookie for cookie in parse_cookie(header).getlist(cookie_name) if cookie]
+        cookies = [cookie for cookie in parse_cookie(header).getlist(cookie_name) if cookie][:MAX_COOKIES]
         max_age = int(app.permanent_session_lifetime.total_seconds())
         for cookie, serializer in product(cookies, serializers):
             with suppress(BadSignature):

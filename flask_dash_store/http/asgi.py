@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from typing import Any
 
 from werkzeug.datastructures import Headers
@@ -16,7 +15,7 @@ from ..storage.event_loop import note_server_loop
 from ..store.current import current_store
 from ..store.session_state import SessionState, Use
 from ..store.user_store import UserStore, state_of
-from .sessions import RequestHead, RequestSessions
+from .sessions import RequestSessions
 from .socket_watch import SocketWatch
 
 Scope = MutableMapping[str, Any]
@@ -26,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEADERS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_VARY = (b"vary", b"Cookie")
 _SCHEMES = {"ws": "http", "wss": "https"}
 
 
@@ -76,7 +76,7 @@ class Handler:
 
         :param now: seconds since the epoch
         """
-        store = self._sessions.arrive(_head(scope), now)
+        store = self._sessions.arrive(_Head(scope), now)
         counts_as_use, state = self._counts_as_use, state_of(store)
         if counts_as_use is not None and state.counts_as_use is None:
             state.counts_as_use = lambda: counts_as_use(scope)
@@ -87,8 +87,12 @@ class Handler:
             state.is_answered = True
             return message
         issue, headers = self._sessions.issue(state), message.get("headers", ())
-        if issue is None and state.use and all(name != b"vary" for name, _ in headers):
-            return {**message, "headers": [*headers, (b"vary", b"Cookie")]}  # A tenth of the time of what follows.
+        if issue is None and state.use:  # A tenth of the time of what follows.
+            for name, _ in headers:
+                if name == b"vary":
+                    break
+            else:
+                return {**message, "headers": [*headers, _VARY]}
         decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         completed = self._sessions.complete(state, issue, decoded, _scheme(scope))
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in completed]
@@ -100,23 +104,42 @@ class Handler:
             self._maintaining = loop.run_in_executor(None, self._sessions.maintenance.run)
 
 
-def _head(scope: Scope) -> RequestHead:
-    cookie, fetch_site = b"", None
-    for name, value in scope["headers"]:
-        if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
-            cookie = cookie + b"; " + value if cookie else value
-        elif name == b"sec-fetch-site":
-            fetch_site = value.decode("latin-1")
-    return RequestHead(
-        cookie.decode("latin-1"),
-        scope.get("method", "GET"),
-        _path(scope),
-        scope["query_string"].decode("latin-1"),
-        fetch_site,
-        _scheme(scope),
-        partial(_header, scope),
-        scope,
-    )
+class _Head:
+    """The request with a scope, as :class:`RequestHead` says. Most requests are asked for nothing but the cookie."""
+
+    __slots__ = ("cookie", "raw")
+
+    def __init__(self, scope: Scope) -> None:
+        self.raw = scope
+        cookie = b""
+        for name, value in scope["headers"]:
+            if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
+                cookie = cookie + b"; " + value if cookie else value
+        self.cookie = cookie.decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return str(self.raw.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        return _path(self.raw)
+
+    @property
+    def query(self) -> str:
+        return str(self.raw["query_string"], "latin-1")
+
+    @property
+    def fetch_site(self) -> str | None:
+        return self.header("Sec-Fetch-Site")
+
+    @property
+    def scheme(self) -> str:
+        return _scheme(self.raw)
+
+    def header(self, name: str) -> str | None:
+        encoded = name.lower().encode("latin-1")
+        return next((value.decode("latin-1") for header, value in self.raw["headers"] if header == encoded), None)
 
 
 def _path(scope: Scope) -> str:
@@ -128,11 +151,6 @@ def _path(scope: Scope) -> str:
 def _scheme(scope: Scope) -> str:
     scheme: str = scope.get("scheme", "http")
     return _SCHEMES.get(scheme, scheme)
-
-
-def _header(scope: Scope, name: str) -> str | None:
-    encoded = name.lower().encode("latin-1")
-    return next((value.decode("latin-1") for header, value in scope["headers"] if header == encoded), None)
 
 
 def request_of(scope: Scope) -> Request:

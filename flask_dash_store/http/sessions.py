@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import SessionEnded, StorageError
 from ..maintenance import Maintenance
@@ -22,27 +22,40 @@ logger = logging.getLogger("flask_dash_store")
 SUCCESSION = 60.0
 
 
-class RequestHead(NamedTuple):
-    """What of a request says which session it belongs to.
+class RequestHead(Protocol):
+    """What of a request says which session it belongs to."""
 
-    :param cookie: the Cookie header, empty if there is none
-    :param method: in upper case; GET for a websocket
-    :param path: as the app sees it, without what it is mounted under
-    :param query: what follows the question mark
-    :param fetch_site: the Sec-Fetch-Site header; None if there is none
-    :param scheme: by which it came: http or https
-    :param header: gives any other header; None if there is none
-    :param raw: the request as the server has it: a WSGI environ
-    """
+    @property
+    def cookie(self) -> str:
+        """The Cookie header, empty if there is none."""
 
-    cookie: str
-    method: str
-    path: str
-    query: str
-    fetch_site: str | None
-    scheme: str
-    header: Header
-    raw: Any
+    @property
+    def method(self) -> str:
+        """In upper case; GET for a websocket."""
+
+    @property
+    def path(self) -> str:
+        """As the app sees it, without what it is mounted under."""
+
+    @property
+    def query(self) -> str:
+        """What follows the question mark."""
+
+    @property
+    def fetch_site(self) -> str | None:
+        """The Sec-Fetch-Site header; None if there is none."""
+
+    @property
+    def scheme(self) -> str:
+        """By which it came: http or https."""
+
+    @property
+    def header(self) -> Header:
+        """Gives any other header; None if there is none."""
+
+    @property
+    def raw(self) -> Any:
+        """The request as the server has it: a WSGI environ, or an ASGI scope."""
 
 
 class Inheritance(NamedTuple):
@@ -93,11 +106,11 @@ class RequestSessions:
 
         :param now: seconds since the epoch
         """
-        if self._cookie.attributes.embedded and self._is_withheld(request):
-            request = request._replace(cookie="")
-        session = self._cookie.read(request.cookie)
+        is_cookie_withheld = self._cookie.attributes.embedded and self._is_withheld(request)
+        cookie = "" if is_cookie_withheld else request.cookie
+        session = self._cookie.read(cookie)
         if session is None:
-            inheritance = None if self._inherit is None else self._inherit(request.cookie)
+            inheritance = None if self._inherit is None else self._inherit(cookie)
             if inheritance is not None and inheritance.issued_at + self._context.lifetime > now:
                 state = self._begin(Fate.INHERITED, inheritance.session_id, inheritance.issued_at)
                 state.cookie = Cookie.STALE

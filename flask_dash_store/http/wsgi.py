@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
@@ -11,7 +10,7 @@ from werkzeug.wsgi import ClosingIterator
 from ..store.session_state import Use
 from ..store.user_store import UserStore, state_of
 from .caching import Headers
-from .sessions import RequestHead, RequestSessions
+from .sessions import RequestSessions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,7 +35,7 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         sessions = self._sessions
         now = sessions.clock()
-        environ[ENVIRON_KEY] = store = sessions.arrive(_head(environ), now)
+        environ[ENVIRON_KEY] = store = sessions.arrive(_Head(environ), now)
         state = state_of(store)
         state.is_in_wsgi_call = True
         state.is_answered = _is_websocket(environ)  # The server has answered then, without a cookie.
@@ -53,27 +52,43 @@ class SessionMiddleware:
 
 def visit(sessions: RequestSessions, environ: WSGIEnvironment) -> UserStore:
     """Give a request that does not come through the middleware its store: a test's, or a socket's event."""
-    environ[ENVIRON_KEY] = store = sessions.arrive(_head(environ), sessions.clock())
+    environ[ENVIRON_KEY] = store = sessions.arrive(_Head(environ), sessions.clock())
     state_of(store).is_answered = SOCKET_KEY in environ
     return store
 
 
-def _head(environ: WSGIEnvironment) -> RequestHead:
-    return RequestHead(
-        environ.get("HTTP_COOKIE", ""),
-        environ["REQUEST_METHOD"],
-        environ.get("PATH_INFO", ""),
-        environ.get("QUERY_STRING", ""),
-        environ.get("HTTP_SEC_FETCH_SITE"),
-        environ["wsgi.url_scheme"],
-        partial(_header, environ),
-        environ,
-    )
+class _Head:
+    """The request with an environ, as :class:`RequestHead` says. Most requests are asked for nothing but the cookie."""
 
+    __slots__ = ("cookie", "raw")
 
-def _header(environ: WSGIEnvironment, name: str) -> str | None:
-    value: str | None = environ.get("HTTP_" + name.upper().replace("-", "_"))
-    return value
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.raw = environ
+        self.cookie: str = environ.get("HTTP_COOKIE", "")
+
+    @property
+    def method(self) -> str:
+        return str(self.raw["REQUEST_METHOD"])
+
+    @property
+    def path(self) -> str:
+        return str(self.raw.get("PATH_INFO", ""))
+
+    @property
+    def query(self) -> str:
+        return str(self.raw.get("QUERY_STRING", ""))
+
+    @property
+    def fetch_site(self) -> str | None:
+        return self.header("Sec-Fetch-Site")
+
+    @property
+    def scheme(self) -> str:
+        return str(self.raw["wsgi.url_scheme"])
+
+    def header(self, name: str) -> str | None:
+        value: str | None = self.raw.get("HTTP_" + name.upper().replace("-", "_"))
+        return value
 
 
 def _is_websocket(environ: WSGIEnvironment) -> bool:

@@ -190,6 +190,8 @@ class SessionState:
         :param is_eager: whether a new visitor gets a cookie although the store was not used
         :param has_ended: asks the storage whether a session has ended
         """
+        if self.fate is Fate.KEPT and self.cookie is Cookie.CURRENT:  # As with almost all requests.
+            return None
         if self.session_id is None or self.cookie in CANNOT_WRITE or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None
         if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):

@@ -383,10 +383,10 @@ def test_a_dash_app_finds_its_values_when_it_changes_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shop.py").write_text("")
+    (tmp_path / "moving_app.py").write_text("")  # No other test imports a module of this name.
     monkeypatch.syspath_prepend(tmp_path)
     for backend, expected in (("flask", None), ("fastapi", "Ada"), ("quart", "Ada")):
-        app = Dash("shop", backend=backend)
+        app = Dash("moving_app", backend=backend)
         app.server.secret_key = SECRET
         stores = UserStoreMiddleware(app)
         assert stores.for_user("ada").get("name") == expected

@@ -18,7 +18,6 @@ from typing import Any
 import apsw
 import pytest
 from backends import Child, items, large, owner, small
-from filelock import FileLock
 from sqlite_file import WRITE_WITH_SQLITEDICT, execute, purge, run
 
 from flask_dash_store import DashDatabase
@@ -33,6 +32,7 @@ from flask_dash_store.expiry import Access
 from flask_dash_store.storage.base import Limits
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
 from flask_dash_store.storage.sqlite.maintenance import OWNERS_TOGETHER, PAGES_TOGETHER
+from flask_dash_store.storage.sqlite.reserve import Reserve
 
 NOW = Access(1000, 2000, 0)
 LATER = Access(2000, 3000, 0)
@@ -130,7 +130,7 @@ def test_files_and_new_directories_are_for_their_owner_alone_whatever_the_umask(
     made = sorted(path for path in tmp_path.rglob("*"))
     modes = {path.name: mode(path) for path in made}
     storage.close()
-    files = {f"values.sqlite{suffix}": 0o600 for suffix in ("", "-shm", "-wal", "-reserve", "-reserve.lock")}
+    files = {f"values.sqlite{suffix}": 0o600 for suffix in ("", "-shm", "-wal", "-reserve")}
     assert modes == files | {"new": 0o700, "newer": 0o700}
 
 
@@ -623,7 +623,7 @@ def keys_of(path: Path) -> list[str]:
 ])  # fmt: skip
 def test_a_reserve_that_another_process_holds_makes_no_call_wait_for_it(path, call) -> None:
     storage = SqliteStorage(path, timeout=0.2)
-    with FileLock(f"{path}-reserve.lock"), ThreadPoolExecutor(1) as thread:
+    with Reserve(f"{path}-reserve", 0).released(), ThreadPoolExecutor(1) as thread:
         thread.submit(call, storage).result(30)
     storage.close()
 
@@ -635,7 +635,7 @@ def test_a_delete_on_a_full_disk_waits_for_the_reserve_no_longer_than_the_timeou
     def be_full(*_: object) -> bool:
         raise apsw.FullError("database or disk is full")
 
-    with FileLock(f"{path}-reserve.lock"):
+    with Reserve(f"{path}-reserve", 0).released():
         connections[-1].exec_trace = be_full
         with ThreadPoolExecutor(1) as thread, pytest.raises(StorageBusy, match="reserve"):
             thread.submit(storage.delete, ANN, "k", NOW).result(30)

@@ -9,8 +9,7 @@ system does:
 - Of a directory, likewise: each creation, renaming and removal since its last fsync has happened or not, for itself.
   To sync a file does not sync its name.
 
-SQLite's shared memory (-shm) means nothing after a crash, and the reserve and its lock hold no data, so they are left
-out.
+SQLite's shared memory (-shm) means nothing after a crash, and the reserve holds no data, so both are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SECTOR = 512
-LEFT_OUT = ("-shm", "-reserve", "-reserve.lock")
+LEFT_OUT = ("-shm", "-reserve")
 TIMEOUT = 100
 
 MODELLED = {"openat", "close", "lseek", "write", "pwrite64", "ftruncate", "fsync", "fdatasync"}

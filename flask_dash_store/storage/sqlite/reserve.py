@@ -2,28 +2,25 @@
 
 SQLite has to write before it can free anything. So a file takes up some space while there is any. When a call that
 frees space finds the disk full, the file is emptied until that call has ended.
-
-The lock is filelock's, for what a lock of all processes is differs most between systems (flock on POSIX, LockFileEx on
-Windows): one that goes away with its process, that a fork does not keep, and that an interrupted call gives back. It
-is of a file of its own, since Windows lets no other process write to what is locked.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-
-from filelock import FileLock, Timeout
+from contextlib import contextmanager, suppress
+from io import FileIO
 
 from ..transaction import busy
+from .system import try_lock, unlock
 
 # Logging out takes about 16 KiB of it.
 RESERVED_BYTES = 4 * 2**20
 LEAST_BYTES = 4096
 POLL = 0.005
 
-_FLAGS = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Reserve:
@@ -39,10 +36,9 @@ class Reserve:
 
     def keep(self) -> None:
         """Take up the space, or as much of it as there is. On a full disk that may be none."""
-        with suppress(OSError):  # One that another process uses now is taken again by that process.
-            acquired, descriptor = self._acquire(timeout=0.0)
-            with acquired:
-                _fill(descriptor)
+        # One that another process uses now is taken again by that process.
+        with suppress(OSError), self._open() as file, self._locked(file, 0.0):
+            _fill(file.fileno())
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -51,30 +47,32 @@ class Reserve:
         :raises StorageBusy: when another caller uses it for longer than the timeout
         """
         try:
-            acquired, descriptor = self._acquire(self._timeout)
-        except Timeout:
-            raise busy(f"reserve {self._path}", self._timeout) from None
+            file = self._open()
         except OSError:
             yield  # There is no such file, and none can be made.
             return
-        with acquired:
-            os.ftruncate(descriptor, 0)
+        with file, self._locked(file, self._timeout):
+            os.ftruncate(file.fileno(), 0)
             try:
                 yield
             finally:
-                _fill(descriptor)
+                _fill(file.fileno())
 
-    def _acquire(self, timeout: float) -> tuple[ExitStack, int]:
-        """The file, until the stack is closed.
+    def _open(self) -> FileIO:
+        # An object, so that one which an interrupted call has lost is closed, and with that unlocked.
+        return open(self._path, "r+b", buffering=0, opener=lambda path, _: os.open(path, _FLAGS, 0o600))
 
-        :raises Timeout: when another caller has it locked for longer than the timeout
-        """
-        lock = FileLock(f"{self._path}.lock", mode=0o600, thread_local=False)  # Greenlets share a thread.
-        with ExitStack() as stack:
-            stack.enter_context(lock.acquire(timeout, POLL))
-            descriptor = os.open(self._path, _FLAGS, 0o600)
-            stack.callback(os.close, descriptor)
-            return stack.pop_all(), descriptor
+    @contextmanager
+    def _locked(self, file: FileIO, timeout: float) -> Iterator[None]:
+        deadline = time.monotonic() + timeout
+        while not try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise busy(f"reserve {self._path}", timeout)
+            time.sleep(POLL)
+        try:
+            yield
+        finally:
+            unlock(file.fileno())  # To close it is not enough when it was inherited meanwhile, by a fork.
 
 
 def _fill(descriptor: int) -> None:

@@ -15,16 +15,18 @@ from ..base import (
     Expired,
     ExpiryLimit,
     Limits,
+    Progress,
     Removed,
     SupportsBackup,
     Synchronous,
+    no_progress,
 )
+from ..statistics import Totals
 from . import schema
 from .backup import Backup
 from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .export import Exporter
 from .files import (
     FileIdentity,
     TemporaryDirectory,
@@ -37,12 +39,13 @@ from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
+from .statistics import Counter
 from .system import boot_id
 
 logger = logging.getLogger("flask_dash_store")
 
 
-class SqliteStorage(Exporter, SupportsBackup):
+class SqliteStorage(Counter, SupportsBackup):
     """Values in a SQLite file, or in one that goes away with the process.
 
     :param path: the file; None for a temporary one
@@ -138,8 +141,11 @@ class SqliteStorage(Exporter, SupportsBackup):
 
     # Copying all of it
 
-    def back_up(self, target: Path) -> list[str]:
-        return self._backup.write(target)
+    def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
+        return self._backup.write(target, progress)
 
-    def restore(self, source: Path) -> None:
-        self._backup.restore(source)
+    def look_at_backup(self, source: Path, now: float) -> Totals:
+        return self._backup.look_at(source, now)
+
+    def restore(self, source: Path, progress: Progress = no_progress) -> None:
+        self._backup.restore(source, progress)

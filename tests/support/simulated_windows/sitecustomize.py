@@ -17,16 +17,15 @@ import shutil
 import stat
 import subprocess  # noqa: F401  # What needs fcntl is imported before that goes.
 import sys
-import tempfile  # noqa: F401
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from types import ModuleType, SimpleNamespace
 from typing import Any
-
-import filelock  # noqa: F401
 
 TICK = 1 / 64
 DRIVE_FIXED = 3
+UNLOCK, LOCK_WITHOUT_WAITING = 0, 2
 MISSING_MODULES = ("fcntl", "grp", "pwd")
 MISSING = ("O_DIRECTORY", "O_NOFOLLOW", "fork", "geteuid", "posix_fallocate", "pread", "pwrite", "register_at_fork")
 # What Python's multiprocessing unlinks while it has it open.
@@ -98,6 +97,14 @@ def _kernel(_: str) -> SimpleNamespace:
     return SimpleNamespace(GetDriveTypeW=lambda _: DRIVE_FIXED, GetTickCount64=ticks)
 
 
+def _locking(descriptor: int, mode: int, _: int) -> None:
+    """``msvcrt.locking``, which locks from the present position on; here it is the whole file."""
+    try:
+        flock(descriptor, LOCK_UN if mode == UNLOCK else LOCK_EX | LOCK_NB)
+    except BlockingIOError as error:
+        raise PermissionError(errno.EACCES, "Permission denied") from error
+
+
 for _name in MISSING:
     delattr(os, _name)
 for _name in MISSING_MODULES:
@@ -109,5 +116,7 @@ os.open = _open_no_directory
 shutil._use_fd_functions = False  # type: ignore[attr-defined]  # noqa: SLF001  # They open directories.
 pathlib.Path.read_text = _without_linux_files(pathlib.Path.read_text)  # type: ignore[method-assign]
 time.monotonic, time.time = _coarse(time.monotonic), _coarse(time.time)
+sys.modules["msvcrt"] = _msvcrt = ModuleType("msvcrt")
+vars(_msvcrt).update(LK_UNLCK=UNLOCK, LK_NBLCK=LOCK_WITHOUT_WAITING, locking=_locking)
 ctypes.WinDLL = _kernel  # type: ignore[attr-defined]
 os.environ["PSYCOPG_WAIT_FUNC"] = "wait_select"  # as psycopg itself chooses there
