@@ -8,6 +8,7 @@ only what is the visitor's anyway.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -54,15 +55,20 @@ if hasattr(hooks, "websocket_message"):  # An older Dash has no websockets.
 
 
 def _tab_of_request() -> str:
-    return next((value for header, value in _headers() if header.lower() == TAB_HEADER.lower()), "")
+    headers = itertools.chain(_headers_of_callback(), _headers_of_request())
+    return next((value for header, value in headers if header.lower() == TAB_HEADER.lower()), "")
 
 
-def _headers() -> Iterable[tuple[str, str]]:
-    """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
+def _headers_of_callback() -> Iterable[tuple[str, str]]:
+    """Those of the request of a callback, also in the job that it has begun; none in a test that calls one directly."""
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return request.headers.items() if has_request_context() else _headers_of_other_servers()
+        return ()
+
+
+def _headers_of_request() -> Iterable[tuple[str, str]]:
+    return request.headers.items() if has_request_context() else _headers_of_other_servers()
 
 
 def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
