@@ -12,7 +12,7 @@ from .servers import redis_server
 
 MEASUREMENTS = (
     "frames", "small_values", "requests_in_process", "requests_on_asgi", "requests_over_http", "parallel_callbacks",
-    "flask_sessions", "dataframes", "scale", "many_keys", "purging", "stalls", "capacity",
+    "flask_sessions", "dataframes", "text_columns", "scale", "many_keys", "purging", "stalls", "capacity",
 )  # fmt: skip
 DOCS = Path(__file__).parent.parent / "docs"
 

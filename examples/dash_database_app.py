@@ -13,7 +13,7 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from dash import Dash, Input, Output, State, callback, dcc, html
+from dash import Dash, Input, Output, State, dcc, html
 from secret_key import kept_secret_key
 
 from flask_dash_store import DashDatabase
@@ -22,13 +22,11 @@ app = Dash(__name__, title="One value for each tab")
 server = app.server
 server.config["DATABASE"] = str(Path(server.instance_path) / "dash_database.sqlite")
 server.config.from_prefixed_env()  # FLASK_SECRET_KEY and FLASK_DATABASE
+if not server.secret_key:
+    server.secret_key = kept_secret_key(server.instance_path)
 
 # In a file, so that all workers see the same values; those of a tab that was closed go after a day.
-dash_db = DashDatabase(
-    server.config["DATABASE"],
-    ttl=timedelta(days=1),
-    secret_key=server.secret_key or kept_secret_key(server.instance_path),
-)
+dash_db = DashDatabase(server.config["DATABASE"], ttl=timedelta(days=1), secret_key=str(server.secret_key))
 
 
 enter = html.Div(
@@ -76,7 +74,7 @@ def serve_layout() -> html.Main:
 app.layout = serve_layout
 
 
-@callback(
+@app.callback(
     Output("saved", "children"),
     Input("ok", "n_clicks"),
     State("value", "value"),
@@ -88,7 +86,7 @@ def save_value(_clicks: int, value: str | None, session_id: str) -> str:
     return "Your value was saved. Retrieve it in the other tab."
 
 
-@callback(
+@app.callback(
     Output("shown", "children"),
     Input("show", "n_clicks"),
     State("session_id", "data"),

@@ -1,23 +1,26 @@
 """A plain Flask app: a counter, a note pad, and logging in and out.
 
-python examples/flask_app.py
-gunicorn --chdir examples --workers 2 --threads 4 flask_app:server
+With `flask_session=True` Flask's own session is in the visitor's store, and so are flashed messages. A counter that
+requests in parallel count needs more than a session can: `user_store.increment`.
+
+    python examples/flask_app.py
+    gunicorn --chdir examples --workers 2 --threads 4 flask_app:server
 """
 
 import argparse
 
-from flask import Flask, abort, g, redirect, render_template_string, request, url_for
+from flask import Flask, abort, flash, redirect, render_template_string, request, session, url_for
 from secret_key import kept_secret_key
 from werkzeug.wrappers import Response
 
-from flask_dash_store import UserStoreMiddleware
+from flask_dash_store import UserStoreMiddleware, user_store
 
 app = Flask(__name__, static_folder="assets")
 server = app  # the name that gunicorn finds in all the examples
 app.config.from_prefixed_env()  # FLASK_SECRET_KEY, FLASK_USER_STORE_URL and any other setting
 if not app.secret_key:
     app.secret_key = kept_secret_key(app.instance_path)
-UserStoreMiddleware(app)
+UserStoreMiddleware(app, flask_session=True)
 
 # Jinja escapes whatever the visitor has typed.
 PAGE = """
@@ -36,8 +39,8 @@ PAGE = """
   <p class="lead">Every visitor of this page has a store of their own, kept on the server.</p>
 
   <section class="panel">
-    {% if name %}
-    <p>You are logged in as <strong id="name">{{ name }}</strong>.</p>
+    {% if session.name %}
+    <p>You are logged in as <strong id="name">{{ session.name }}</strong>.</p>
     {# Where no button was before: the second half of a double click on "Log in" must not log out. #}
     <form class="below" method="post" action="{{ url_for('log_out') }}">
       <button>Log out</button>
@@ -73,13 +76,16 @@ PAGE = """
       </div>
     </form>
     <ul id="notes">
-      {% for note in notes %}
+      {% for note in session.notes %}
       <li>{{ note }}</li>
       {% else %}
       <li class="hint">No notes yet.</li>
       {% endfor %}
     </ul>
   </section>
+  {% for message in get_flashed_messages() %}
+  <p class="toast" role="status">{{ message }}</p>
+  {% endfor %}
 </main>
 </body>
 </html>
@@ -88,10 +94,7 @@ PAGE = """
 
 @app.get("/")
 def index() -> str:
-    store = g.user_store
-    return render_template_string(
-        PAGE, name=store.get("name"), count=store.get("count", 0), notes=store.get("notes", [])
-    )
+    return render_template_string(PAGE, count=user_store.get("count", 0))
 
 
 # What changes anything is a POST: SameSite=Lax, the cookie's default, keeps the visitor's cookie out of what the forms
@@ -104,28 +107,30 @@ def refuse_other_sites() -> None:
 
 @app.post("/count")
 def count() -> Response:
-    g.user_store.increment("count")
+    user_store.increment("count")
     return back()
 
 
 @app.post("/notes")
 def add_note() -> Response:
-    with g.user_store.edit("notes", []) as notes:
-        notes.append(request.form["note"][:200])
+    session.setdefault("notes", []).append(request.form["note"][:200])  # kept without session.modified = True
+    flash("Your note is kept.")
     return back()
 
 
 @app.post("/login")
 def log_in() -> Response:
     name = request.form["name"][:50]  # A real app checks a password here.
-    g.user_store.regenerate(user_id=name)  # An id that was known before the login opens nothing after it.
-    g.user_store["name"] = name
+    user_store.regenerate(user_id=name)  # An id that was known before the login opens nothing after it.
+    session["name"] = name
+    flash(f"Welcome, {name}.")
     return back()
 
 
 @app.post("/logout")
 def log_out() -> Response:
-    g.user_store.destroy()
+    user_store.destroy()
+    flash("You are logged out.")
     return back()
 
 

@@ -1,19 +1,22 @@
-"""One button fires eight callbacks, which Dash sends in parallel; each writes a key of its own, and none is lost.
+"""One button fires eight callbacks in parallel. Each writes a key, to the store and to Flask's session.
 
-python examples/parallel_callbacks.py
-gunicorn --chdir examples --workers 2 --threads 4 parallel_callbacks:server
+The store keeps all eight. Of the session each response brings the browser a whole one, with what that request has
+written, and the last response wins.
+
+    python examples/parallel_callbacks.py
+    gunicorn --chdir examples --workers 2 --threads 4 parallel_callbacks:server
 """
 
 import argparse
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from dash import Dash, Input, Output, callback, html
-from flask import g
+from dash import Dash, Input, Output, html
+from flask import session
 from secret_key import kept_secret_key
 
-from flask_dash_store import UserStoreMiddleware
+from flask_dash_store import UserStoreMiddleware, user_store
 
 COLOURS = ["red", "orange", "yellow", "green", "teal", "blue", "violet", "pink"]
 
@@ -24,45 +27,83 @@ if not server.secret_key:
     server.secret_key = kept_secret_key(server.instance_path)
 UserStoreMiddleware(app)
 
+
+def panel(name: str, of: str) -> html.Div:
+    return html.Div(
+        className="panel",
+        children=[
+            html.H2(html.Code(name)),
+            html.P(id=f"{of}-tally", className="value", role="status"),
+            html.Div(id=f"{of}-keys", className="dots"),
+        ],
+    )
+
+
 app.layout = html.Main(
     [
         html.H1("Eight callbacks at once"),
         html.P(
-            "The button fires eight callbacks in parallel. Each one takes its time and then writes a key of its own. "
-            "Had they all written back a whole session, most of the keys would be lost.",
+            "The button fires eight callbacks in parallel. Each works for a while, and then writes a key of its own to "
+            "the visitor's store and to Flask's session. How many are left?",
             className="lead",
         ),
-        html.Button("Fire", id="fire"),
-        html.Div(id="keys", className="cards", role="status"),
-        # Each callback needs an output of its own. A change of any of them shows the keys again.
-        *(html.Span(id=f"done-{colour}", hidden=True) for colour in COLOURS),
+        html.Div(
+            className="panel",
+            children=[
+                html.Button("Fire", id="fire"),
+                # Each callback has an output of its own, which is busy while it runs.
+                html.Div([html.Span(colour, id=colour, className="dot") for colour in COLOURS], className="dots"),
+            ],
+        ),
+        html.Div([panel("user_store", "store"), panel("flask.session", "session")], className="columns below"),
+        html.P(
+            "Sessions that are kept on the server as a whole lose keys in the same way: each request writes back the "
+            "session that it has read.",
+            className="hint",
+        ),
     ]
 )
 
 
-def writer_of(colour: str) -> Callable[[int], int]:
-    def write(clicks: int) -> int:
-        time.sleep(0.2)  # stands for real work
-        g.user_store[colour] = f"click {clicks}, process {os.getpid()}"
-        return clicks
+def writer_of(colour: str) -> Callable[[int], str]:
+    def write(clicks: int) -> str:
+        time.sleep(0.3)  # stands for real work
+        user_store[colour] = clicks
+        session[colour] = clicks
+        return f"written by click {clicks}"
 
     return write
 
 
 for each in COLOURS:
-    callback(Output(f"done-{each}", "children"), Input("fire", "n_clicks"), prevent_initial_call=True)(writer_of(each))
+    app.callback(
+        Output(each, "title"),
+        Input("fire", "n_clicks"),
+        running=[(Output(each, "className"), "dot busy", f"dot kept {each}")],
+        prevent_initial_call=True,
+    )(writer_of(each))
 
 
 # Dash waits for all eight before it calls this, and calls it once when the page is loaded.
-@callback(Output("keys", "children"), [Input(f"done-{colour}", "children") for colour in COLOURS])
-def show(*_clicks: int | None) -> list[html.Div]:
-    stored = g.user_store.copy()
-    return [
-        html.Div(
-            [html.Strong(colour), html.Span(stored.get(colour, "not written yet"))],
-            className=f"card {colour}" if colour in stored else "card",
-        )
-        for colour in COLOURS
+@app.callback(
+    Output("store-tally", "children"),
+    Output("store-keys", "children"),
+    Output("session-tally", "children"),
+    Output("session-keys", "children"),
+    Input("fire", "n_clicks"),
+    *(Input(colour, "title") for colour in COLOURS),
+)
+def show(clicks: int | None, *_titles: str | None) -> tuple[Any, ...]:
+    return *tally(user_store, clicks), *tally(session, clicks)
+
+
+def tally(values: Mapping[str, Any], clicks: int | None) -> tuple[str, list[html.Span]]:
+    """How many of the keys that the present click has written are left, and which ones."""
+    if not clicks:
+        return "Press the button", []
+    kept = {colour for colour in COLOURS if values.get(colour) == clicks}
+    return f"{len(kept)} of 8 kept", [
+        html.Span(colour, className=f"dot kept {colour}" if colour in kept else "dot lost") for colour in COLOURS
     ]
 
 

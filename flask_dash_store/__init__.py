@@ -34,6 +34,7 @@ from .errors import (
     ValueTooLarge,
     WeakSecretKey,
 )
+from .health import Health
 from .key import Key
 from .middleware import UserStoreMiddleware
 from .proxy import is_available, user_store, visitor
@@ -63,6 +64,7 @@ __all__ = [
     "Changed",
     "ConfigurationError",
     "DashDatabase",
+    "Health",
     "InvalidKey",
     "InvalidKeyType",
     "InvalidTTL",

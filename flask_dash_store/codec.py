@@ -123,7 +123,7 @@ class PickleCodec(_SignedCodec):
     """Any picklable value."""
 
     purpose = b"pickle"
-    takes = "Any picklable value can be; functions defined inline, locks, connections and generators cannot."
+    takes = "Any value that can be pickled can be stored. Lambdas, locks, connections and generators cannot be pickled."
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
         """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""

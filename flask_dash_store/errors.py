@@ -1,8 +1,8 @@
 """Every exception the package raises.
 
-All of them are a :class:`UserStoreError`. Where Python has an exception for the fault (``TypeError``, ``ValueError``,
-``TimeoutError``), they are that too, so that code which knows nothing of this package still handles them well.
-No message ever holds a session id or a stored value.
+All of them derive from :class:`UserStoreError`. Where Python has an exception for the same fault (``TypeError``,
+``ValueError``, ``TimeoutError``), they derive from that, too, so that code which does not know this package can catch
+them. No message ever contains a session id or a stored value.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from werkzeug.exceptions import Conflict
 class UserStoreError(Exception):
     """The base class of all errors of this package.
 
-    :ivar key: the key of the store that the call named; None where the error is not about one
-    :ivar limit: the limit that was met, in the unit of its setting; None where there is none
-    :ivar used: how much of that limit was in use before the call; None where that is not known
+    :ivar key: the key that the call named; None if the error is not about a key
+    :ivar limit: the limit that was exceeded, in the unit of its setting; None if the error is not about a limit
+    :ivar used: how much of that limit was in use before the call; None if that is not known
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class UserStoreError(Exception):
 
 
 class ConfigurationError(UserStoreError, ValueError):
-    """An option is unknown or cannot be used, SECRET_KEY is missing, or the app has a store already."""
+    """A setting is unknown or invalid, SECRET_KEY is missing, or the app already has a store."""
 
 
 class WeakSecretKey(UserWarning):
@@ -38,30 +38,30 @@ class WeakSecretKey(UserWarning):
 
 
 class LateSetting(UserWarning):
-    """A setting was changed after the first request, which has read it, so the change has no effect."""
+    """A setting was changed after the first request had read it, so the change has no effect."""
 
 
 class OutsideRequest(UserStoreError, RuntimeError):
-    """The visitor was asked for where there is none; or a job called ``regenerate`` or ``destroy``."""
+    """The store was used where there is no visitor, or a job called ``regenerate`` or ``destroy``."""
 
 
 class OutsideCookiePath(UserStoreError, RuntimeError):
-    """A view wrote to the store under a path to which the browser never sends the session's cookie."""
+    """A view wrote to the store, but the browser never sends the session's cookie to the path of that view."""
 
 
 class NotASession(UserStoreError, RuntimeError):
-    """What is for a session, such as ``regenerate``, was called on a store that belongs to a user id."""
+    """A method for sessions, such as ``regenerate``, was called on the store of a user id."""
 
 
 class ResponseStarted(UserStoreError, RuntimeError):
-    """``regenerate`` was called when the response could no longer bring the browser its new session id."""
+    """``regenerate``, or a new visitor's first write, came after the response headers, which bring the session id."""
 
 
 class SessionEnded(UserStoreError, Conflict):
-    """The session was destroyed or regenerated, so nothing can be written to it any more.
+    """The session was destroyed or regenerated, so it can no longer be written to.
 
-    Flask answers a view that does not catch it with 409 Conflict, and logs no traceback: it is what happens to a
-    request in flight when its visitor logs in or out in another one.
+    It happens to a request that is still running when its visitor logs in or out in another one. If a view does not
+    catch it, Flask answers with 409 Conflict, and logs no traceback.
 
     :ivar ended_at: when the session ended, in seconds since the epoch
     """
@@ -81,27 +81,27 @@ class SessionEnded(UserStoreError, Conflict):
 
 
 class SessionRefused(UserStoreError, RuntimeError):
-    """A write for a request that may begin no session, as USER_STORE_STARTS_SESSION has it."""
+    """A request wrote to its store, but USER_STORE_STARTS_SESSION does not let it begin a session."""
 
 
 class InvalidKey(UserStoreError, ValueError):
-    """A key, a user id, a session id or a job's handle of the right type whose text cannot be used."""
+    """A key, a user id, a session id or a job handle has the right type, but not a valid text."""
 
 
 class InvalidKeyType(UserStoreError, TypeError):
-    """A key or a user id of another type than the call takes."""
+    """A key or a user id has the wrong type."""
 
 
 class InvalidTTL(UserStoreError, ValueError):
-    """A TTL that is not a positive number of seconds or a positive timedelta, or is longer than a century."""
+    """A TTL is not a positive number of seconds or a positive timedelta, or is longer than a century."""
 
 
 class UnstorableValue(UserStoreError, TypeError):
-    """The value cannot be turned into bytes; what was stored under the key is still there."""
+    """The value cannot be serialized. What was stored under the key is still there."""
 
 
 class UnreadableValue(UserStoreError):
-    """The stored value is authentic but cannot be turned back, because its class is gone or has changed."""
+    """The stored value is authentic but cannot be loaded, because its class is gone or has changed."""
 
 
 class TamperedValue(UserStoreError):
@@ -113,19 +113,19 @@ class NotANumber(UserStoreError, TypeError):
 
 
 class NotAnAttribute(UserStoreError, AttributeError):
-    """An attribute of a store was set, where a value is stored under a key."""
+    """An attribute of a store was set. Values are stored under keys: ``store[key] = value``."""
 
 
 class ValueTooLarge(UserStoreError, ValueError):
-    """The value is larger than one value may be; what was stored under the key is still there."""
+    """The value is larger than the limit for one value. What was stored under the key is still there."""
 
 
 class QuotaExceeded(UserStoreError):
-    """The owner's values together would be larger than they may be; nothing has changed."""
+    """The values of the session or user would together be larger than their limit. Nothing has changed."""
 
 
 class TooManyKeys(UserStoreError):
-    """The owner would have more keys than it may; nothing has changed."""
+    """The session or user would have more keys than the limit. Nothing has changed."""
 
 
 class StorageError(UserStoreError):
@@ -133,24 +133,24 @@ class StorageError(UserStoreError):
 
 
 class StorageBusy(StorageError, TimeoutError):
-    """Another writer held a lock of the storage for longer than the timeout; nothing has changed."""
+    """Another writer held a lock of the storage for longer than the timeout. Nothing has changed."""
 
 
 class StorageFull(StorageError):
-    """The disk, or the file's size limit, is full; nothing has changed."""
+    """The disk is full, or the file has reached its size limit. Nothing has changed."""
 
 
 class StorageCorrupt(StorageError):
-    """The file is damaged or is not a database. It is left as it is."""
+    """The file is damaged, or is not a database. It is left unchanged."""
 
 
 class StorageClosed(StorageError):
-    """The storage has been closed, or lived in the memory of the process this one was forked from."""
+    """The storage has been closed, or is in the memory of the process from which this one was forked."""
 
 
 class UnknownFormat(StorageError):
-    """The file was written by another version of this package, or by another program. It is left as it is."""
+    """The file was written by another version of this package, or by another program. It is left unchanged."""
 
 
 class UnsuitableFilesystem(StorageError):
-    """The file lies on a file system without the locks and the shared memory that SQLite's WAL mode needs."""
+    """The file is on a file system without the locks and the shared memory that SQLite's WAL mode needs."""

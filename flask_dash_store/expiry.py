@@ -84,12 +84,11 @@ class ExpiryPolicy:
         return tuple.__new__(Access, (now, expires if expires < ends_at else ends_at, threshold))
 
 
-def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = CENTURY) -> float:
+def seconds(duration: float | timedelta, what: str = "A TTL", longest: float = CENTURY) -> float:
     """Turn a duration, in seconds or as a timedelta, into seconds.
 
     :param what: what error messages call it
-    :param longest: seconds that it may have
-
+    :param longest: the longest duration allowed, in seconds
     :raises InvalidTTL: when it is not a positive duration of at most ``longest`` seconds
     """
     if isinstance(duration, timedelta):
@@ -97,7 +96,7 @@ def seconds(duration: float | timedelta, what: str = "a TTL", longest: float = C
     elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
         value = float(duration)
     else:
-        raise InvalidTTL(f"{what} is a number of seconds or a timedelta, not {type(duration).__name__}.")
+        raise InvalidTTL(f"{what} must be a number of seconds or a timedelta, not {duration!r}.")
     if not 0 < value <= longest:
         raise InvalidTTL(
             f"{what} must be longer than zero and at most {longest:g} seconds, not {value:g}.", limit=longest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -18,15 +19,27 @@ from .apps.adapter import AppAdapter
 from .apps.inheritance import ImportedSessions
 from .codec import CODECS, Codec
 from .dash.jobs import is_poll, register
-from .errors import ConfigurationError, NotASession, StorageClosed, WeakSecretKey
+from .errors import ConfigurationError, NotASession, StorageClosed, StorageError, WeakSecretKey
 from .expiry import Access, Clock, ExpiryPolicy, seconds
+from .health import Health, HealthProbe
 from .http.cookie import SessionCookie
 from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
-from .owner import DerivedIds, new_session_id, session_owner, user_hash, user_id_of, user_owner
+from .metrics import check_kind, measure
+from .owner import (
+    DerivedIds,
+    Owner,
+    new_session_id,
+    session_owner,
+    user_hash,
+    user_id_of,
+    user_owner,
+    visitor_name,
+)
 from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage
+from .storage.base import SessionInfo, SupportsExport
 from .store.job_store import JobStore
 from .store.session_state import SessionState
 from .store.user_store import SessionContext, UserSession, UserStore
@@ -75,6 +88,8 @@ class Extension:
     def _check(self, stacklevel: int) -> None:
         settings, config = self.settings, self.adapter.config
         check_scheme(settings.url)
+        if settings.metrics is not None:
+            check_kind(settings.metrics)
         settings.cookie_attributes(config, self.adapter.paths(settings)[0])
         self.adapter.follow(settings)
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
@@ -134,7 +149,19 @@ class Extension:
 
     def open_in_memory(self) -> OpenedExtension:
         """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
-        return self._open(replace(self.settings, url="memory://"))
+        return self._open(replace(self.settings, url="memory://", metrics=None))
+
+    def health(self, timeout: float) -> Health:
+        """How the app's storage is now; one that cannot be opened, too.
+
+        :param timeout: seconds after which it is taken for one that does not answer
+        """
+        began = time.perf_counter()
+        try:
+            opened = self.open()
+        except StorageError as error:
+            return Health(False, False, str(error), time.perf_counter() - began)
+        return opened.health_probe.health(timeout)
 
     def close(self) -> None:
         """Release the app's storage. Requests that do not use their store are still answered."""
@@ -166,7 +193,7 @@ class OpenedExtension:
         self._cookie_path = cookie_path
         self.settings = settings
         self.cookie_attributes = attributes
-        self.storage = self.open_storage(settings.url) if storage is None else storage
+        self.storage = self._open_own_storage(name) if storage is None else storage
         self.codec: Codec = CODECS[settings.codec](secrets, settings.authenticate_arrays)
         visitor_key = hmac.digest(secrets[0], b"flask_dash_store.visitor", "sha256")
         with_dash = app.has_dash
@@ -185,6 +212,7 @@ class OpenedExtension:
             signals=Signals(app.app, app.ensure_sync, visitor_key),
             tab_ttl=settings.tab_ttl_seconds,
         )
+        self.health_probe = HealthProbe(self.storage, self.codec, clock)
         self.imported_sessions = ImportedSessions(self._context, settings, secrets)
         self._cookie = SessionCookie(
             attributes,
@@ -209,6 +237,12 @@ class OpenedExtension:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""
         with suppress(ConfigurationError):  # The next request raises it.
             self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
+
+    def _open_own_storage(self, name: str) -> Storage:
+        storage = self.open_storage(self.settings.url)
+        if self.settings.metrics is not None:
+            measure(storage, self.settings.metrics, self._app.app, name)
+        return storage
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
         """The storage that a URL names, with this app's limits.
@@ -250,8 +284,11 @@ class OpenedExtension:
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
-        found = self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
-        return [UserSession.of(info, self._context.expiry.ttl) for info in found]
+        return [UserSession.of(info, self._context.expiry.ttl) for info in self.session_infos(user_id)]
+
+    def session_infos(self, user_id: str | int) -> list[SessionInfo]:
+        """The sessions in which a user is logged in, as the storage knows them."""
+        return self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
         name, kept = user_owner(user_id).name, None
@@ -269,6 +306,19 @@ class OpenedExtension:
             for owner in owners:
                 self._context.end(owner, access, "destroyed", user_id_of(name))
                 ended.add(owner.name)
+
+    # The calls of an operator.
+
+    def end_session(self, owner: Owner) -> bool:
+        """End a session. Returns whether there was one that its id opened."""
+        access = self._context.expiry.access()
+        return owner.session is not None and self._context.end(owner, access, "destroyed") == access.now
+
+    def name_of_visitor(self, visitor: str) -> str | None:
+        """The name of the owner whom ``visitor()`` names so; None where there is none. It goes through all owners."""
+        storage, key = self.storage, self._context.visitor_key
+        names = storage.all_owners() if isinstance(storage, SupportsExport) else ()
+        return next((name for name in names if visitor_name(key, Owner(name)) == visitor), None)
 
 
 def extension_of(app: Any) -> Extension | None:

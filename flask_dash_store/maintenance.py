@@ -60,9 +60,10 @@ class Maintenance:
         except StorageError as error:
             logger.warning("What has expired could not be purged: %s", error)
 
-    def run_to_the_end(self) -> int:
+    def run_to_the_end(self, progress: Callable[[int], object] = lambda _: None) -> int:
         """Remove all that has expired. Returns how many sessions, and users, were removed.
 
+        :param progress: called from time to time with how many were removed so far
         :raises StorageError: when the storage fails
         """
         limit = self._expiry_limit(self._clock())
@@ -70,6 +71,7 @@ class Maintenance:
         while True:
             removed = self._maintain(self._clock(), limit, wait=True)
             total += removed.owners
+            progress(total)
             if not removed.has_more:
                 return total
 

@@ -1,4 +1,4 @@
-"""UserStoreMiddleware: what an app installs, and how its code comes to the visitor's store."""
+"""UserStoreMiddleware, which an app installs to give each visitor a store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .apps.flask_app import FlaskApp
 from .errors import ConfigurationError
 from .expiry import Clock, wall_clock
 from .extension import Extension, OpenedExtension, opened_in_test
+from .health import DEFAULT_TIMEOUT, Health
 from .http.asgi import App as ASGIApp
 from .http.asgi import Receive, Scope, Send
 from .http.wsgi import OPENED_KEY
@@ -27,75 +28,80 @@ if TYPE_CHECKING:
 
 
 class UserStoreMiddleware:
-    """Gives every visitor of a Flask or Dash app a store of its own, ``user_store``; on Flask, ``g.user_store``, too.
+    """Gives every visitor of a Flask or Dash app their own store: ``user_store``, and on Flask also ``g.user_store``.
 
-    ``UserStoreMiddleware(app)`` installs it at once; ``UserStoreMiddleware()`` and ``init_app(app)`` suit app
-    factories, and one instance may serve several apps. It wraps ``app.wsgi_app`` in place, so ``app.run()`` and
-    every WSGI server run it. In the app, ``app.extensions["user_store"]`` is the instance.
+    ``UserStoreMiddleware(app)`` installs it at once. For app factories, call ``UserStoreMiddleware()`` first and
+    ``init_app(app)`` later; one instance can serve several apps. It wraps ``app.wsgi_app`` in place, so ``app.run()``
+    and every WSGI server use it. ``app.extensions["user_store"]`` is the instance.
 
-    A Dash app may also be on Quart or FastAPI. Apps of Quart, FastAPI and Starlette are changed in place, too. Any
-    other ASGI app is wrapped: the instance is the app to serve then. So ``app.add_middleware(UserStoreMiddleware,
+    A Dash app may also run on Quart or FastAPI. Quart, FastAPI and Starlette apps are changed in place, too. Any other
+    ASGI app is wrapped: serve the instance instead of the app. ``app.add_middleware(UserStoreMiddleware,
     secret_key=...)`` works as well.
 
-    Each option but ``secret_key`` and ``secret_key_fallbacks`` is also a config key, in upper case with ``USER_STORE_``
-    before it; an option that is given wins over the config. The config is read with the first request. SECRET_KEY has
-    to be set by then, and SECRET_KEY_FALLBACKS holds former ones, if any.
+    Each option except ``secret_key``, ``secret_key_fallbacks`` and ``clock`` is also a config key: in upper case, with
+    the prefix ``USER_STORE_``. If both are given, the option wins. The config is read with the first request. By then,
+    SECRET_KEY must be set; SECRET_KEY_FALLBACKS may hold former keys.
 
-    :param app: an app of Flask, Quart, FastAPI or Starlette, a Dash app on one of these, any other ASGI app, or None
-    :param secret_key: signs cookies and values, for an app that has no config. By default, as None, the app's attribute
-        ``secret_key``.
-    :param secret_key_fallbacks: former ones, which still verify what they have signed
-    :param url: where the values are. ``sqlite:///name`` is a file in the app's instance folder (of an app without one,
-        ``instance`` in the folder that the process began in),
-        ``sqlite:////absolute/path`` one anywhere; also ``sqlite://:memory:``, ``memory://``, ``redis://…`` and
-        ``postgresql://…``. By default ``sqlite:///user_store.sqlite``.
-    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are gone; each use moves it. By
-        default a day.
-    :param lifetime: age, in seconds or as a timedelta, at which a session ends however busy it is. By default 31 days.
+    :param app: a Flask, Quart, FastAPI or Starlette app, a Dash app on one of these, any other ASGI app, or None
+    :param secret_key: signs cookies and values, for an app that has no config. By default (None), the app's attribute
+        ``secret_key`` does.
+    :param secret_key_fallbacks: former secret keys, which still verify what they have signed
+    :param url: where the values are stored. ``sqlite:///name`` is a file in the app's instance folder (if it has none,
+        in the folder ``instance`` of the working directory), ``sqlite:////absolute/path`` a file anywhere. Other
+        storages are ``sqlite://:memory:``, ``memory://``, ``redis://…`` and ``postgresql://…``. By default
+        ``sqlite:///user_store.sqlite``.
+    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are deleted; each use starts it
+        again. By default a day.
+    :param lifetime: age, in seconds or as a timedelta, at which a session ends, however active it is. By default 31
+        days.
     :param tab_ttl: idle time, in seconds or as a timedelta, after which a browser tab's values in ``tab_store`` are
-        gone; each use in that tab moves it. By default an hour.
-    :param max_bytes: bytes that all keys and values of one session or user may take. By default 1 GiB.
-    :param max_value_bytes: bytes that one value may take. By default 512 MiB.
+        deleted; each use in that tab starts it again. By default an hour.
+    :param max_bytes: how many bytes all keys and values of one session or user may take. By default 1 GiB.
+    :param max_value_bytes: how many bytes one value may take. By default 512 MiB.
     :param max_keys: how many keys one session or user may have. By default 10,000.
-    :param max_key_length: characters that a key may have: at most 512, which is the default
+    :param max_key_length: how many characters a key may have. By default 512, which is also the maximum.
     :param timeout: how long a call waits for other writers, in seconds or as a timedelta, before it raises StorageBusy.
         By default 5 seconds.
-    :param codec: ``"pickle"``, the default, or ``"json"``, which reads and writes no pickle
-    :param authenticate_arrays: whether floating-point numbers in large NumPy arrays are authenticated, as all else is.
-        By default they are not: they are mapped instead of read. A writer to the storage can then change them, but
-        cannot run code.
-    :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``: an acknowledged write survives a power loss, too
-    :param counts_as_use: a function that is given the request and returns whether its use of the store keeps the
-        session alive. By default, as None, each use does. On ASGI servers the request is Werkzeug's, without a body.
-    :param starts_session: a function that is given a request which came without a session, and returns whether one
-        may begin. Where it may not, no cookie is sent, the store is empty, and a write raises SessionRefused: for
-        clients that keep no cookie, each of whose writes would begin a session. By default, as None, each may.
-    :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id, which counts as that user's,
-        and ``logout_user`` ends it. By default True: it makes a difference where Flask-Login is in use.
-    :param flask_session: whether ``flask.session`` is kept in the visitor's store, too, so that there is one cookie for
-        both, with Flask's name and attributes. By default False.
-    :param flask_session_user_key: where ``flask.session`` says who has logged in: by default ``"_user_id"``, as
-        Flask-Login does. When a request changes it, the session gets a new id, which counts as that user's; when a
-        request removes it, the session ends. None leaves this to the app.
-    :param embedded: whether pages of other sites show the app in an iframe, as Jupyter does. The cookie is
-        ``SameSite=None; Secure; Partitioned`` then, with the protection against requests of other sites that Lax gives.
-        By default False.
-    :param background_results: ``"private"``, the default, gives the result of a background callback to the visitor who
-        started it alone. ``"shared"`` is Dash's own way: it is for all who start it with the same arguments.
-    :param cookie_name: by default, as None, ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
-    :param cookie_path: by default, as None, that of Flask's session cookie; for a Dash app, where browsers see it
-    :param cookie_domain: by default, as None, SESSION_COOKIE_DOMAIN
-    :param cookie_samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; by default, as None, SESSION_COOKIE_SAMESITE, and Lax
-        where that is not set
-    :param cookie_secure: whether browsers send the cookie over https alone; by default, as None, when
-        SESSION_COOKIE_SECURE is set, or the request that sets the cookie came by https
-    :param cookie_partitioned: whether each site that embeds the app has a cookie of its own (CHIPS); by default, as
-        None, SESSION_COOKIE_PARTITIONED
-    :param cookie_eager: whether a new visitor gets the cookie with the first response, or, if False, with the first one
-        whose request uses the store. By default, as None, True where a Dash app is on the server, whose callbacks
-        come in parallel.
-    :param clock: gives seconds since the epoch; for tests
-    :raises ConfigurationError: as :meth:`init_app` does
+    :param codec: ``"pickle"``, the default, or ``"json"``, which never reads or writes a pickle
+    :param authenticate_arrays: whether floating-point numbers in large NumPy arrays are authenticated, like everything
+        else. By default they are not, so that they can be memory-mapped instead of read. Someone who can write to the
+        storage could then change these numbers, but could not run code.
+    :param synchronous: ``"NORMAL"``, the default, or ``"FULL"``, with which an acknowledged write also survives a power
+        loss
+    :param counts_as_use: a function that receives the request and returns whether its use of the store keeps the
+        session alive. By default (None), each use does. On ASGI servers the request is Werkzeug's, without a body.
+    :param starts_session: a function that receives a request without a session and returns whether a session may
+        begin. If not, no cookie is sent, the store is empty, and a write raises SessionRefused. Use it for clients
+        that keep no cookies, because each of their writes would begin a session. By default (None), each request may
+        begin one.
+    :param flask_login: whether Flask-Login's ``login_user`` gives the session a new id and binds it to the user, and
+        ``logout_user`` ends it. By default True; without Flask-Login it has no effect.
+    :param flask_session: whether ``flask.session`` is kept in the visitor's store, too, with one cookie for both, which
+        has Flask's name and attributes. By default False.
+    :param flask_session_user_key: the key of ``flask.session`` that holds the id of the logged-in user. By default
+        ``"_user_id"``, which Flask-Login uses. When a request changes it, the session gets a new id and is bound to
+        that user; when a request removes it, the session ends. None leaves this to the app.
+    :param embedded: whether pages of other sites show the app in an iframe, as Jupyter does. The cookie is then
+        ``SameSite=None; Secure; Partitioned``, and cross-site requests are ignored as with Lax. By default False.
+    :param background_results: ``"private"``, the default, gives the result of a background callback only to the visitor
+        who started it. ``"shared"``, as in plain Dash, gives it to all who start it with the same arguments.
+    :param metrics: ``"opentelemetry"`` or ``"prometheus"``, to count and time what the storage does. By default (None) it
+        is not counted, which costs nothing.
+    :param cookie_name: by default (None) ``user_store``; with ``flask_session``, SESSION_COOKIE_NAME
+    :param cookie_path: by default (None) the path of Flask's session cookie; for a Dash app, the path where browsers
+        see the app
+    :param cookie_domain: by default (None) SESSION_COOKIE_DOMAIN
+    :param cookie_samesite: ``"Lax"``, ``"Strict"`` or ``"None"``. By default (None) SESSION_COOKIE_SAMESITE, or Lax if
+        that is not set.
+    :param cookie_secure: whether browsers send the cookie over https only. By default (None), they do if
+        SESSION_COOKIE_SECURE is set, or if the request that sets the cookie came by https.
+    :param cookie_partitioned: whether each site that embeds the app has its own cookie (CHIPS). By default (None)
+        SESSION_COOKIE_PARTITIONED.
+    :param cookie_eager: True sets a new visitor's cookie with the first response, False with the first response whose
+        request used the store. By default (None), True if a Dash app is on the server, because its callbacks come in
+        parallel, else False.
+    :param clock: a function that returns seconds since the epoch, for tests
+    :raises ConfigurationError: as in :meth:`init_app`
     """
 
     def __init__(
@@ -123,6 +129,7 @@ class UserStoreMiddleware:
         flask_session_user_key: str | Unset | None = UNSET,
         embedded: bool | Unset = UNSET,
         background_results: Literal["private", "shared"] | Unset = UNSET,
+        metrics: Literal["opentelemetry", "prometheus"] | Unset | None = UNSET,
         cookie_name: str | Unset | None = UNSET,
         cookie_path: str | Unset | None = UNSET,
         cookie_domain: str | Unset | None = UNSET,
@@ -152,6 +159,7 @@ class UserStoreMiddleware:
             "flask_session_user_key": flask_session_user_key,
             "embedded": embedded,
             "background_results": background_results,
+            "metrics": metrics,
             "cookie_name": cookie_name,
             "cookie_path": cookie_path,
             "cookie_domain": cookie_domain,
@@ -170,10 +178,10 @@ class UserStoreMiddleware:
     def init_app(self, app: Flask | Dash | ASGIApp) -> None:
         """Install the middleware on an app.
 
-        :param app: an app of Flask, Quart, FastAPI or Starlette, or a Dash app on one of these. Any other ASGI app is
-            given when the instance is made.
-        :raises ConfigurationError: when the app is none of these, or has a store already, or when a setting is unknown
-            or cannot be used. What the app sets later, and SECRET_KEY, is checked with the first request.
+        :param app: a Flask, Quart, FastAPI or Starlette app, or a Dash app on one of these. Pass any other ASGI app to
+            the constructor instead.
+        :raises ConfigurationError: if the app is none of these, or already has a store, or if a setting is unknown or
+            invalid. SECRET_KEY, and settings that the app changes later, are checked with the first request.
         """
         self._install(app, stacklevel=3)
 
@@ -189,77 +197,89 @@ class UserStoreMiddleware:
         return extension
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve as the ASGI app that it was made with."""
+        """Serve a request as the ASGI app that was passed to the constructor."""
         if self._own is None:
             raise ConfigurationError("This UserStoreMiddleware was made without an app, so it cannot be served as one.")
         await self._own.adapter.entry(scope, receive, send)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
-        """The store of a user id, whichever browser the user comes with, in or out of a request.
+        """The store of a user id. It is the same in every browser, and can be used outside of a request.
 
         :param user_id: at most 512 characters; an int is the same user as its decimal text
-        :param ttl: idle seconds, or a timedelta, after which the values are gone; None keeps them until they are
-            deleted
-        :returns: a store, empty when nothing is stored for the user
-        :raises InvalidKey: when the id is too long or holds a lone surrogate
-        :raises InvalidKeyType: when it is neither str nor int
-        :raises InvalidTTL: when ``ttl`` is not longer than zero
+        :param ttl: idle time, in seconds or as a timedelta, after which the values are deleted; None keeps them until
+            you delete them
+        :returns: the store, which is empty if nothing is stored for the user
+        :raises InvalidKey: if the id is too long or contains a lone surrogate
+        :raises InvalidKeyType: if the id is neither str nor int
+        :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
         """
         return self.opened().for_user(user_id, ttl)
 
     def open(self, handle: str) -> UserStore:
-        """A session's store out of its request, for a thread, a task, a job, in any process of the app.
+        """A session's store outside of its request: in a thread, a task or a job, in any process of the app.
 
-        What is done with it does not count as use: it moves no expiry, for it is not the visitor who does it.
+        Its reads and writes do not count as a use of the session, so they do not keep it alive.
 
-        :param handle: what ``g.user_store.job_handle()`` gave in the request. Its store follows the session when it is
-            given another id, and has neither ``session_id`` nor ``regenerate`` nor ``destroy``, which raise
-            OutsideRequest. Or what ``g.user_store.session_id`` was: it opens the session under this id alone, and is a
-            secret, so keep it out of queues.
-        :returns: a store, empty when nothing is stored for the session or it has ended; writing to it raises
-            SessionEnded then
-        :raises InvalidKey: when it is neither a session id nor a handle that this app has made
+        :param handle: the string that ``g.user_store.job_handle()`` returned in the request. Its store keeps working
+            when the session gets a new id. Its ``session_id`` is None, and ``regenerate`` and ``destroy`` raise
+            OutsideRequest. You can also pass a ``g.user_store.session_id``. It opens the session only for as long as
+            the session has this id. It is a secret, so keep it out of queues.
+        :returns: the store. It is empty if nothing is stored for the session, or if the session has ended; in the
+            latter case, writing to it raises SessionEnded.
+        :raises InvalidKey: if it is neither a session id nor a handle that this app has made
         """
         return self.opened().open_store(handle)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
-        """The sessions in which the user is logged in: those that ``regenerate(user_id=...)`` was called in.
+        """The sessions in which the user is logged in: those in which ``regenerate(user_id=...)`` was called.
 
-        :param user_id: as it was given to ``regenerate``; an int is the same user as its decimal text
-        :returns: when each began, was used last, and its bytes, oldest first; those that have ended or expired are not
-            among them
-        :raises InvalidKey: when the id is too long or holds a lone surrogate
-        :raises InvalidKeyType: when it is neither str nor int
-        :raises StorageError: when the storage fails
+        :param user_id: the id that was passed to ``regenerate``; an int is the same user as its decimal text
+        :returns: when each session began and was last used, and its size in bytes, oldest first. Sessions that have
+            ended or expired are not included; the list is empty if there are no others.
+        :raises InvalidKey: if the id is too long or contains a lone surrogate
+        :raises InvalidKeyType: if the id is neither str nor int
+        :raises StorageError: if the storage fails
         """
         return self.opened().sessions(user_id)
 
     def end_sessions(self, user_id: str | int, but: UserStore | None = None) -> int:
-        """Log the user out everywhere: end the sessions that ``regenerate(user_id=...)`` was called in.
+        """Log the user out everywhere: end the sessions in which ``regenerate(user_id=...)`` was called.
 
-        :param user_id: as it was given to ``regenerate``; an int is the same user as its decimal text
-        :param but: the store of a session that goes on, as ``g.user_store`` does for "everywhere else"
+        :param user_id: the id that was passed to ``regenerate``; an int is the same user as its decimal text
+        :param but: the store of a session to keep; pass ``g.user_store`` to log the user out everywhere else
         :returns: how many sessions were ended
-        :raises InvalidKey: when the id is too long or holds a lone surrogate
-        :raises InvalidKeyType: when it is neither str nor int
-        :raises NotASession: when ``but`` is the store of a user id, or a job's
-        :raises StorageError: when the storage fails
+        :raises InvalidKey: if the id is too long or contains a lone surrogate
+        :raises InvalidKeyType: if the id is neither str nor int
+        :raises NotASession: if ``but`` is the store of a user id, or of a job
+        :raises StorageError: if the storage fails
         """
         return self.opened().end_sessions(user_id, but)
 
     def purge(self) -> int:
-        """Remove everything that has expired. The app does so by itself, too, a little at a time, after responses.
+        """Remove everything that has expired. The app also does this by itself, a little at a time, after responses.
 
-        :returns: how many sessions, and users, were removed
-        :raises StorageError: when the storage fails
+        :returns: how many sessions and users were removed
+        :raises StorageError: if the storage fails
         """
         return self.opened().request_sessions.maintenance.run_to_the_end()
 
-    def close(self) -> None:
-        """Release the files and connections of all apps that it serves, as at the end of a test.
+    def health(self, timeout: float = DEFAULT_TIMEOUT) -> Health:
+        """Whether the storage can be read and written now, and how full it is: for a load balancer, or an alarm.
 
-        Any later use of a store raises StorageClosed. A second close does nothing. An app that nothing refers to any
-        more is not kept alive, and takes its files and connections with it.
+        It reads and writes a value of its own, which takes a few milliseconds. On an event loop, call it by
+        ``asyncio.to_thread``.
+
+        :param timeout: seconds after which the storage is taken for one that does not answer
+        :returns: what was found. That the storage fails is no error here, but what is said.
+        :raises ConfigurationError: when it serves several apps and none is current, or when a setting cannot be used
+        """
+        return self.extension().health(timeout)
+
+    def close(self) -> None:
+        """Close the files and connections of all apps that it serves, for example at the end of a test.
+
+        Any later use of a store raises StorageClosed. Closing twice does nothing. You need not call it for an app that
+        is garbage-collected: its files and connections are closed with it.
         """
         for extension in list(self._extensions):
             extension.close()

@@ -29,8 +29,10 @@ SESSION_ID_BYTES = 48  # A multiple of 3, so that base64 leaves no bit unused an
 _OWNER_CHARACTERS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 
-# What the keys begin with under which a visitor's tabs keep their values. No key of a user store holds a "/".
-TABS_PREFIX = "tab/"
+# The package's own keys among those of a session. No key that an app may name holds a "/": an app that lets its
+# visitors choose keys must not let them write their flask.session, which says who has logged in.
+TABS_PREFIX = "tab/"  # What the keys begin with under which a visitor's tabs keep their values.
+FLASK_SESSION_KEY = "flask/session"
 
 _REFUSED_IN_KEYS = re.compile("[\0/%\ud800-\udfff]")
 
@@ -57,7 +59,7 @@ def renewed_session_id(session_id: str) -> str:
 
 
 class DerivedIds:
-    """Session ids, and tokens, on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and what else follows from one, on which requests in parallel agree, in whichever workers they are.
 
     Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
     Without SECRET_KEY it cannot be derived from what is at rest.
@@ -80,10 +82,6 @@ class DerivedIds:
         derived = self._derive("login", session_id, renewed_at, user)
         return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
 
-    def after_flask_cookie(self, value: str) -> str:
-        """The id, of a new owner, of the session that takes over a cookie of Flask's own."""
-        return self._derive("cookie", value)
-
     def of_imported(self, name: str) -> str:
         """The id, of a new owner, that a session has which is imported by this name, until it is."""
         return self._derive("imported", name)
@@ -102,6 +100,10 @@ class DerivedIds:
     def csrf_token(self, session_id: str) -> str:
         """The token of a session's forms. It leads back to no id, and another id has another one."""
         return self._derive("csrf", session_id)
+
+    def of_results(self, session_id: str) -> str:
+        """By which the results of a session's background callbacks are found again. It leads back to no id."""
+        return self._derive("results", session_id)
 
     def _derive(self, *facts: str | float) -> str:
         # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
@@ -135,7 +137,7 @@ def user_owner(user_id: str | int) -> Owner:
     :raises InvalidKey: when it is longer than 512 characters or holds a lone surrogate
     """
     if not isinstance(user_id, (str, int)):
-        raise InvalidKeyType(f"A user id is a str or an int, not {type(user_id).__name__}.")
+        raise InvalidKeyType(f"A user id must be a str or an int, not {type(user_id).__name__}.")
     text = str(user_id)
     if len(text) > MAX_USER_ID_LENGTH:
         raise InvalidKey(f"A user id has at most {MAX_USER_ID_LENGTH} characters, not {len(text)}; hash longer ones.")
@@ -163,6 +165,11 @@ def user_id_of(name: str) -> str:
     return unquote(name.removeprefix(USER_PREFIX))
 
 
+def is_own_key(key: str) -> bool:
+    """Whether a key among those of a session is the package's own, and not the app's."""
+    return "/" in key
+
+
 def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
     """The key, if a store takes it.
 
@@ -172,14 +179,16 @@ def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
         lone surrogate
     """
     if not isinstance(key, str):
-        raise InvalidKeyType(f"A key is a str, not {type(key).__name__}.")
+        raise InvalidKeyType(f"A key must be a str, not {type(key).__name__}; use str(key).")
     if not 1 <= len(key) <= max_length:
         raise InvalidKey(
-            f"A key has 1 to {max_length} characters, this one {len(key)}; "
+            f"A key must have 1 to {max_length} characters; this one has {len(key)}. "
             "USER_STORE_MAX_KEY_LENGTH (max_key_length=) sets the limit.",
             limit=max_length,
         )
     refused = _REFUSED_IN_KEYS.search(key)
     if refused:
-        raise InvalidKey(f"The key {key!a} holds {refused[0]!a}; NUL, '/', '%' and surrogates are refused.", key=key)
+        raise InvalidKey(
+            f"The key {key!a} contains {refused[0]!a}; a key cannot contain NUL, '/', '%' or surrogates.", key=key
+        )
     return key

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 EXTENSION = "user_store"
 
 _WHAT_TO_DO = (
-    "There is no visitor here, so there is no user store. It exists wherever Flask has a request, of an app with "
-    "UserStoreMiddleware. Dash calls a layout function once without a request, when it is assigned: ask "
-    "flask_dash_store.is_available() there. In a test, use flask_dash_store.testing.user_store_context(app) or "
-    "app.test_request_context(). Elsewhere use middleware.for_user(user_id) or middleware.open(handle)."
+    "There is no visitor here, so there is no user store. It exists while an app with UserStoreMiddleware handles a "
+    "request, in its views and callbacks, but not while a module is imported. In a thread or a queued job, use "
+    "middleware.open(handle), with the handle that g.user_store.job_handle() returned in the request. In a layout "
+    "function, which Dash also calls without a request, check flask_dash_store.is_available() first. In a test, use "
+    "flask_dash_store.testing.user_store_context(app). In a script, use middleware.for_user(user_id)."
 )
 
 

@@ -64,6 +64,7 @@ class Settings:
     flask_session_user_key: str | None = "_user_id"
     embedded: bool = False
     background_results: Literal["private", "shared"] = "private"
+    metrics: Literal["opentelemetry", "prometheus"] | None = None
     cookie_name: str | None = None
     cookie_path: str | None = None
     cookie_domain: str | None = None
@@ -104,6 +105,9 @@ class Settings:
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
+        self._must(
+            "metrics", self.metrics in (None, "opentelemetry", "prometheus"), "opentelemetry, prometheus or None"
+        )
         self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds

@@ -18,7 +18,8 @@ environment_with() (
     echo "Installing flask_dash_store[$1] into .venv ..."
     rm .venv/made-for # One that is interrupted must not be taken for a whole one.
     install_into_venv --editable ".[$1]"
-    tee ".venv/has-$1" .venv/has-dash <pyproject.toml >/dev/null # Every extra brings Dash.
+    cp pyproject.toml ".venv/has-$1"
+    if [[ $1 == dev ]]; then cp pyproject.toml .venv/has-demo; fi # It brings what the demo needs.
     identity >.venv/made-for
 ) 9<.
 

@@ -17,10 +17,11 @@ from werkzeug.datastructures import Headers
 
 from ..errors import ConfigurationError, ResponseStarted, SessionEnded, StorageError, TamperedValue, UnreadableValue
 from ..http.wsgi import ENVIRON_KEY
+from ..owner import FLASK_SESSION_KEY as KEY
 from ..proxy import EXTENSION, store_of
 from ..settings import Settings
 from ..store.session_state import Fate, SessionState, Use
-from ..store.user_store import bind, csrf_token, read, replace, state_of
+from ..store.user_store import csrf_token, delete, read, replace, state_of, write
 from .csrf import is_token_key
 from .session_values import SessionValues
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 logger = logging.getLogger("flask_dash_store")
-
-KEY = "_flask_session"
 
 
 class StoreSession(SessionMixin):
@@ -115,8 +114,6 @@ class StoreSession(SessionMixin):
         values = SessionValues(stored or {})
         if stored is not None:
             state.settle()
-        elif state.inherited is not None and state.fate not in (Fate.ENDED, Fate.DESTROYED):
-            values.update(state.inherited)
         self._user = self._user_in(values)
         return values
 
@@ -156,10 +153,7 @@ class StoreSession(SessionMixin):
             if not self._values() or self._state.is_answered:
                 return True
             self._store.regenerate()  # A message that is flashed at logout needs a session to be in.
-        was_inherited = self._state.inherited is not None
         self._write(self._values())
-        if was_inherited and self._user is not None:
-            bind(self._store, self._user)
         return True
 
     def _write(self, values: SessionValues) -> None:
@@ -181,9 +175,9 @@ class StoreSession(SessionMixin):
             present, _ = self._stored()
             merged = values.merged(present or {})
             if merged:
-                store[KEY] = packed(merged, self._settings())
+                write(store, KEY, packed(merged, self._settings()))
             elif present is not None:
-                del store[KEY]
+                delete(store, KEY)
         if present is None and merged and state.fate is Fate.KEPT:
             state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
         return merged
@@ -242,7 +236,7 @@ class StoreSessionInterface(SecureCookieSessionInterface):
         is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
         if session.is_loaded:
             _save(app, session, state)
-        elif is_refreshed or state.inherited is not None:
+        elif is_refreshed or state.fate is Fate.INHERITED:
             try:
                 _save(app, session, state)
             except StorageError as error:

@@ -1,8 +1,8 @@
 """What a browser's cookie from before stands for: one of Flask's own, or of the extension Flask-Session.
 
 An app that begins to keep ``flask.session`` in the visitor's store logs no visitor out: the session that such a cookie
-stands for is taken over. All requests with one cookie agree on its id, which is derived from the cookie. When that
-session has ended, or a login has given it another id, the cookie is worth nothing.
+stands for is taken over, once. All requests with one cookie agree on its id, which is derived from the cookie and from
+when that was. When that session has ended, or a login has given it another id, the cookie is worth nothing.
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
-from ..errors import SessionEnded, StorageError
+from ..errors import SessionEnded, StorageError, UserStoreError
 from ..http.sessions import Inheritance
+from ..owner import FLASK_SESSION_KEY as KEY
 from ..owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
 from ..settings import Settings
 from ..store.session_state import SessionState
-from ..store.user_store import SessionContext, UserStore
-from .flask_session import KEY, packed, user_in
+from ..store.user_store import SessionContext, UserStore, write
+from .flask_session import packed, user_in
 
 logger = logging.getLogger("flask_dash_store")
+
+# Browsers send several of one name only for several paths and domains, and each costs looks into the storage.
+MAX_COOKIES = 8
 
 Inherit = Callable[[str], Inheritance | None]
 
 
 class ImportedSessions:
-    """The sessions that ``flask user-store import`` has brought from Flask-Session.
+    """The sessions that ``flask user-store import`` has brought from Flask-Session, and those of Flask's own cookies.
 
-    Each is found by a name: the hash of the key under which Flask-Session has kept it, which ends with its cookie. From
-    the name a session id is derived that opens nothing, for with the import the session is given another one, as at a
-    login. So the storage says when that was, from which the lifetime counts, and the id that it led to is derived from
-    both. A name that was not imported leads nowhere: a planted cookie begins no session whose id another knows.
+    Each is found by a name: the hash of the key under which Flask-Session has kept it, which ends with its cookie; or
+    the hash of Flask's cookie. From the name a session id is derived that opens nothing, for with the import the
+    session is given another one, as at a login. So the storage says when that was, from which the lifetime counts, and
+    the id that it led to is derived from both. A name that was not imported leads nowhere: a planted cookie begins no
+    session whose id another knows.
 
     :param secrets: the app's secrets, the current one first
     """
@@ -47,6 +52,7 @@ class ImportedSessions:
         self._context = context
         self._settings = settings
         self._ids = [DerivedIds(secret) for secret in secrets]
+        self.lifetime, self.clock = context.lifetime, context.expiry.clock
 
     def add(self, name: str, values: Mapping[str, Any], expires: float) -> bool:
         """Store a session. Returns False, and changes nothing, when it was imported before.
@@ -66,10 +72,31 @@ class ImportedSessions:
         access = context.expiry.access(state.ends_at)._replace(now=now)
         user = user_in(values, self._settings.flask_session_user_key)
         user_is = None if user is None else user_hash(user_owner(user))
-        with context.storage.transaction(state.owner):
+        with suppress(SessionEnded), context.storage.transaction(state.owner):
             context.storage.renew(session_owner(former), session_digest(session_id), access, user_is)
-            UserStore(context, state)[KEY] = packed(values, self._settings)
-        return True
+            write(UserStore(context, state), KEY, packed(values, self._settings))
+            return True
+        return False  # A request in parallel was faster.
+
+    def take_over(self, name: str, values: Mapping[str, Any], issued_at: float) -> Inheritance:
+        """The session that has taken over a cookie of Flask's own, with this request or with one before.
+
+        The values of the cookie count once. So a copy of it does not bring them back when the session was emptied, or
+        has expired.
+
+        :param values: those of the cookie
+        :param issued_at: when Flask has signed it, in seconds since the epoch
+        """
+        try:
+            found = self.find(name)
+            if found is None:
+                self.add(name, values, issued_at + self._context.lifetime)
+                found = self.find(name)
+        except UserStoreError as error:
+            logger.warning("A cookie of Flask's own is not taken over by this request: %s", error)
+            found = None
+        # Its lifetime counts from when Flask has signed the cookie.
+        return self._nothing() if found is None else found._replace(issued_at=issued_at)
 
     def find(self, name: str) -> Inheritance | None:
         """The session that was imported by this name; None when none was.
@@ -83,7 +110,7 @@ class ImportedSessions:
                 self._context.storage.stat(session_owner(former), access)
             except SessionEnded as ended:
                 # After a login or a logout that is another time, and the id that follows from it opens nothing.
-                return Inheritance(ids.after_import(former, ended.ended_at), ended.ended_at, {})
+                return Inheritance(ids.after_import(former, ended.ended_at), ended.ended_at)
         return None
 
     def find_first(self, names: Iterable[str]) -> Inheritance | None:
@@ -92,8 +119,11 @@ class ImportedSessions:
             return next(filter(None, map(self.find, names)), None)
         except StorageError as error:
             logger.warning("It is not known whether a cookie is of a session that was imported: %s", error)
-            # For one that is inherited no response replaces the browser's cookie.
-            return Inheritance(new_session_id(), self._context.expiry.clock(), {})
+            return self._nothing()
+
+    def _nothing(self) -> Inheritance:
+        """An empty session for one request. No response replaces the cookie of one that is inherited and not stored."""
+        return Inheritance(new_session_id(), self._context.expiry.clock())
 
 
 def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
@@ -102,22 +132,26 @@ def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported:
     :param secrets: the app's secrets, the current one first
     :param imported: the sessions that cookies of Flask-Session may stand for
     """
-    # A cookie's session is found by the secret that has signed it, so that it stays ended when another one is current.
-    keys = [(_flasks_serializer(secret), DerivedIds(secret)) for secret in secrets]
+    serializers = [_flasks_serializer(secret) for secret in secrets]
 
     def inherit(header: str) -> Inheritance | None:
         if f"{cookie_name}=" not in header:
             return None
-        cookies = [cookie for cookie in parse_cookie(header).getlist(cookie_name) if cookie]
+        cookies = [cookie for cookie in parse_cookie(header).getlist(cookie_name) if cookie][:MAX_COOKIES]
         max_age = int(app.permanent_session_lifetime.total_seconds())
-        for cookie, (serializer, ids) in product(cookies, keys):
+        for cookie, serializer in product(cookies, serializers):
             with suppress(BadSignature):
                 values, signed_at = serializer.loads(cookie, max_age=max_age, return_timestamp=True)
-                if values:
-                    return Inheritance(ids.after_flask_cookie(cookie), signed_at.timestamp(), values)
+                issued_at = signed_at.timestamp()
+                if values and issued_at + imported.lifetime > imported.clock():
+                    return imported.take_over(_cookie_name(cookie), values, issued_at)
         return imported.find_first(name for cookie in cookies for name in _names(app, secrets, cookie))
 
     return inherit
+
+
+def _cookie_name(cookie: str) -> str:
+    return hashlib.sha256(f"cookie {cookie}".encode()).hexdigest()
 
 
 def _flasks_serializer(secret: bytes) -> URLSafeTimedSerializer:

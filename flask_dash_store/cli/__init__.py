@@ -15,10 +15,13 @@ from ..codec import Codec
 from ..errors import SessionEnded, StorageCorrupt, TamperedValue, UnreadableValue, UserStoreError
 from ..extension import OpenedExtension
 from ..owner import Owner
-from ..storage.base import ENDED, SupportsBackup, SupportsExport
+from ..storage.base import ENDED, Progress, SupportsBackup, SupportsExport
+from ..storage.statistics import SupportsStatistics
 from ..transfer import copy
 from .app import fail, opened_extension
 from .imports import import_command
+from .output import count, json_option, progress_bar, say_json
+from .statistics import end_command, list_command, show_command, stats_command
 
 
 class _Group(click.Group):
@@ -36,68 +39,102 @@ def user_store() -> None:
     """Look after the visitors' stores."""
 
 
-user_store.add_command(import_command)
+for _command in (import_command, stats_command, list_command, show_command, end_command):
+    user_store.add_command(_command)
 
 
 @user_store.command()
+@json_option
 @with_appcontext
-def purge() -> None:
+def purge(as_json: bool) -> None:
     """Remove all that has expired, and give its space back.
 
     The app does so by itself, a little at a time.
     """
-    removed = opened_extension().request_sessions.maintenance.run_to_the_end()
-    click.echo(f"Removed {removed} expired sessions and users.")
+    extension = opened_extension()
+    storage, now = extension.storage, extension.access_of_users().now
+    expired = storage.totals(now).expired if isinstance(storage, SupportsStatistics) else 0
+    with progress_bar("Removing") as progress:
+        removed = extension.request_sessions.maintenance.run_to_the_end(
+            lambda removed: progress(removed, max(removed, expired))
+        )
+    if as_json:
+        say_json({"removed": removed})
+    else:
+        click.echo(f"Removed {removed} expired sessions and users.")
 
 
 @user_store.command()
+@json_option
 @with_appcontext
-def check() -> None:
+def check(as_json: bool) -> None:
     """Look for damage: in the storage, and in each value.
 
     Every value's MAC is verified; none is unpickled. The exit status is 1 when anything is damaged.
     """
-    extension = opened_extension()
-    found = 0
-    for problem in _problems(_exportable(extension.storage), extension.codec):
+    extension = opened_extension(needs_key=True)
+    with progress_bar("Checking") as progress:
+        problems = list(_problems(_exportable(extension.storage), extension.codec, progress))
+    if as_json:
+        say_json({"problems": problems})
+    for problem in () if as_json else problems:
         click.echo(problem)
-        found += 1
-    if found:
-        fail(f"Found {found} problems.")
-    click.echo("No damage found.")
+    if problems:
+        fail(f"Found {len(problems)} problems.")
+    if not as_json:
+        click.echo("No damage found.")
 
 
 @user_store.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@json_option
 @with_appcontext
-def backup(file: Path) -> None:
+def backup(file: Path, as_json: bool) -> None:
     """Copy all that is stored into a new FILE.
 
-    Large values are copied into FILE.buffers. The app goes on meanwhile; the copy is of one point in time.
+    Large values are copied into FILE.buffers. The app goes on meanwhile; the copy is of one point in time. The
+    directory of FILE has to be there.
     """
-    left_out = _storage_with_backups("backup").back_up(file)
-    click.echo(f"Backed up to {file}.")
-    _say_left_out([(owner, key) for owner, _, key in (value.partition("/") for value in left_out)])
+    with progress_bar("Backing up") as progress:
+        damaged = _storage_with_backups("backup").back_up(file, progress)
+    left_out = [(owner, key) for owner, _, key in (value.partition("/") for value in damaged)]
+    if as_json:
+        say_json({"file": str(file), "left_out": _as_dicts(left_out)})
+    else:
+        click.echo(f"Backed up to {file}.")
+    _say_left_out(left_out, quietly=as_json)
 
 
 @user_store.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.confirmation_option(prompt="Replace all that is stored now?")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
-def restore(file: Path) -> None:
+def restore(file: Path, yes: bool) -> None:
     """Replace all that is stored now by what a backup FILE holds.
 
-    The app may go on meanwhile. Sessions that have ended since the backup stay ended.
+    It looks whether the backup is whole, says what it holds, and asks. The app may go on meanwhile. Sessions that have
+    ended since the backup stay ended.
     """
-    _storage_with_backups("restore").restore(file)
+    storage = _storage_with_backups("restore")
+    if not yes:
+        now = opened_extension().access_of_users().now
+        held = storage.look_at_backup(file, now)
+        click.echo(f"{file} holds {count(held.sessions, 'session')} and {count(held.users, 'user')} that are live.")
+        if isinstance(storage, SupportsStatistics):
+            there = storage.totals(now)
+            click.echo(f"Now there are {count(there.sessions, 'session')} and {count(there.users, 'user')}.")
+        click.confirm("Replace all that is stored now?", abort=True)
+    with progress_bar("Restoring") as progress:
+        storage.restore(file, progress)
     click.echo(f"Restored from {file}.")
 
 
 @user_store.command("copy")
 @click.argument("from_url")
 @click.argument("to_url")
+@json_option
 @with_appcontext
-def copy_command(from_url: str, to_url: str) -> None:
+def copy_command(from_url: str, to_url: str, as_json: bool) -> None:
     """Copy all that the storage FROM_URL keeps into the storage TO_URL.
 
     Both are what USER_STORE_URL can be. Each value is read again and compared; none is unpickled. What was
@@ -111,29 +148,40 @@ def copy_command(from_url: str, to_url: str) -> None:
     ):
         owners, left_out = list(_exportable(source).all_owners()), list[tuple[str, str]]()
         steps = copy(owners, _exportable(source), _exportable(target), lambda owner, key: left_out.append((owner, key)))
-        with click.progressbar(steps, len(owners), "Copying", show_pos=True) as progress:
-            copied = sum(progress)
-    click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
-    _say_left_out(left_out)
+        copied = 0
+        with progress_bar("Copying") as progress:
+            for number, was_copied in enumerate(steps, 1):
+                copied += was_copied
+                progress(number, len(owners))
+    if as_json:
+        say_json({"copied": copied, "there_already": len(owners) - copied, "left_out": _as_dicts(left_out)})
+    else:
+        click.echo(f"Copied {copied} sessions and users; {len(owners) - copied} were there already.")
+    _say_left_out(left_out, quietly=as_json)
 
 
 @user_store.command("re-sign")
+@json_option
 @with_appcontext
-def re_sign_command() -> None:
+def re_sign_command(as_json: bool) -> None:
     """Sign all that is stored with SECRET_KEY, after it was changed.
 
     Until then one of SECRET_KEY_FALLBACKS has to verify it. The app may go on meanwhile, and what was interrupted can
     be run again. Each visitor who comes back gets a cookie with the new signature; without the former key, a browser
     that has not been back is a new visitor.
     """
-    extension = opened_extension()
+    extension = opened_extension(needs_key=True)
     storage = _exportable(extension.storage)
     names, signed, left_out = list(storage.all_owners()), 0, list[tuple[str, str]]()
-    with click.progressbar(names, label="Signing", show_pos=True) as progress:
-        for name in progress:
+    with progress_bar("Signing") as progress:
+        for number, name in enumerate(names, 1):
             signed += _re_sign_all(extension, storage, name, left_out)
-    click.echo(f"Signed {signed} values.")
-    _say_left_out(left_out)
+            progress(number, len(names))
+    if as_json:
+        say_json({"signed": signed, "left_out": _as_dicts(left_out)})
+    else:
+        click.echo(f"Signed {signed} values.")
+    _say_left_out(left_out, quietly=as_json)
 
 
 def _re_sign_all(
@@ -173,19 +221,28 @@ def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
     return True
 
 
-def _say_left_out(damaged: list[tuple[str, str]]) -> None:
-    """Say which values are not in the copy, each by its owner and its key."""
-    for owner, key in damaged:
+def _as_dicts(left_out: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": owner, "key": key} for owner, key in left_out]
+
+
+def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None:
+    """Say which values are not in the copy, each by its owner and its key.
+
+    :param quietly: whether that is said already
+    """
+    for owner, key in () if quietly else damaged:
         click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
     if damaged:
         fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
 
 
-def _problems(storage: SupportsExport, codec: Codec) -> Iterator[str]:
+def _problems(storage: SupportsExport, codec: Codec, progress: Progress) -> Iterator[str]:
     yield from storage.problems()
-    for name in storage.all_owners():
+    names = list(storage.all_owners())
+    for number, name in enumerate(names, 1):
         with suppress(StorageCorrupt):  # That was said already.
             yield from _tampered_values(storage, codec, name)
+        progress(number, len(names))
 
 
 def _tampered_values(storage: SupportsExport, codec: Codec, name: str) -> Iterator[str]:

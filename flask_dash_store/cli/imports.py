@@ -19,6 +19,7 @@ from ..storage.sqlite import dash_database_file
 from . import flask_session_source
 from .app import fail, opened_extension
 from .flask_session_source import FoundSession
+from .output import json_option, say_json
 
 
 class _Source(click.Path):
@@ -32,8 +33,9 @@ class _Source(click.Path):
 @click.argument("source", type=_Source(path_type=Path, exists=True))
 @click.option("--user-ids", type=click.File(), help="dash_database: a file with the user ids, one a line.")
 @click.option("--allow-pickle", is_flag=True, help="Flask-Session: read pickles, too, which runs the code in them.")
+@json_option
 @with_appcontext
-def import_command(source: Path | str, user_ids: TextIO | None, allow_pickle: bool) -> None:
+def import_command(source: Path | str, user_ids: TextIO | None, allow_pickle: bool, as_json: bool) -> None:
     """Import what another package has kept.
 
     SOURCE is a file of dash_database, or where Flask-Session keeps its sessions: a redis://… URL, or the folder of its
@@ -49,28 +51,32 @@ def import_command(source: Path | str, user_ids: TextIO | None, allow_pickle: bo
     0.7 have stored: with --allow-pickle, what can write to them can run code in this process.
     """
     if isinstance(source, Path) and source.is_file():
-        _import_values(source, user_ids)
+        _import_values(source, user_ids, as_json)
     else:
-        _import_sessions(source, allow_pickle)
+        _import_sessions(source, allow_pickle, as_json)
 
 
-def _import_values(file: Path, user_ids: TextIO | None) -> None:
-    extension = opened_extension()
+def _import_values(file: Path, user_ids: TextIO | None, as_json: bool) -> None:
+    extension = opened_extension(needs_key=True)
     codec, storage = extension.codec, extension.storage
     if not isinstance(codec, PickleCodec):
         fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")
-    imported, left = 0, 0
+    imported, left_out = 0, list[tuple[str, str]]()
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
             owner, key, pickled = user_owner(_known(row.user_id)), check_key(row.key), _pickle(row.pickled)
             storage.set(owner, key, codec.adopt(owner.name, key, pickled), extension.access_of_users())
             imported += 1
         except (InvalidKey, UnreadableValue, QuotaExceeded, TooManyKeys, ValueTooLarge) as error:
-            click.echo(f"Left out {row.name!r}: {error}")
-            left += 1
-    click.echo(f"Imported {imported} values.")
-    if left:
-        fail(f"{left} were left out.")
+            left_out.append((row.name, str(error)))
+    if as_json:
+        say_json({"imported": imported, "left_out": [{"row": row, "reason": reason} for row, reason in left_out]})
+    else:
+        for row_name, reason in left_out:
+            click.echo(f"Left out {row_name!r}: {reason}")
+        click.echo(f"Imported {imported} values.")
+    if left_out:
+        fail(f"{len(left_out)} were left out.")
 
 
 def _known(user_id: str | None) -> str:
@@ -85,7 +91,7 @@ def _pickle(value: object) -> bytes:
     return value
 
 
-def _import_sessions(source: Path | str, allow_pickle: bool) -> None:
+def _import_sessions(source: Path | str, allow_pickle: bool, as_json: bool) -> None:
     extension = opened_extension()
     if not extension.settings.flask_session:
         fail("The sessions of Flask-Session go on in flask.session: set USER_STORE_FLASK_SESSION (flask_session=True).")
@@ -99,9 +105,12 @@ def _import_sessions(source: Path | str, allow_pickle: bool) -> None:
             left_out[str(error)] += 1
         else:
             imported, there = imported + is_new, there + (not is_new)
-    click.echo(f"Imported {imported} sessions; {there} were there already.")
-    for reason, count in left_out.items():
-        click.echo(f"Left out {count}: {reason}")
+    if as_json:
+        say_json({"imported": imported, "there_already": there, "left_out": left_out})
+    else:
+        click.echo(f"Imported {imported} sessions; {there} were there already.")
+        for reason, number in left_out.items():
+            click.echo(f"Left out {number}: {reason}")
     if left_out:
         fail(f"{left_out.total()} sessions were left out, and their visitors begin new ones.")
 

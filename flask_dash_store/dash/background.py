@@ -22,7 +22,8 @@ from dash import hooks
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 
 from ..errors import OutsideCookiePath
-from ..proxy import present_store, visitor
+from ..proxy import present_store
+from ..store.user_store import results_name
 from .jobs import NAMESPACE, app_with, ticket_for, working_on
 
 
@@ -51,10 +52,10 @@ class _ManagerOfVisitors(BaseBackgroundCallbackManager):
         key: str = super().build_cache_key(fn, args, cache_args_to_ignore, triggered)  # type: ignore[no-untyped-call]
         store = present_store()
         app = None if store is None else app_with(store)
-        if app is None or app.settings.background_results == "shared":
+        if store is None or app is None or app.settings.background_results == "shared":
             return key
         # Without a cache nothing need be found again. So no tab, and no later click, is given the result of another.
-        whose = secrets.token_hex() if self.cache_by is None else visitor()
+        whose = secrets.token_hex() if self.cache_by is None else results_name(store)
         return sha256(f"{key} {whose}".encode()).hexdigest()
 
     def call_job_fn(self, key: str, job_fn: Callable[..., Any], args: Any, context: Any) -> Any:

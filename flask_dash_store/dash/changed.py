@@ -32,11 +32,11 @@ from ..store.base import StoreBase
 from ..store.session_state import Cookie
 from ..store.user_store import state_of, versions_of
 from ..store.write_listeners import write_listeners
+from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")
 
 TYPE = "user-store-changed"  # of the stores' ids, as in changed.js
-ROUTE = "_user-store/changed"  # as in changed.js
 DASHS_ROUTES = ("_dash-layout", "_dash-update-component")
 VERSION_BYTES = 12
 

@@ -20,6 +20,8 @@ from ..settings import Settings
 from ..store.current import current_store
 from ..store.user_store import UserStore, app_of
 
+CHANGED_ROUTE = "_user-store/changed"  # of changed.py, which imports Dash; as in changed.js
+
 # The entry in callback_context.custom_data that is the ticket.
 NAMESPACE = "flask_dash_store"
 
@@ -102,8 +104,11 @@ def find_job() -> UserStore | None:
 
 
 def is_poll(path: str, query: str) -> bool:
-    """Whether a request is the page's question for the progress or the result of a background callback."""
-    return "cacheKey=" in query and path.endswith("/_dash-update-component")
+    """Whether a request is a question that an open page asks by itself, again and again.
+
+    It asks for the progress or the result of a background callback, or for what has changed.
+    """
+    return ("cacheKey=" in query and path.endswith("/_dash-update-component")) or path.endswith(CHANGED_ROUTE)
 
 
 def _ticket_of_context() -> str | None:

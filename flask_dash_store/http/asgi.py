@@ -145,7 +145,7 @@ class _Head:
 def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root) else path
+    return path[len(root) :] if root and f"{path}/".startswith(f"{root}/") else path
 
 
 def _scheme(scope: Scope) -> str:

@@ -7,12 +7,14 @@ is SameSite=Lax or Strict, and many of them none that is not Partitioned
 
 What a browser says of a request's origin is in its Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), which no
 script of a page can set. It sends them to https, and to localhost and the like, alone: where it keeps Secure cookies.
+With a websocket's request Chromium sends none of them, but each browser sends the page's Origin (RFC 6455, 4.1).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from .cookie import SessionCookie
 
@@ -31,6 +33,29 @@ def is_withheld(samesite: str | None, fetch_site: str | None, method: str) -> bo
     :param method: in upper case
     """
     return fetch_site == "cross-site" and (samesite == "Strict" or (samesite != "None" and method not in _SAFE_METHODS))
+
+
+def is_withheld_from_embedded(fetch_site: str | None, method: str, header: Header) -> bool:
+    """Whether a request is another site's, so that it must not find the session of an app that is embedded.
+
+    Browsers send its cookie with all that the page which embeds it asks for. Of that, only to show the app is allowed,
+    as with Lax; what the app in the iframe then asks for itself is its own.
+
+    :param fetch_site: as for :func:`is_withheld`
+    :param header: gives a header of the request; None if there is none
+    """
+    if fetch_site is not None:
+        return fetch_site == "cross-site" and (method not in _SAFE_METHODS or header("Sec-Fetch-Mode") != "navigate")
+    origin = header("Origin")
+    return origin is not None and not _is_host(origin, header("Host"))
+
+
+def _is_host(origin: str, host: str | None) -> bool:
+    try:
+        name = urlsplit(origin).hostname
+        return name is not None and name == urlsplit(f"//{host}").hostname
+    except ValueError:  # It is no URL, and no browser's.
+        return False
 
 
 class CookieAdvisor:

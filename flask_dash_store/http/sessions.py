@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import SessionEnded, StorageError
@@ -13,7 +13,7 @@ from ..store.session_state import CLOCK_TOLERANCE, Cookie, Fate, Issue, SessionS
 from ..store.user_store import SessionContext, UserStore
 from .caching import Headers, keep_private, may_be_shared, vary_on_cookie
 from .cookie import Session, SessionCookie
-from .embedding import CookieAdvisor, Header, is_withheld
+from .embedding import CookieAdvisor, Header, is_withheld, is_withheld_from_embedded
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -59,14 +59,10 @@ class RequestHead(Protocol):
 
 
 class Inheritance(NamedTuple):
-    """A session that a cookie from before stands for: its id, since when it counts, and its values.
-
-    The time is in seconds since the epoch. The values are those that are not stored yet: of Flask's own cookie.
-    """
+    """A session that a cookie from before stands for: its id, and since when it counts, in seconds since the epoch."""
 
     session_id: str
     issued_at: float
-    values: Mapping[str, Any]
 
 
 class RequestSessions:
@@ -117,7 +113,7 @@ class RequestSessions:
             inheritance = None if self._inherit is None else self._inherit(cookie)
             if inheritance is not None and inheritance.issued_at + self._context.lifetime > now:
                 state = self._begin(Fate.INHERITED, inheritance.session_id, inheritance.issued_at)
-                state.inherit(inheritance.values)
+                state.cookie = Cookie.STALE
             else:
                 state = self._begin(Fate.NEW, new_session_id(), now)
                 state.cookie = self._missing_cookie(request)
@@ -176,9 +172,10 @@ class RequestSessions:
         return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
 
     def _is_withheld(self, request: RequestHead) -> bool:
-        # Browsers send the cookie of an embedded app with all requests. What Lax would keep back is kept back here.
         attributes = self._cookie.attributes
-        return is_withheld("Lax" if attributes.embedded else attributes.samesite, request.fetch_site, request.method)
+        if attributes.embedded:
+            return is_withheld_from_embedded(request.fetch_site, request.method, request.header)
+        return is_withheld(attributes.samesite, request.fetch_site, request.method)
 
     # Cookie out
 
@@ -203,6 +200,7 @@ class RequestSessions:
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
+            state.is_sent = True
             keep_private(headers)
             vary_on_cookie(headers)
             if state.begins and issue.session_id is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,10 @@ INTERVAL = 1.0
 
 # "Service Restart" (https://www.iana.org/assignments/websocket/): to connect again is right. Dash's client does.
 CLOSE_CODE = 1012
+
+# One for all sockets, for while a storage does not answer, each look takes a thread for as long as its timeout. The
+# threads of asyncio.to_thread() are the app's.
+_thread = ThreadPoolExecutor(1, "flask_dash_store-sockets")
 
 Message = MutableMapping[str, Any]
 
@@ -74,8 +79,8 @@ class SocketWatch:
             logger.warning("A websocket is accepted though its visitor's store cannot be read: %s", error)
 
     async def _watch(self, send: Callable[[Message], Awaitable[None]]) -> None:
-        state = state_of(self._store)
-        while not await asyncio.to_thread(self._sessions.is_over, state):
+        state, loop = state_of(self._store), asyncio.get_running_loop()
+        while not await loop.run_in_executor(_thread, self._sessions.is_over, state):
             await asyncio.sleep(INTERVAL)
         self._is_closed = True
         with suppress(OSError, RuntimeError):  # The browser has gone in the meantime.

@@ -37,6 +37,7 @@ from ..buffers import Stored
 from ..errors import QuotaExceeded, TooManyKeys
 from ..expiry import Access
 from ..owner import Owner
+from .statistics import Totals
 
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_KEYS = 10_000  # One update() of 100,000 keys takes a second or two, for which other writers wait.
@@ -69,8 +70,8 @@ class Limits(NamedTuple):
         :param used: how many keys there are
         """
         return TooManyKeys(
-            f"{key!r} would be one key more than the {self.max_keys} that one owner may have. Delete keys, keep many "
-            "small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=).",
+            f"{key!r} would be one key more than the {self.max_keys:,} that one session or user may have. Delete keys, "
+            "keep many small things in one value, or raise USER_STORE_MAX_KEYS (max_keys=).",
             key=key,
             limit=self.max_keys,
             used=self.max_keys if used is None else used,
@@ -79,8 +80,8 @@ class Limits(NamedTuple):
     def quota_exceeded(self, key: str, nbytes: int, used: int) -> QuotaExceeded:
         """The error for a value that needs ``nbytes`` more than the ``used`` bytes leave."""
         return QuotaExceeded(
-            f"The value for {key!r} needs {nbytes} bytes more. The values of one owner may take {self.max_bytes} "
-            f"bytes, and {used} are used. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
+            f"The value for {key!r} needs {nbytes:,} more bytes. One session or user may store {self.max_bytes:,}, "
+            f"and {used:,} are in use. Delete keys, or raise USER_STORE_MAX_BYTES (max_bytes=).",
             key=key,
             limit=self.max_bytes,
             used=used,
@@ -410,22 +411,40 @@ class SupportsExport(ABC):
         """What is damaged, each as a sentence. It may take long; other calls are answered meanwhile."""
 
 
+Progress = Callable[[int, int], object]
+"""Gets how much of some work is done, and of how much, in the same unit."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """For work that is not watched."""
+
+
 class SupportsBackup(ABC):
     """A storage that can be copied as a whole, at one point in time, into files."""
 
     @abstractmethod
-    def back_up(self, target: Path) -> list[str]:
+    def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
         """Copy what is stored at one point in time into a new file, while others read and write.
 
+        :param progress: called from time to time
         :returns: the values that are damaged, and left out, each as ``owner/key``
-        :raises StorageError: when the file exists, or cannot be written
+        :raises StorageError: when the file exists, or cannot be written; no directory is made for it
         """
 
     @abstractmethod
-    def restore(self, source: Path) -> None:
+    def look_at_backup(self, source: Path, now: float) -> Totals:
+        """How much a backup holds, which is whole. Nothing is restored.
+
+        :param now: what has expired by then does not count; seconds since the epoch
+        :raises StorageError: when there is no backup, or it cannot be read
+        """
+
+    @abstractmethod
+    def restore(self, source: Path, progress: Progress = no_progress) -> None:
         """Replace all that is stored by what a backup holds.
 
         A session that has ended since the backup stays ended, and one that has got another id since keeps it.
 
+        :param progress: called from time to time
         :raises StorageError: when there is no backup, or it cannot be read; nothing has changed
         """

@@ -24,6 +24,7 @@ from ..owner import Owner
 from . import base
 from .base import Dump, Expired, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat, ValueInfo
 from .lock import WriteLock
+from .statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
 from .transaction import Transaction, current_transaction, joined
 
 NAME = "storage memory://"
@@ -90,7 +91,7 @@ Entries = MutableMapping[str, _Entry | None]
 """What is kept, by the owners' names; None for an owner that a transaction has removed."""
 
 
-class MemoryStorage(base.Storage, base.SupportsExport):
+class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
     """Values that are gone when the process ends, and that no other process reaches.
 
     :param limits: how much one owner may store
@@ -265,6 +266,23 @@ class MemoryStorage(base.Storage, base.SupportsExport):
 
     def problems(self) -> Iterator[str]:
         return iter(())
+
+    # Statistics
+
+    def totals(self, now: float) -> Totals:
+        return totals_of(self._infos(now), now)
+
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        return first_of(self._infos(now), prefix, order, limit, now)
+
+    def space(self) -> Space:
+        return Space()
+
+    def _infos(self, now: float) -> Iterator[OwnerInfo]:
+        for name, entry in self._all():
+            is_emptied = entry.expires <= now and entry.renewed_at is not None and not entry.values
+            expires = None if is_emptied or entry.session == base.ENDED else entry.expires
+            yield OwnerInfo(name, entry.created_at, expires, entry.nbytes, len(entry.values))
 
     # How each call reaches what is kept
 

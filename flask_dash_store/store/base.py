@@ -90,7 +90,11 @@ class StoreBase:
         tell(self, self._storage, keys)
 
     def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
-        stored = self._encode(key, value)
+        self._check_key(key, self._context.max_key_length)
+        self._put(key, value, expires)
+
+    def _put(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
+        stored = self._encoded(key, value)
         owner = self._state.owner
         try:
             access = self._write_access()
@@ -98,7 +102,7 @@ class StoreBase:
         except SessionEnded as ended:
             if not self._begins_another(ended):
                 raise
-            self._set(key, value, expires)  # The signature is bound to the owner.
+            self._put(key, value, expires)  # The signature is bound to the owner.
         else:
             if write_listeners:
                 self._tell((key,))
@@ -137,15 +141,18 @@ class StoreBase:
         return self._read(self._storage.stat, Stat())
 
     def _encode(self, key: str, value: Any) -> Stored:
+        self._check_key(key, self._context.max_key_length)
+        return self._encoded(key, value)
+
+    def _encoded(self, key: str, value: Any) -> Stored:
         context = self._context
-        self._check_key(key, context.max_key_length)
         stored = self._codec.encode(self._state.owner.name, key, value)
         payload, buffers = stored
         nbytes = len(payload) if buffers is None else size_of(stored)
         if nbytes > context.max_value_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} takes {nbytes} bytes, and one may take {context.max_value_bytes}. "
-                "Store it in parts, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
+                f"The value for {key!r} takes {nbytes:,} bytes; the limit for one is {context.max_value_bytes:,}. "
+                "Store it under several keys, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
                 key=key,
                 limit=context.max_value_bytes,
             )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import Enum, IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..owner import Owner, new_session_id, session_owner
 
@@ -37,7 +37,7 @@ class Fate(Enum):
 
     KEPT = "it is the cookie's, as it was"
     NEW = "it begins with this request, which alone knows its id"
-    INHERITED = "Flask's own cookie stands for it, whose values are not stored yet; requests in parallel share it"
+    INHERITED = "Flask's own cookie stands for it, and it is not known whether it holds anything"
     SUCCEEDED = "it follows one whose lifetime has ended, or Flask's own cookie, and requests in parallel share it"
     RENEWED = "regenerate() has given it another id, which requests in parallel may share"
     EMPTIED = "nothing is left in it, so that the browser need not keep its cookie"
@@ -77,10 +77,10 @@ class SessionState:
     :ivar ended_at: when ``destroy()`` ended the session
     :ivar is_named: whether the visitor's name was asked for, which does not count as a use of the store
     :ivar is_answered: whether the response's headers are on their way
+    :ivar is_sent: whether they bring the browser the session's cookie
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
     :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
-    :ivar inherited: what Flask's own cookie holds, while the session has taken it over and not stored it yet
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
 
@@ -95,10 +95,10 @@ class SessionState:
     use = Use.NONE
     is_named = False
     is_answered = False
+    is_sent = False
     is_first = False
     is_in_wsgi_call = False
     is_permanent = False
-    inherited: Mapping[str, Any] | None = None
     counts_as_use: Callable[[], bool] | None = None
 
     def __init__(self, owner: Owner) -> None:
@@ -123,18 +123,18 @@ class SessionState:
         """Go on with another session id."""
         owner = session_owner(session_id)
         if owner.name != self.owner.name:
-            self.inherited, self.is_permanent = None, False
+            self.is_permanent = False
         self.fate, self.session_id, self.owner = fate, session_id, owner
         self.issued_at, self.ends_at = issued_at, issued_at + lifetime
         self.user = None
 
-    def inherit(self, values: Mapping[str, Any]) -> None:
-        """Begin with what Flask's own cookie holds."""
-        self.fate, self.cookie, self.inherited = Fate.INHERITED, Cookie.STALE, values
+    @property
+    def is_lost(self) -> bool:
+        """Whether no request but this one will ever know the session, as its response has gone without the cookie."""
+        return self.is_answered and self.fate is Fate.NEW and not self.is_sent
 
     def settle(self) -> None:
-        """What was inherited is stored."""
-        self.inherited = None
+        """What was inherited is there, so that the browser's next cookie may be the session's own."""
         if self.fate is Fate.INHERITED:
             self.fate = Fate.SUCCEEDED
 

@@ -13,9 +13,11 @@ from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnd
 from ..expiry import Access
 from ..job_handle import Job, JobHandles
 from ..owner import (
+    FLASK_SESSION_KEY,
     TABS_PREFIX,
     DerivedIds,
     Owner,
+    is_own_key,
     new_session_id,
     renewed_session_id,
     session_digest,
@@ -86,7 +88,8 @@ class UserStore(StoredMapping):
     :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
     :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
-    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused` or, while the
+    :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused`,
+    :class:`~flask_dash_store.errors.ResponseStarted` when a new visitor's response has begun without it, or, while the
     session has just ended, :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
 
     A session that ended more than five seconds before the request came is replaced by a new one, which the response
@@ -120,19 +123,22 @@ class UserStore(StoredMapping):
 
     def __len__(self) -> int:
         keys = super().__len__()
-        return len(self.describe()) if keys and self._has_tabs() else keys
+        return len(self.describe()) if keys and self._has_own_keys() else keys
 
-    def _has_tabs(self) -> bool:
-        """Whether there are keys that are not shown, for the visitor's tabs keep them. It is no use of the session."""
+    def _has_own_keys(self) -> bool:
+        """Whether there are keys that are not shown, as they are not the app's. It is no use of the session."""
+        if self._state.owner.session is None:
+            return False
         access = self._context.expiry.access(counts_as_use=False)
-        return self._state.owner.session is not None and self._read(
-            lambda owner, _: self._storage.has(owner, TABS_PREFIX, access), False
+        return any(
+            self._read(lambda owner, _: self._storage.has(owner, key, access), False)  # noqa: B023
+            for key in (TABS_PREFIX, FLASK_SESSION_KEY)
         )
 
     def _shown(self, keys: list[str]) -> list[str]:
-        if self._state.owner.session is None:  # A user id has no tabs.
+        if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
             return keys
-        return [key for key in keys if not key.startswith(TABS_PREFIX)]
+        return [key for key in keys if not is_own_key(key)]
 
     def job_handle(self) -> str:
         """A text by which a job, in this process or another, opens the store: ``stores.open(handle)``.
@@ -282,6 +288,10 @@ class UserStore(StoredMapping):
     def _csrf_token(self) -> str:
         return self._context.ids.csrf_token(str(self._state.session_id))
 
+    def _results_name(self) -> str:
+        self._state.is_named = True
+        return self._context.ids.of_results(str(self._state.session_id))
+
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -360,6 +370,12 @@ class UserStore(StoredMapping):
         if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
             self._check_reach()
             raise SessionEnded(state.ended_at)
+        if state.is_lost:
+            raise ResponseStarted(
+                "This visitor's first write came after the response's headers were sent, so they could not bring the "
+                "browser the cookie, and what is written here would never be found again. Write, or read, before the "
+                "response begins to stream."
+            )
         state.use = Use.WRITTEN
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
@@ -413,14 +429,7 @@ def is_hidden(store: UserStore) -> bool:
     return state.arrived_at is None and state.session_id is not None
 
 
-def bind(store: UserStore, user_id: str | int) -> None:
-    """Count a session as that of a user who has been logged in with it already. Its id stays.
-
-    :raises InvalidKey: when the user id is too long or holds a lone surrogate
-    """
-    state = state_of(store)
-    if state.session_id is not None:
-        store._bind(state.session_id, user_owner(user_id))  # noqa: SLF001
+# What follows is for the package's own keys, which no method of a store takes.
 
 
 def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
@@ -437,8 +446,24 @@ def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
 
     The errors are those of writing to the store.
     """
-    stored = store._encode(key, value)  # noqa: SLF001
+    stored = store._encoded(key, value)  # noqa: SLF001
     return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
+
+
+def write(store: UserStore, key: str, value: Any) -> None:
+    """Store a value.
+
+    The errors are those of writing to the store.
+    """
+    store._put(key, value, lambda _: None)  # noqa: SLF001
+
+
+def delete(store: UserStore, key: str) -> None:
+    """Delete a key, if it is there.
+
+    The errors are those of writing to the store.
+    """
+    store._write(lambda owner, access: store._storage.delete(owner, key, access), (key,))  # noqa: SLF001
 
 
 def is_session_of(store: UserStore, user_id: str | int) -> bool:
@@ -452,6 +477,14 @@ def is_session_of(store: UserStore, user_id: str | int) -> bool:
 def csrf_token(store: UserStore) -> str:
     """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
     return store._csrf_token()  # noqa: SLF001
+
+
+def results_name(store: UserStore) -> str:
+    """By which the results of the session's background callbacks are found again, until it gets another id.
+
+    Unlike :func:`visitor`'s name it is shown nowhere, and an id that was planted before a login does not lead to it.
+    """
+    return store._results_name()  # noqa: SLF001
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import asgi_visitor
 import pytest
 from asgi_visitor import MAKERS, SECRET, VIEWS, Visitor
 from dash import Dash, html, page_container, page_registry, register_page
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from flask import Flask, g
 from quart import Quart
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from flask_dash_store import (
     ConfigurationError,
     LateSetting,
     OutsideRequest,
+    ResponseStarted,
     UserStoreMiddleware,
     is_available,
     session_started,
@@ -221,6 +222,32 @@ def test_the_store_is_there_in_tasks_in_threads_and_while_a_response_streams(fil
     assert ada.get("/").text == "Ada Ada Bob"
 
 
+def test_a_background_tasks_write_for_a_new_visitor_without_the_cookie_is_an_error(file_url: str) -> None:
+    app = FastAPI()
+    failed: list[str] = []
+
+    def keep() -> None:
+        try:
+            user_store["name"] = "Ada"
+        except ResponseStarted as error:
+            failed.append(str(error))
+
+    @app.get("/later")
+    def later(tasks: BackgroundTasks, reads: bool = False) -> None:
+        if reads:
+            assert "name" not in user_store
+        tasks.add_task(keep)
+
+    app.add_api_route("/read", asgi_visitor.read)
+    UserStoreMiddleware(app, secret_key=SECRET, url=file_url)
+    stranger, ada = Visitor(app), Visitor(app)
+    assert stranger.get("/later").headers.get("Set-Cookie") is None
+    assert len(failed) == 1
+    ada.get("/later?reads=true")
+    assert ada.get("/read").json() == "Ada"
+    assert len(failed) == 1
+
+
 @pytest.mark.parametrize("maker", [asgi_visitor.fastapi, asgi_visitor.quart])
 def test_visitors_at_once_on_one_loop_keep_apart(maker: Maker, file_url: str) -> None:
     app = maker({"/": lambda: str(user_store.increment("n"))}, url=file_url)
@@ -356,10 +383,10 @@ def test_a_dash_app_finds_its_values_when_it_changes_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shop.py").write_text("")
+    (tmp_path / "moving_app.py").write_text("")  # No other test imports a module of this name.
     monkeypatch.syspath_prepend(tmp_path)
     for backend, expected in (("flask", None), ("fastapi", "Ada"), ("quart", "Ada")):
-        app = Dash("shop", backend=backend)
+        app = Dash("moving_app", backend=backend)
         app.server.secret_key = SECRET
         stores = UserStoreMiddleware(app)
         assert stores.for_user("ada").get("name") == expected

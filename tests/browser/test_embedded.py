@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 from jupyter_client.manager import start_new_kernel
 from playwright.sync_api import FrameLocator, Page, expect
-from servers import Port
+from servers import Port, running, uvicorn
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 TIMEOUT = 60
+APPS = Path(__file__).parents[1] / "support" / "apps"
 
 CELL = """
 import logging
@@ -131,6 +132,33 @@ def served_on_localhost(html: str) -> Iterator[str]:
     yield f"http://localhost:{server.server_port}/"
     server.shutdown()
     thread.join()
+
+
+NAME_BY_SOCKET = """url => new Promise((resolve, reject) => {
+    const socket = new WebSocket(url);
+    socket.onmessage = (message) => resolve(message.data);
+    socket.onerror = () => reject(new Error("The websocket failed."));
+})"""
+FETCH = "url => fetch(url, { mode: 'no-cors', credentials: 'include' }).then(() => null)"
+
+
+def test_the_page_that_embeds_an_app_reaches_its_session_by_no_websocket_and_no_fetch(
+    new_user: Callable[[], Page], tmp_path: Path
+) -> None:
+    environ = {"SECRET": "only for these tests", "URL": f"sqlite:///{tmp_path}/store.sqlite"}
+    with (
+        closing(Port()) as port,
+        running(uvicorn("embedded_app:make", port.number, APPS), port.number, tmp_path, environ) as server,
+        served_on_localhost(f"<iframe src='{server.url}'></iframe>") as url,
+    ):
+        socket = f"ws://127.0.0.1:{port.number}/socket"
+        page = new_user()
+        page.goto(url)
+        expect(page.frame_locator("iframe").locator("p")).to_have_text("The app")
+        assert page.frames[1].evaluate(NAME_BY_SOCKET, socket) == "Ada"
+        assert page.evaluate(NAME_BY_SOCKET, socket) == "None"
+        page.evaluate(FETCH, f"{server.url}/rename")
+        assert page.frames[1].evaluate(NAME_BY_SOCKET, socket) == "Ada"
 
 
 def count(app: FrameLocator | Page, expected: int) -> None:

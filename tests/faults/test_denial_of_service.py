@@ -93,6 +93,18 @@ def test_a_thousand_crawls_of_a_flask_view_that_reads_clears_and_pops_leave_no_r
     assert site.stored_expiries() == []
 
 
+def test_thousands_of_cookies_of_flasks_name_cost_no_more_than_a_few(tmp_path: Path, statements: list[str]) -> None:
+    app = Flask("site")
+    app.config.update(SECRET_KEY=SECRET, USER_STORE_URL=f"sqlite:///{tmp_path}/store.sqlite")
+    app.add_url_rule("/", "hello", lambda: "hello")
+    UserStoreMiddleware(app, flask_session=True)
+    client = app.test_client(use_cookies=False)
+    client.get("/", headers={"Cookie": "session=1"})
+    statements.clear()
+    client.get("/", headers={"Cookie": "; ".join(f"session={number}" for number in range(5000))})
+    assert len(statements) <= 16
+
+
 # Limits
 
 Write = Callable[[UserStore, str, Any], object]

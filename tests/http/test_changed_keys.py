@@ -216,6 +216,20 @@ def test_a_poll_is_one_select_and_no_use_of_the_session(
     assert site.versions()[CART] is None
 
 
+def test_polls_keep_no_session_alive_though_the_app_looks_at_the_store_in_each_request(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    site = Site(tmp_path, clock, lifetime=5000)
+    site.app.server.before_request(lambda: user_store.get("user") and None)
+    site.client.get("/")
+    site.call_back(lambda store: store.update(cart=1))
+    for _ in range(3):
+        clock.step(400)
+        response = site.client.get(POLL)
+        assert response.headers.getlist("Set-Cookie") == []
+    assert site.versions()[CART] is None
+
+
 def test_a_poll_without_a_cookie_begins_no_session(site: Site) -> None:
     stranger = site.app.server.test_client()
     response = stranger.get(POLL)

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from clocks import HandClock
 from flask import Flask, g, session
-from visits import SECRET, Browser, Site, nothing, read, write
+from visits import SECRET, SITES, Browser, Site, nothing, read, write
 
 from flask_dash_store import ConfigurationError, UserStore, UserStoreMiddleware
 
-IFRAME = {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_SEC_FETCH_DEST": "iframe"}
+IFRAME = {
+    "HTTP_SEC_FETCH_SITE": "cross-site",
+    "HTTP_SEC_FETCH_DEST": "iframe",
+    "HTTP_SEC_FETCH_MODE": "navigate",
+}
 PLAIN_HTTP = {"HTTP_UPGRADE_INSECURE_REQUESTS": "1"}
 UNPARTITIONED = {"cookie_samesite": "None", "cookie_secure": True}
 
@@ -67,6 +71,43 @@ def test_the_session_is_kept_from_requests_of_other_sites_that_lax_would_keep_it
     assert forged.visit(dict, method="POST", HTTP_SEC_FETCH_SITE="cross-site") == {}
     forged.visit(use, method="POST", HTTP_SEC_FETCH_SITE="cross-site")
     assert browser.visit(read) == "Ada"
+
+
+@pytest.mark.parametrize("kind", SITES)
+@pytest.mark.parametrize(
+    ("origin", "is_own"),
+    [
+        ("http://shop.example", True),
+        ("https://shop.example:8443", True),
+        ("http://SHOP.example", True),
+        ("http://evil.example", False),
+        ("http://shop.example.evil.example", False),
+        ("http://shop.example@evil.example", False),
+        ("null", False),
+        ("", False),
+        ("http://[", False),
+        ("shop.example", False),
+    ],
+)
+def test_a_websocket_has_the_session_for_pages_of_its_own_host_alone(
+    clock: HandClock, tmp_path: Path, kind: type[Site], origin: str, is_own: bool
+) -> None:
+    browser = Browser(kind(clock, tmp_path, embedded=True))
+    browser.visit(write)
+    socket = {"HTTP_HOST": "shop.example", "HTTP_ORIGIN": origin}  # Chromium's has no Fetch Metadata
+    assert browser.in_flight().visit(read, **socket) == ("Ada" if is_own else None)
+
+
+@pytest.mark.parametrize("kind", SITES)
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket"])
+def test_what_the_embedding_page_fetches_finds_no_session(
+    clock: HandClock, tmp_path: Path, kind: type[Site], mode: str
+) -> None:
+    browser = Browser(kind(clock, tmp_path, embedded=True))
+    browser.visit(write)
+    fetched = browser.in_flight()
+    assert fetched.visit(dict, HTTP_SEC_FETCH_SITE="cross-site", HTTP_SEC_FETCH_MODE=mode) == {}
+    assert fetched.cookies_received == 0
 
 
 def test_it_is_there_for_the_iframe_and_for_what_that_sends_to_its_own_app(clock: HandClock, tmp_path: Path) -> None:

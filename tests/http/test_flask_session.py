@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from markupsafe import Markup
 from urls import rewrite
 from visits import SECRET, Browser, Site, Use
 
-from flask_dash_store import ConfigurationError, LateSetting, UserStore, UserStoreMiddleware
+from flask_dash_store import ConfigurationError, InvalidKey, LateSetting, NotANumber, UserStore, UserStoreMiddleware
+from flask_dash_store.owner import FLASK_SESSION_KEY as KEY
+from flask_dash_store.store.user_store import read as read_own
+from flask_dash_store.store.user_store import write as write_own
 from flask_dash_store.testing import user_store_context, user_store_transaction
-
-KEY = "_flask_session"
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def test_a_session_is_read_once_and_not_at_all_by_a_request_without_it(site: Sit
 
     def view(store: UserStore) -> Any:
         first = session["cart"]
-        store[KEY] = {"cart": "another"}  # what is stored does not reach the request any more
+        write_own(store, KEY, {"cart": "another"})  # what is stored does not reach the request any more
         return first is session["cart"]
 
     assert browser.visit(view)
@@ -178,6 +180,35 @@ def test_a_session_that_cannot_be_read_begins_empty_and_is_logged(
     assert [record.levelno for record in caplog.records if "begins empty" in record.message] == [logging.WARNING]
     browser.visit(put(n=1))
     assert browser.visit(read) == {"n": 1}
+
+
+@pytest.mark.parametrize("key", ["_flask_session", "session", KEY, f"{KEY} ", KEY.replace("/", "%2F")])
+def test_no_key_that_an_app_lets_its_visitors_choose_is_that_of_the_session(site: Site, key: str) -> None:
+    browser = begun(site, n=1)
+    forged = {"_user_id": "admin"}
+    for write in (
+        lambda store: store.update({key: forged}),
+        lambda store: store.set(key, forged),
+        lambda store: store.setdefault(key, forged),
+        lambda store: store.edit(key, forged).__enter__(),
+        lambda store: store.increment(key),
+        lambda store: store.expire(key, 1),
+        lambda store: store.pop(key),
+    ):
+        with suppress(InvalidKey, KeyError, NotANumber):
+            browser.visit(write)
+    assert browser.visit(read) == {"n": 1}
+
+
+def test_the_store_does_not_show_the_session(site: Site) -> None:
+    browser = begun(site, n=1)
+    shown = browser.visit(lambda store: (len(store), bool(store), list(store), dict(store), store.describe()))
+    assert shown == (0, False, [], {}, [])
+    assert KEY not in browser.visit(repr)
+    with pytest.raises(KeyError):
+        browser.visit(UserStore.popitem)
+    browser.visit(UserStore.clear)
+    assert browser.visit(read) == {}
 
 
 # Requests in parallel
@@ -536,6 +567,22 @@ def test_a_copy_of_flasks_cookie_opens_nothing_once_its_session_has_ended(url: s
     app.extensions["user_store"].close()
 
 
+@pytest.mark.parametrize("days", [0, 3])
+def test_a_copy_of_flasks_cookie_brings_nothing_back_once_its_session_is_empty(url: str, days: int) -> None:
+    clock = HandClock(time.time())
+    app = shop(clock, USER_STORE_URL=url)
+    app.add_url_rule("/out", "out", lambda: str(session.clear()))
+    client = with_flasks_cookie(app, user="ada")
+    thief = app.test_client()
+    thief.set_cookie("session", session_cookie(client))
+    assert client.get("/get").text == "{'user': 'ada'}"
+    client.get("/out")  # of an app whose logins the store does not know
+    clock.step(days * 24 * 60 * 60)
+    app.extensions["user_store"].purge()
+    assert thief.get("/get").text == "{}"
+    app.extensions["user_store"].close()
+
+
 def test_after_another_secret_key_a_cookie_of_flask_leads_to_the_same_session_or_to_none_when_that_has_ended() -> None:
     app = shop()
     app.add_url_rule("/out", "out", lambda: str(g.user_store.destroy()))
@@ -580,7 +627,7 @@ def test_a_user_store_context_has_a_session_in_its_own_store(tmp_path: Path) -> 
     with user_store_context(app) as store:
         session["n"] = 1
         app.process_response(app.response_class())
-        assert store[KEY] == {"n": 1}
+        assert read_own(store, KEY)[0] == {"n": 1}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 
 from flask_dash_store import (
     OutsideRequest,
+    ResponseStarted,
     StorageClosed,
     UserStore,
     UserStoreMiddleware,
@@ -125,6 +126,29 @@ def test_a_stream_with_context_has_the_visitors_store_after_the_view(app: Flask,
     client = app.test_client()
     client.get("/name/Ada")
     assert client.get("/stream").text == "I am Ada"
+
+
+@ways
+@pytest.mark.parametrize("reads_before", [False, True])
+def test_a_new_visitors_write_that_no_cookie_can_lead_to_is_an_error(
+    app: Flask, store: Store, reads_before: bool
+) -> None:
+    @app.get("/stream")
+    def stream() -> Response:
+        def parts() -> Iterator[str]:
+            yield "late: "
+            try:
+                store()["name"] = "Ada"
+            except ResponseStarted as error:
+                yield type(error).__name__
+
+        if reads_before:
+            assert "name" not in store()
+        return Response(stream_with_context(parts()))
+
+    client = app.test_client()
+    assert client.get("/stream").text == ("late: " if reads_before else "late: ResponseStarted")
+    assert client.get("/name").text == ("Ada" if reads_before else "None")
 
 
 def test_under_pytest_flask_tests_and_their_client_have_each_their_visitor(tmp_path: Path) -> None:

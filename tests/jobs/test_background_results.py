@@ -153,15 +153,18 @@ def test_the_setting_has_two_values(make_app) -> None:
         make_app(background_results="public")
 
 
-def test_a_visitors_results_are_found_again_after_a_login(make_app) -> None:
+def test_a_cached_result_is_found_again_until_a_login_and_by_no_id_that_was_planted_before_it(make_app) -> None:
     app = make_app([lambda: "the same for all"])
-    visitor = app.visitor()
-    app.work = lambda: "first"
-    first = visitor.press()
-    visitor.client.get("/log-in")
-    app.work = lambda: "second"
-    job = visitor.press()
-    assert job["cacheKey"] == first["cacheKey"]
+    ada = name_visitor(app, "ada")
+    attacker = app.visitor()
+    attacker.client.set_cookie("user_store", ada.client.get_cookie("user_store").value)
+    app.work = lambda: "before the login"
+    job = attacker.press()
+    assert ada.press()["cacheKey"] == job["cacheKey"]
+    ada.client.get("/log-in")
+    app.work = lambda: "after the login"
+    assert ada.result(ada.press()) == "after the login"
+    assert attacker.result(job) == "before the login"
 
 
 # What a job is

@@ -231,6 +231,38 @@ def test_purging_removes_orphans_once_they_are_old_enough(
     assert files(database) == sorted([named, young])
 
 
+@pytest.mark.parametrize("replacement", [None, numbers() + 1])
+def test_what_is_deleted_or_replaced_while_it_is_mapped_goes_at_once_and_its_file_with_a_later_purge_at_the_latest(
+    middleware: UserStoreMiddleware, store: UserStore, database: Path, replacement: np.ndarray | None
+) -> None:
+    """Windows unlinks no file that is mapped."""
+    store["array"] = numbers()
+    (first,) = files(database)
+    mapped = store["array"]
+    if replacement is None:
+        del store["array"]
+        assert "array" not in store
+    else:
+        store["array"] = replacement
+        np.testing.assert_array_equal(store["array"], replacement)
+    np.testing.assert_array_equal(mapped, numbers())
+    middleware.purge()
+    np.testing.assert_array_equal(mapped, numbers())
+    del mapped
+    middleware.purge()
+    assert first not in files(database)
+    assert len(files(database)) == (replacement is not None)
+
+
+def test_a_copy_may_bring_again_what_is_mapped(middleware: UserStoreMiddleware, store: UserStore) -> None:
+    """Windows replaces no file that is mapped."""
+    store["array"] = numbers()
+    mapped, storage = store["array"], middleware.opened().storage
+    dump = storage.dump("u.ann")
+    storage.load("u.ann", dump)
+    np.testing.assert_array_equal(store["array"], mapped)
+
+
 def test_quota_size_and_nbytes_count_them(database: Path) -> None:
     store = install(database, max_bytes=3 * LARGE, max_value_bytes=2 * LARGE).for_user("ann")
     store["a"] = numbers()

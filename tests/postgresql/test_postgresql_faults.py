@@ -196,7 +196,7 @@ def lose_connection(server: PostgresServer, submit: Callable[[], Future[None]]) 
     """Have a call's connection end while the server is working on it."""
     with server.connect() as connection:
         with connection.transaction():
-            connection.execute("LOCK TABLE flask_dash_store.http.sessions IN ACCESS EXCLUSIVE MODE")
+            connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
             future = submit()
             pid = waiting(server)
             connection.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
@@ -257,7 +257,7 @@ def test_an_interruption_leaves_nested_blocks_as_it_came_and_rolls_them_back(ser
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with server.connect() as connection, connection.transaction():
-            connection.execute("LOCK TABLE flask_dash_store.http.sessions IN ACCESS EXCLUSIVE MODE")
+            connection.execute("LOCK TABLE flask_dash_store.sessions IN ACCESS EXCLUSIVE MODE")
             thread.submit(interrupt_the_call)
             with pytest.raises(Interruption), storage.transaction(ANN), storage.transaction(ANN):
                 use(storage, WRITE)

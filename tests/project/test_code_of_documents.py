@@ -16,6 +16,7 @@ from documents import PAGES, README, ROOT, blocks, languages, read, sides
 from flask.cli import FlaskGroup
 from gunicorn.config import Config
 from programs import Load
+from waitress.adjustments import Adjustments
 
 from flask_dash_store.cli import user_store as command_line
 
@@ -84,6 +85,8 @@ def test_each_command_is_one_that_its_program_takes(document: str, command: str)
             check_arguments(FlaskGroup().commands[arguments[0]], arguments[1:])
         case ["gunicorn", *arguments]:
             Config().parser().parse_args(arguments)
+        case ["waitress-serve", *arguments]:
+            assert Adjustments.parse_args(arguments)[1] == ["app:server"]
         case ["python", file] if file.endswith(".py"):
             assert f"`{file}`" in read(document)
         case ["python", "-m", module, *_]:

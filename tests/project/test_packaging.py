@@ -88,11 +88,12 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_calls_scripts_that_are_there(workflow: Path) -> None:
-    scripts = [
-        step["run"].split()[0] for step in steps(workflow) if step.get("run", "").startswith(("scripts/", ".ci/"))
-    ]
+    commands = [step["run"] for step in steps(workflow) if "run" in step]
+    scripts = [ROOT / command.split()[0] for command in commands if command.startswith(("scripts/", ".ci/"))]
+    modules = [ROOT / command.split()[1] for command in commands if command.startswith("python scripts/")]
     assert scripts
-    assert [script for script in scripts if not os.access(ROOT / script, os.X_OK)] == []
+    assert [script for script in scripts if not os.access(script, os.X_OK)] == []
+    assert [module for module in modules if not module.is_file()] == []
 
 
 def test_every_python_that_is_claimed_is_tested_on() -> None:

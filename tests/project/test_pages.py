@@ -317,3 +317,14 @@ def test_the_measurement_runs(tmp_path: Path) -> None:
 def test_the_table_of_commands_is_complete() -> None:
     named = re.findall(r"^\| `flask user-store ([\w-]+)", read("docs/command-line.md"), re.MULTILINE)
     assert sorted(named) == sorted(command_line.commands)
+
+
+def test_the_view_of_health_answers_200_while_all_is_well(load: Load) -> None:
+    answer = load("docs/operate.md", "Health").app.test_client().get("/health")
+    assert (answer.status_code, answer.json["ok"]) == (200, True)
+
+
+def test_the_view_of_metrics_serves_them_to_prometheus(load: Load) -> None:
+    client = load("docs/operate.md", "Metrics").app.test_client()
+    client.get("/metrics")
+    assert "user_store_operation_duration_seconds_bucket" in client.get("/metrics").text

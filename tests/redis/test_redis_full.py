@@ -16,8 +16,10 @@ from backends import digest, items, large, owner, small
 from servers import Port
 from servers_redis import RedisCluster, RedisServer, open_redis
 
+from flask_dash_store.codec import CODECS
 from flask_dash_store.errors import SessionEnded, StorageBusy, StorageError, StorageFull
 from flask_dash_store.expiry import Access
+from flask_dash_store.health import HealthProbe
 from flask_dash_store.storage.redis import RedisStorage
 from flask_dash_store.storage.redis import storage as storage_module
 
@@ -226,3 +228,21 @@ def test_a_missing_right_is_an_error_that_names_it(with_rights, now) -> None:
     storage = open_redis(with_rights.url.replace("//", "//app:password@"))
     with closing(storage), pytest.raises(StorageError, match="hmget"):
         storage.get(ANN, "k", now())
+
+
+def test_health_says_that_the_servers_memory_is_full(storage, client, clock) -> None:
+    probe = HealthProbe(storage, CODECS["json"]([b"k" * 32], False), clock)
+    assert probe.health(60).ok
+    used = client.info("memory")["used_memory"]
+    try:
+        client.config_set("maxmemory", used + 100_000_000)
+        health = probe.health(60)
+        assert health.ok
+        assert health.free is not None
+        assert 90_000_000 < health.free < 110_000_000
+        client.config_set("maxmemory", 1)
+        health = probe.health(60)
+        assert (health.ok, health.can_read, health.can_write, health.free) == (False, True, False, 0)
+    finally:
+        client.config_set("maxmemory", 0)
+    assert probe.health(60).free is None

@@ -14,8 +14,8 @@ import pytest
 from backends import Child
 
 from flask_dash_store import DashDatabase, UnsuitableFilesystem
-from flask_dash_store.storage.sqlite import files
-from flask_dash_store.storage.sqlite.files import UNSUITABLE, filesystem_of
+from flask_dash_store.storage.sqlite import filesystem
+from flask_dash_store.storage.sqlite.filesystem import UNSUITABLE, filesystem_of
 
 
 def mount(point: str, kind: str, root: str = "/", fields: str = "shared:1") -> str:
@@ -66,7 +66,7 @@ def mount_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     def mount_at(kind: str) -> None:
         mounts = tmp_path / "mountinfo"
         mounts.write_text("\n".join([ROOT, mount(str(tmp_path), kind)]))
-        monkeypatch.setattr(files, "_MOUNTS", mounts)
+        monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
 
     return mount_at
 

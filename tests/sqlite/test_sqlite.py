@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import itertools
 import json
 import os
@@ -33,6 +32,7 @@ from flask_dash_store.expiry import Access
 from flask_dash_store.storage.base import Limits
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
 from flask_dash_store.storage.sqlite.maintenance import OWNERS_TOGETHER, PAGES_TOGETHER
+from flask_dash_store.storage.sqlite.reserve import Reserve
 
 NOW = Access(1000, 2000, 0)
 LATER = Access(2000, 3000, 0)
@@ -623,10 +623,8 @@ def keys_of(path: Path) -> list[str]:
 ])  # fmt: skip
 def test_a_reserve_that_another_process_holds_makes_no_call_wait_for_it(path, call) -> None:
     storage = SqliteStorage(path, timeout=0.2)
-    with open(f"{path}-reserve", "rb") as reserve:
-        fcntl.flock(reserve, fcntl.LOCK_EX)
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(call, storage).result(30)
+    with Reserve(f"{path}-reserve", 0).released(), ThreadPoolExecutor(1) as thread:
+        thread.submit(call, storage).result(30)
     storage.close()
 
 
@@ -637,8 +635,7 @@ def test_a_delete_on_a_full_disk_waits_for_the_reserve_no_longer_than_the_timeou
     def be_full(*_: object) -> bool:
         raise apsw.FullError("database or disk is full")
 
-    with open(f"{path}-reserve", "rb") as reserve:
-        fcntl.flock(reserve, fcntl.LOCK_EX)
+    with Reserve(f"{path}-reserve", 0).released():
         connections[-1].exec_trace = be_full
         with ThreadPoolExecutor(1) as thread, pytest.raises(StorageBusy, match="reserve"):
             thread.submit(storage.delete, ANN, "k", NOW).result(30)

@@ -24,7 +24,8 @@ NOBODY = 65534
 
 # It is to be gone with the tests even when these are killed. INT is its word for not waiting until its clients leave.
 END_WITH_PARENT = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
-AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}  # It refuses root.
+IS_ROOT = hasattr(os, "getuid") and os.getuid() == 0
+AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if IS_ROOT else {}  # It refuses root.
 
 SETTINGS = {
     "listen_addresses": "",

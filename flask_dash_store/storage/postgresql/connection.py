@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -28,7 +28,7 @@ except ImportError as missing:
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Bindings = Sequence[Any]
+Bindings = Sequence[Any] | Mapping[str, Any]
 
 DEFAULT_SCHEMA = "flask_dash_store"
 

@@ -66,6 +66,28 @@ _LIST_VERSIONS = """
         ON v.session = s.id AND (v.expires IS NULL OR v.expires > %s) AND {condition}
     WHERE left(s.owner, 256) = left(%s, 256) AND s.owner = %s"""
 
+# These are asked for by an operator alone. They go through all sessions, and through no value.
+_IS_LIVE = "expires > %(now)s"
+_TOTALS = f"""
+    SELECT count(*) FILTER (WHERE is_live AND is_session), count(*) FILTER (WHERE is_live AND is_user AND keys > 0),
+        COALESCE(sum(bytes) FILTER (WHERE is_live), 0)::bigint, COALESCE(sum(keys) FILTER (WHERE is_live), 0)::bigint,
+        min(created_at) FILTER (WHERE is_live),
+        count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 3600),
+        count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 86400),
+        count(*) FILTER (WHERE NOT is_live), count(*) FILTER (WHERE expires IS NULL)
+    FROM (
+        SELECT *, {_IS_LIVE} AS is_live, left(owner, 2) = 's.' AS is_session, left(owner, 2) = 'u.' AS is_user
+        FROM {{schema}}.sessions
+    ) s"""
+_FIRST_OWNERS = f"""
+    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
+    WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
+    ORDER BY {{order}}, owner LIMIT %(limit)s"""
+_ORDERS = {"newest": "created_at DESC", "oldest": "created_at", "largest": "bytes DESC", "expiring": "expires"}
+_SPACE = """
+    SELECT pg_total_relation_size('{schema}.sessions'::regclass)
+        + pg_total_relation_size('{schema}."values"'::regclass)"""
+
 # Not even IF NOT EXISTS is safe when several make the same thing at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"
 
@@ -79,11 +101,20 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         )
         for name, arguments in _ARGUMENTS.items()
     }
-    return calls | {
-        "find_session": _FIND_SESSION.format(schema=schema),
-        "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),
-        "list_versions": _LIST_VERSIONS.format(schema=schema, condition="v.key = ANY(%b::bytea[])"),
+    first_owners = {
+        f"first_owners_{order}": _FIRST_OWNERS.format(schema=schema, order=column) for order, column in _ORDERS.items()
     }
+    return (
+        calls
+        | first_owners
+        | {
+            "totals": _TOTALS.format(schema=schema),
+            "space": _SPACE.format(schema=schema.replace("'", "''")),
+            "find_session": _FIND_SESSION.format(schema=schema),
+            "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),
+            "list_versions": _LIST_VERSIONS.format(schema=schema, condition="v.key = ANY(%b::bytea[])"),
+        }
+    )
 
 
 class NewRow(NamedTuple):

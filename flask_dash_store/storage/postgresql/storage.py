@@ -34,6 +34,7 @@ from ..base import (
     ValueInfo,
 )
 from ..event_loop import LOOP_TIMEOUT, longest_wait
+from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -54,7 +55,7 @@ _NO_LIMITS = Limits(2**62, 2**62)
 _NO_EXPIRY_LIMIT = ExpiryLimit("", math.inf)
 
 
-class PostgresqlStorage(Storage, SupportsExport):
+class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
     """Values in a schema of a PostgreSQL database, version 14 or later, which is made if it is not there.
 
     What was acknowledged is stored as safely as the server stores what it commits: with its own settings
@@ -312,6 +313,19 @@ class PostgresqlStorage(Storage, SupportsExport):
     def problems(self) -> Iterator[str]:
         for (problem,) in self._database.select(self._sql["find_problems"]):
             yield problem
+
+    # Statistics
+
+    def totals(self, now: float) -> Totals:
+        return Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        args = {"now": now, "prefix": prefix, "limit": limit}
+        return [OwnerInfo(*row) for row in self._database.select(self._sql[f"first_owners_{order}"], args)]
+
+    def space(self) -> Space:
+        """How much room the server's disk has is not for its users to see."""
+        return Space(used=self._database.select(self._sql["space"])[0][0])
 
     # Transactions, and the end
 

@@ -12,6 +12,7 @@ from ...errors import StorageCorrupt
 from ...expiry import Access
 from ...owner import Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
+from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
 from . import scripts
 from .owner_record import (
     ANY_SESSION,
@@ -31,7 +32,7 @@ _NO_LIMITS = Limits(2**62, 2**62)
 _SESSION_SUFFIX = ":session"
 
 
-class AllOwners(Storage, SupportsExport):
+class AllOwners(Storage, SupportsExport, SupportsStatistics):
     """The half of the storage that is asked for by no request."""
 
     _server: Server
@@ -53,11 +54,16 @@ class AllOwners(Storage, SupportsExport):
     # Copying
 
     def all_owners(self) -> Iterator[str]:
+        for names in self._names():
+            yield from names
+
+    def _names(self) -> Iterator[list[str]]:
+        """The names of all owners, each once, a thousand at a time."""
         seen: set[str] = set()
         for names in self._scan("", "", _SESSION_SUFFIX):
             found = set(names) - seen
             seen |= found
-            yield from found
+            yield list(found)
 
     def dump(self, name: str) -> Dump | None:
         fields, contents = self._calls.snapshot(Owner(name, ANY_SESSION), 0.0)
@@ -107,6 +113,29 @@ class AllOwners(Storage, SupportsExport):
                 missing = {each for each, content in contents.items() if content is None}
                 # The owner may have been deleted since it was found.
                 yield from (f"{name}: {problem}" for problem in problems(fields, missing) if fields)
+
+    # Statistics
+
+    def totals(self, now: float) -> Totals:
+        return totals_of(self._infos(), now)
+
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        return first_of(self._infos(), prefix, order, limit, now)
+
+    def _infos(self) -> Iterator[OwnerInfo]:
+        """What is counted of each owner. The server is asked for a thousand at a time, and answers others between."""
+        for names in self._names():
+            commands = [("HMGET", self._leases.record(name), "created", "expires", "bytes", "keys") for name in names]
+            for name, (created, expires, nbytes, keys) in zip(names, self._server.execute_each(commands), strict=True):
+                counts = int(nbytes or 0), int(keys or 0)
+                yield OwnerInfo(name, parse_time(created) or 0.0, parse_time(expires), *counts)
+
+    def space(self) -> Space:
+        """All that the servers keep in memory, whoever's it is, and how much more they may."""
+        memories = self._server.memory()
+        limits = [memory["maxmemory"] for memory in memories]
+        used = sum(memory["used_memory"] for memory in memories)
+        return Space(used, max(0, sum(limits) - used) if all(limits) else None)
 
     # Maintenance
 

@@ -220,6 +220,13 @@ class Server:
                 policy,
             )
 
+    def memory(self) -> list[dict[str, int]]:
+        """What each server says of its memory.
+
+        :raises StorageError: when one cannot be asked, or forbids it (ACL: +info)
+        """
+        return [ask("INFO", "memory") for ask in self._masters()]
+
     def close(self) -> None:
         """Close the connections of this process; those in use are closed when their calls end."""
         self._is_closed = True

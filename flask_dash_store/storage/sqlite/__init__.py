@@ -32,7 +32,7 @@ def _file(path: str, options: StorageOptions) -> Path:
     if not path.startswith("/") or not path.strip("/"):
         raise ConfigurationError(
             "USER_STORE_URL (url=) begins with sqlite://, so it can be sqlite:///name for a file in the instance "
-            "folder, sqlite:////absolute/path or sqlite://:memory:."
+            "folder, sqlite:////absolute/path (on Windows sqlite:///C:/path) or sqlite://:memory:."
         )
     file, former = options.folder / path[1:], Path(path)
     # In early versions three slashes and a folder were an absolute path. A new, empty file would look like lost data.

@@ -11,21 +11,29 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import apsw
 
 from ...buffers import NAME_BYTES
 from ...errors import StorageError
-from ..base import ENDED
+from ..base import ENDED, Progress
+from ..statistics import Totals
 from . import schema
 from .buffer_files import HELD, BufferFiles, buffers_beside, copy_file, sync_directory
 from .connection import connect
 from .database import Database, Transaction
 from .files import prepare_private_file
 from .maintenance import forget_files
+from .schema import PAGE_BYTES
+from .statistics import args_of_totals
+
+PAGES_TOGETHER = 1000
+STEPS_TOGETHER = 1000
 
 
 class Backup:
@@ -40,22 +48,26 @@ class Backup:
         self._filename = filename
         self._directory = buffers_beside(filename)
 
-    def write(self, target: Path) -> list[str]:
+    def write(self, target: Path, progress: Progress) -> list[str]:
         """Copy what is stored at one point in time. Others read and write meanwhile.
 
+        :param progress: gets how many bytes are copied, and of how many
         :returns: the names of values that are damaged, and left out
         :raises StorageError: when the target exists, or cannot be written
         """
         buffers = buffers_beside(target)
+        if not target.parent.is_dir():
+            raise StorageError(f"There is no directory {target.parent} for the backup. Make it first.")
         if target.exists() or buffers.exists():
             raise StorageError(f"{target}, or {buffers.name} beside it, exists already. Name a new file.")
         unfinished = prepare_private_file(target.with_name(f"{target.name}.{uuid.uuid4().hex}"))
         held = self._directory / f"{HELD}{uuid.uuid4().hex}"
         try:
             with self._database.snapshot(lambda: self._hold_buffers(held)) as connection:
-                _copy_pages(connection, unfinished)
+                nbytes = sum(file.stat().st_size for file in held.iterdir()) if held.exists() else 0
+                pages = _copy_pages(connection, unfinished, lambda done, total: progress(done, total + nbytes))
             if held.exists():
-                _copy_buffers(held, buffers)
+                _copy_buffers(held, buffers, progress=lambda done: progress(pages + done, pages + nbytes))
             damaged = _leave_out_damaged(unfinished, buffers)
             os.rename(unfinished, target)
         except BaseException as error:
@@ -77,12 +89,31 @@ class Backup:
             with suppress(FileNotFoundError):
                 os.link(self._directory / name, held / name)
 
-    def restore(self, source: Path) -> None:
+    def look_at(self, source: Path, now: float) -> Totals:
+        """How much a copy holds, which is whole.
+
+        :raises StorageError: when there is no copy, or it cannot be read
+        """
+        with self._opened(source) as copy:
+            rows: list[Any] = copy.execute(schema.TOTALS, args_of_totals(now)).fetchall()
+            return Totals(*rows[0])
+
+    def restore(self, source: Path, progress: Progress) -> None:
         """Replace all that is stored by what a copy holds. Other processes see it as soon as it is done.
 
         A session that has ended since the copy was made stays ended, and one that has got another id keeps it.
 
+        :param progress: gets how many rows and files of large values are restored, and of how many
         :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
+        """
+        with self._opened(source) as copy:
+            self._restore(source.resolve(), copy, progress)
+
+    @contextmanager
+    def _opened(self, source: Path) -> Iterator[apsw.Connection]:
+        """A connection to a copy, which is whole.
+
+        :raises StorageError: when there is none, or it cannot be read
         """
         if not source.is_file() or source.samefile(self._filename):
             raise StorageError(f"{source} is not a backup of {self._filename}.")
@@ -91,7 +122,7 @@ class Backup:
             copy = connect(str(source), synchronous="FULL", timeout=0.0).sqlite
             try:
                 _check_whole(source, copy)
-                self._restore(source, copy)
+                yield copy
             finally:
                 copy.close(True)
         except StorageError:
@@ -101,27 +132,33 @@ class Backup:
         except OSError as error:
             raise StorageError(f"The backup {source} cannot be restored: {error.strerror}.") from error
 
-    def _restore(self, source: Path, copy: apsw.Connection) -> None:
+    def _restore(self, source: Path, copy: apsw.Connection, progress: Progress) -> None:
         # Under names of their own: one that is there already may be unlinked before its row is back.
         names = {name: secrets.token_hex(NAME_BYTES) for _, name in copy.execute(schema.KEPT_FILES)}
+        rows = copy.execute(schema.COUNT_ROWS).get
+        step = _steps(int(str(rows)) + len(names), progress)
         try:
             if names:
-                _copy_buffers(buffers_beside(source), self._directory, names)
+                _copy_buffers(buffers_beside(source), self._directory, names, lambda _: step())
             with self._database.transaction() as transaction:
-                self._replace_all(transaction, copy, names)
+                self._replace_all(transaction, copy, names, step)
         except BaseException:
             self._buffers.remove(names.values())
             raise
 
-    def _replace_all(self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str]) -> None:
+    def _replace_all(
+        self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str], step: Callable[[], object]
+    ) -> None:
         renewed = transaction.execute(schema.ALL_RENEWED)
         forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
         for session in copy.execute(schema.ALL_SESSIONS):  # Before the values, for the triggers count these.
             transaction.execute(schema.LOAD_SESSION, session)
+            step()
         for name_and_key, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
             transaction.execute(schema.PUT, (name_and_key, value, expires, names.get(file), nbytes or 0, boot))
+            step()
         for name, session, renewed_at, created, user in renewed:
             if session == ENDED:
                 forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
@@ -157,20 +194,50 @@ def _leave_out_damaged(file: Path, buffers: Path) -> list[str]:
     return damaged
 
 
-def _copy_pages(source: apsw.Connection, target: Path) -> None:
+def _steps(total: int, progress: Progress) -> Callable[[], None]:
+    """What is called after each step of so many, and tells of some of them."""
+    done = count(1)
+
+    def step() -> None:
+        number = next(done)
+        if number % STEPS_TOGETHER == 0 or number == total:
+            progress(number, total)
+
+    return step
+
+
+def _copy_pages(source: apsw.Connection, target: Path, progress: Progress) -> int:
+    """Copy a database. Returns how many bytes it has."""
     destination = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+    nbytes = 0
     try:
         with destination.backup("main", source, "main") as backup:
-            backup.step(-1)
+            while not backup.done:
+                backup.step(PAGES_TOGETHER)
+                nbytes = backup.page_count * PAGE_BYTES
+                progress(nbytes - backup.remaining * PAGE_BYTES, nbytes)
     except apsw.Error as error:
         raise StorageError(f"The backup {target} could not be written: {error}.") from error
     finally:
         destination.close(True)
+    return nbytes
 
 
-def _copy_buffers(source: Path, target: Path, names: Mapping[str, str] | None = None) -> None:
-    """Copy buffers, under other names where these are given."""
+def _copy_buffers(
+    source: Path,
+    target: Path,
+    names: Mapping[str, str] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Copy buffers, under other names where these are given.
+
+    :param progress: called after each, with how many bytes are copied
+    """
     target.mkdir(mode=0o700, exist_ok=True)
+    nbytes = 0
     for name in names or os.listdir(source):
-        copy_file(source / name, target / (names[name] if names else name))
+        copied = target / (names[name] if names else name)
+        copy_file(source / name, copied)
+        nbytes += copied.stat().st_size
+        progress(nbytes)
     sync_directory(target)

@@ -2,7 +2,8 @@
 
 A file is written whole under a temporary name and renamed, before the row that names it is committed; it is unlinked
 after the commit that has replaced or deleted the row. A file is never changed. So a reader that finds no file has
-lost a race and reads its row again, and a file that no row names is an orphan of a crash.
+lost a race and reads its row again, and a file that no row names is an orphan of a crash. Windows neither unlinks nor
+replaces a file that is open or mapped: there it is unlinked later, by maintenance.
 
 A file is not synced, unless what is acknowledged has to survive a power loss. Whether it is whole after one is seen
 from the checksum in its header, which is looked at once after each start of the machine.
@@ -38,14 +39,8 @@ MOST_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
-
-
-def boot_id() -> str:
-    """Names the time since the machine was started, which a power loss ends."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(uuid.uuid4())  # Unknown on this system, so each process checks the checksums for itself.
+# Windows has no descriptors of directories; NTFS logs what a directory holds.
+_DIRECTORY = getattr(os, "O_DIRECTORY", None)
 
 
 def buffers_beside(database: str | Path) -> Path:
@@ -76,6 +71,8 @@ class BufferFiles:
     def __init__(self, directory: Path, sync: bool) -> None:
         self._directory = directory
         self._sync = sync
+        self._in_use: set[str] = set()
+        """Those that could not be unlinked, for some process has them mapped."""
 
     def write(self, buffers: Buffers) -> None:
         """Keep buffers.
@@ -115,7 +112,7 @@ class BufferFiles:
                 )
                 if self._sync:
                     os.fsync(descriptor)
-            os.rename(temporary, path)
+            _rename(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
@@ -153,11 +150,19 @@ class BufferFiles:
         return None
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete buffers, of which some may have gone already."""
+        """Delete buffers, of which some may have gone already, or go later."""
         for name in names:
             # What cannot be removed now is an orphan, which is removed later, or was never a file's name.
             with suppress(OSError, StorageCorrupt):
-                os.unlink(self._path(name))
+                try:
+                    os.unlink(self._path(name))
+                except PermissionError:
+                    self._in_use.add(name)
+
+    def remove_again(self) -> None:
+        """Delete those that were in use when they were to be deleted."""
+        names, self._in_use = self._in_use, set()
+        self.remove(names)
 
     def written_before(self, time: float) -> Iterator[str]:
         """The names of the buffers that were written before a time, in seconds since the epoch."""
@@ -191,6 +196,15 @@ def _map_or_copy(path: str) -> mmap.mmap | bytearray:
         return copy
 
 
+def _rename(temporary: str, path: str) -> None:
+    try:
+        os.replace(temporary, path)
+    except PermissionError:
+        if not os.path.exists(path):
+            raise
+        os.unlink(temporary)  # A file of this name that is in use holds the same, for no name is used twice.
+
+
 def _checksum_of_file(file: FileIO, nbytes: int) -> int:
     """The CRC-32 of what follows the header."""
     if not nbytes:
@@ -200,7 +214,9 @@ def _checksum_of_file(file: FileIO, nbytes: int) -> int:
 
 
 def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+    if _DIRECTORY is None:
+        return
+    descriptor = os.open(directory, os.O_RDONLY | _DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,8 @@ from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, Un
 from ..base import Synchronous
 from ..event_loop import longest_wait
 from ..transaction import busy
-from .files import NO_SPACE, advice
+from .files import NO_SPACE
+from .filesystem import advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 
 FIRST_DELAY = 0.00005

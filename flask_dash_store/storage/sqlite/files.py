@@ -1,20 +1,17 @@
-"""The storage's files: that they lie where SQLite can keep them, are their owner's alone, and are still there.
+"""The storage's files: that they are their owner's alone, and are still there.
 
-WAL mode needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some
-not even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). The folders
-that Docker Desktop and virtual machines share with their host are network file systems in disguise: databases there are
-malformed within minutes. Nothing fails at first, so it has to be said before anything is stored.
+SQLite does not notice that its file, or the WAL, has been deleted or replaced while it is in use: it goes on writing to
+the file that it has open, which no one will ever see again (https://www.sqlite.org/howtocorrupt.html, sections 1.4 and
+2.2). So each write looks first.
 
-Nor does SQLite notice that its file, or the WAL, has been deleted or replaced while it is in use: it goes on writing to
-the file that it has open, which no one will ever see again (sections 1.4 and 2.2). So each write looks first.
+Windows has neither users' numbers nor modes: there a file is private by the access control list of the folder in which
+it is made, such as the user's profile.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import pwd
-import re
 import shutil
 import stat
 import tempfile
@@ -24,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from ...errors import StorageError, UnsuitableFilesystem
+from ...errors import StorageError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota, or the limit of a file's size is full."""
@@ -87,15 +84,18 @@ def _check(path: Path) -> None:
 
 def _check_owner(path: Path) -> None:
     status = path.lstat()
-    if status.st_uid != os.geteuid():
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
         raise StorageError(_not_ours(path, status.st_uid))
 
 
 def access_problem(path: Path) -> str | None:
     """Why this process's user may not use a storage file, when a file or directory of another user is the reason.
 
-    :returns: whose it is and what to do, as an error message; None when that is not the reason
+    :returns: whose it is and what to do, as an error message; None when that is not the reason, or the system does not
+        say
     """
+    if not hasattr(os, "geteuid"):
+        return None
     directories = [*reversed(path.parent.parents), path.parent]
     needed = [(each, os.X_OK) for each in directories]
     needed += [(Path(f"{path}{suffix}"), os.R_OK | os.W_OK) for suffix in SIDE_FILES] + [(path.parent, os.W_OK)]
@@ -109,7 +109,7 @@ def access_problem(path: Path) -> str | None:
 
 
 def _not_ours(path: Path, owner: int) -> str:
-    present = os.geteuid()
+    present: int = os.geteuid()  # type: ignore[attr-defined, unused-ignore]  # Its callers have looked for it.
     return (
         f"{path} belongs to {_user_name(owner)} (uid {owner}), and this process, which runs as {_user_name(present)} "
         f"(uid {present}), may not use it for its storage. Run all that opens the storage as one user. A server that "
@@ -119,8 +119,10 @@ def _not_ours(path: Path, owner: int) -> str:
 
 
 def _user_name(uid: int) -> str:
+    import pwd  # Windows has none.
+
     try:
-        return pwd.getpwuid(uid).pw_name
+        return str(pwd.getpwuid(uid).pw_name)  # type: ignore[attr-defined, unused-ignore]
     except KeyError:
         return "a user without a name"
 
@@ -148,66 +150,6 @@ class TemporaryDirectory:
 def _remove_own(path: Path, process: int) -> None:
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
-
-
-# Where they may lie
-
-_NETWORK = "afs afp beegfs ceph cifs coda davfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs smb smb2 smb3 smbfs"
-_MOUNTED_BY_PROGRAMS = (
-    "fuse.blobfuse fuse.blobfuse2 fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.juicefs "
-    "fuse.mountpoint-s3 fuse.rclone fuse.s3fs fuse.seaweedfs fuse.sshfs"
-)
-_SHARED_WITH_HOST = (
-    "9p drvfs fakeowner fuse.fakeowner fuse.grpcfuse fuse.osxfs fuse.vmhgfs-fuse fuse.virtiofs grpcfuse osxfs prl_fs "
-    "prl_fs_lite vboxsf virtiofs vmhgfs"
-)
-SHARED_WITH_HOST = frozenset(_SHARED_WITH_HOST.split())
-UNSUITABLE = frozenset([*_NETWORK.split(), *_MOUNTED_BY_PROGRAMS.split()]) | SHARED_WITH_HOST
-
-_MOUNTS = Path("/proc/self/mountinfo")
-_OCTAL = re.compile(r"\\([0-7]{3})")
-
-
-def check_filesystem(path: str) -> None:
-    """Look where a file lies.
-
-    :raises UnsuitableFilesystem: when it is a network file system, or a folder that a host shares with a guest. Where
-        the system does not say, it is not refused.
-    """
-    try:
-        mounts = _MOUNTS.read_text(errors="surrogateescape")
-    except OSError:
-        return
-    kind = filesystem_of(path, mounts)
-    if kind in SHARED_WITH_HOST:
-        raise UnsuitableFilesystem(
-            f"{advice(path, f'it is {kind}, a folder shared with the host')} In Docker Desktop, put it on a named "
-            "volume: docker run --volume user_store:/data, and USER_STORE_URL = 'sqlite:////data/user_store.sqlite'."
-        )
-    if kind in UNSUITABLE:
-        raise UnsuitableFilesystem(advice(path, f"it is {kind}"))
-
-
-def advice(path: str, reason: str) -> str:
-    return (
-        f"The storage file {path} lies on a file system that SQLite's WAL mode cannot be used on: {reason}. Put it on "
-        "a local disk (USER_STORE_URL, url=); several hosts share a store by Redis or PostgreSQL."
-    )
-
-
-def filesystem_of(path: str, mounts: str) -> str | None:
-    """The type of the file system that an absolute path lies on; None when it is not known.
-
-    :param mounts: what Linux says of its mounts (proc(5), "/proc/pid/mountinfo")
-    """
-    kind, longest = None, -1
-    for line in mounts.splitlines():
-        fields, _, source = line.partition(" - ")
-        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields.split()[4])
-        is_below = path == point or path.startswith(point.rstrip("/") + "/")
-        if is_below and len(point) >= longest:  # Of two mounts on one point the later one covers the other.
-            kind, longest = source.split()[0], len(point)
-    return kind
 
 
 # Whether they are still there

@@ -131,6 +131,7 @@ class Maintenance:
 
     def _finish(self, now: float, wait: bool) -> None:
         """Remove orphans, and empty the WAL, once nothing else is left to remove."""
+        self._buffers.remove_again()
         if wait or not now - ORPHAN_AGE < self._orphans_removed_at <= now:
             self._orphans_removed_at = now
             for file in self._buffers.written_before(now - ORPHAN_AGE):

@@ -20,6 +20,10 @@ from .database import Database
 logger = logging.getLogger("flask_dash_store")
 
 
+# How many files are remembered that this process has found whole.
+MOST_CHECKED = 4096
+
+
 class _Replaced(Exception):
     """Another request has replaced the value whose buffers were to be read."""
 
@@ -30,6 +34,8 @@ class Reader(Storage):
     _database: Database
     _buffers: BufferFiles
     _boot: str
+    _checked: set[str]
+    """Files of another boot, or of one that has no name, that this process has found whole."""
 
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         name, session = owner
@@ -124,11 +130,11 @@ class Reader(Storage):
             logger.warning("A read could not write down that a value was used: %s", error)
 
     def _with_buffers(self, key: str, payload: bytes, file: str, boot: str | None) -> Stored | None:
-        is_same_boot = boot == self._boot
+        is_same_boot = boot == self._boot or file in self._checked
         buffers = self._buffers.read(file, may_be_torn=not is_same_boot)
         if buffers is not None:
             if not is_same_boot:
-                self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
+                self._note_whole(file)
             return payload, buffers
         if self._database.select(schema.IS_NAMED, (file,)):
             if is_same_boot:
@@ -139,9 +145,16 @@ class Reader(Storage):
             return None  # A power loss has taken it, as it may take what was written last.
         raise _Replaced
 
+    def _note_whole(self, file: str) -> None:
+        """Let no one look at a file again: other processes by its row, this one also where its boot has no name."""
+        if len(self._checked) >= MOST_CHECKED:
+            self._checked.clear()
+        self._checked.add(file)
+        self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
+
     def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
         """Whether the buffers of a value, if it has any, have come through power losses."""
-        if file is None or boot == self._boot:
+        if file is None or boot == self._boot or file in self._checked:
             return True
         try:
             return self._with_buffers(key, b"", file, boot) is not None

@@ -6,18 +6,21 @@ frees space finds the disk full, the file is emptied until that call has ended.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 
 from ..transaction import busy
+from .system import try_lock, unlock
 
 # Logging out takes about 16 KiB of it.
 RESERVED_BYTES = 4 * 2**20
 LEAST_BYTES = 4096
 POLL = 0.005
+
+_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Reserve:
@@ -33,12 +36,9 @@ class Reserve:
 
     def keep(self) -> None:
         """Take up the space, or as much of it as there is. On a full disk that may be none."""
-        with suppress(OSError):  # One that another process uses now is taken again by that process.
-            descriptor = self._open(timeout=0.0)
-            try:
-                _fill(descriptor)
-            finally:
-                os.close(descriptor)
+        # One that another process uses now is taken again by that process.
+        with suppress(OSError), self._open() as file, self._locked(file, 0.0):
+            _fill(file.fileno())
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -47,48 +47,39 @@ class Reserve:
         :raises StorageBusy: when another caller uses it for longer than the timeout
         """
         try:
-            descriptor = self._open(self._timeout)
-        except BlockingIOError:
-            raise busy(f"reserve {self._path}", self._timeout) from None
+            file = self._open()
         except OSError:
             yield  # There is no such file, and none can be made.
             return
-        try:
-            os.ftruncate(descriptor, 0)
+        with file, self._locked(file, self._timeout):
+            os.ftruncate(file.fileno(), 0)
             try:
                 yield
             finally:
-                _fill(descriptor)
-        finally:
-            os.close(descriptor)
+                _fill(file.fileno())
 
-    def _open(self, timeout: float) -> int:
-        """The file, locked.
+    def _open(self) -> FileIO:
+        # An object, so that one which an interrupted call has lost is closed, and with that unlocked.
+        return open(self._path, "r+b", buffering=0, opener=lambda path, _: os.open(path, _FLAGS, 0o600))
 
-        :raises BlockingIOError: when another process has it locked for longer than the timeout
-        """
-        descriptor = os.open(self._path, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
+    @contextmanager
+    def _locked(self, file: FileIO, timeout: float) -> Iterator[None]:
+        deadline = time.monotonic() + timeout
+        while not try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise busy(f"reserve {self._path}", timeout)
+            time.sleep(POLL)
         try:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return descriptor
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise
-                time.sleep(POLL)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            yield
+        finally:
+            unlock(file.fileno())  # To close it is not enough when it was inherited meanwhile, by a fork.
 
 
 def _fill(descriptor: int) -> None:
-    taken, step = os.fstat(descriptor).st_size, RESERVED_BYTES
-    while taken < RESERVED_BYTES and step >= LEAST_BYTES:
+    step = RESERVED_BYTES
+    while (taken := os.fstat(descriptor).st_size) < RESERVED_BYTES and step >= LEAST_BYTES:
         try:
             _take(descriptor, taken, min(step, RESERVED_BYTES - taken))
-            taken += step
         except OSError:
             step //= 2
 
@@ -96,5 +87,6 @@ def _fill(descriptor: int) -> None:
 def _take(descriptor: int, offset: int, nbytes: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, nbytes)
-    else:  # macOS
-        os.pwrite(descriptor, bytes(nbytes), offset)
+    else:  # macOS and Windows, which may write less than that.
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        os.write(descriptor, bytes(nbytes))

@@ -214,6 +214,38 @@ LIMIT_EXPIRY = """
     UPDATE "sessions" SET value = :latest
     WHERE value > :latest AND value < 9e999 AND +key >= :prefix AND +key < :end"""
 
+# Statistics, of the counts that the triggers keep for each session. No value is looked at.
+
+_IS_LIVE = "value > :now AND value < ''"
+_IS_LIVE_BY_KEY = "+value > :now AND +value < ''"  # The "+" keeps SQLite from the index on expiries.
+# Each row of the sessions is looked at once, with as little done for it as possible: to tell sessions from others there
+# would take three times as long, so the others, which are two ranges of the key, are counted by themselves.
+TOTALS = f"""
+    SELECT everyone.owners - others.owners, users, everyone.bytes, everyone.keys, oldest,
+        everyone.hour - others.hour, everyone.day - others.day, expired, ended
+    FROM (
+        SELECT COUNT(*) AS owners, COALESCE(SUM(bytes), 0) AS bytes, COALESCE(SUM(keys), 0) AS keys,
+            MIN(created) AS oldest, COALESCE(SUM(created > :hour), 0) AS hour, COALESCE(SUM(created > :day), 0) AS day
+        FROM "sessions" NOT INDEXED WHERE {_IS_LIVE}
+    ) everyone, (
+        SELECT COUNT(*) AS owners, COALESCE(SUM(keys > 0 AND substr(key, 1, 2) = 'u.'), 0) AS users,
+            COALESCE(SUM(created > :hour), 0) AS hour, COALESCE(SUM(created > :day), 0) AS day
+        FROM (
+            SELECT key, keys, created FROM "sessions" WHERE key < 's.' AND {_IS_LIVE_BY_KEY}
+            UNION ALL SELECT key, keys, created FROM "sessions" WHERE key >= 's/' AND {_IS_LIVE_BY_KEY}
+        )
+    ) others, (
+        SELECT (SELECT COUNT(*) FROM "sessions" WHERE value > 0 AND value <= :now)
+            + (SELECT COUNT(*) FROM "sessions" WHERE value IS NULL)
+            + (SELECT COUNT(*) FROM "sessions" WHERE value >= '') AS expired
+    ), (SELECT COUNT(*) AS ended FROM "sessions" WHERE value <= 0)"""
+_FIRST_OWNERS = f"""
+    SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED
+    WHERE {_IS_LIVE} AND key >= :prefix AND key < :end AND (keys > 0 OR key < 'u.' OR key >= 'u/')
+    ORDER BY {{order}}, key LIMIT :limit"""
+_ORDERS = {"newest": "created DESC", "oldest": "created", "largest": "bytes DESC", "expiring": "value"}
+FIRST_OWNERS = {order: _FIRST_OWNERS.format(order=column) for order, column in _ORDERS.items()}
+
 # Maintenance
 
 PAST_OWNERS = """
@@ -239,6 +271,8 @@ PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LI
 
 ALL_VALUES = f"""
     SELECT key, value, expires, file, file_bytes, boot FROM "values" WHERE NOT {_IS_DELETED} ORDER BY rowid"""
+COUNT_ROWS = f"""
+    SELECT (SELECT COUNT(*) FROM "sessions") + (SELECT COUNT(*) FROM "values" WHERE NOT {_IS_DELETED})"""
 DELETE_DELETED = f'DELETE FROM "values" WHERE {_IS_DELETED}'
 ALL_SESSIONS = 'SELECT key, value, session, renewed, created, user FROM "sessions"'
 ALL_RENEWED = 'SELECT key, session, renewed, created, user FROM "sessions" WHERE renewed IS NOT NULL'

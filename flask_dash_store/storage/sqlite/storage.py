@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -14,33 +15,37 @@ from ..base import (
     Expired,
     ExpiryLimit,
     Limits,
+    Progress,
     Removed,
     SupportsBackup,
     Synchronous,
+    no_progress,
 )
+from ..statistics import Totals
 from . import schema
 from .backup import Backup
-from .buffer_files import BufferFiles, boot_id, buffers_beside
+from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .export import Exporter
 from .files import (
     FileIdentity,
     TemporaryDirectory,
-    check_filesystem,
     check_private_directory,
     make_private,
     prepare_private_file,
 )
+from .filesystem import check_filesystem
 from .maintenance import Maintenance
 from .pool import Pool
 from .reader import end_of
 from .reserve import Reserve
+from .statistics import Counter
+from .system import boot_id
 
 logger = logging.getLogger("flask_dash_store")
 
 
-class SqliteStorage(Exporter, SupportsBackup):
+class SqliteStorage(Counter, SupportsBackup):
     """Values in a SQLite file, or in one that goes away with the process.
 
     :param path: the file; None for a temporary one
@@ -61,6 +66,7 @@ class SqliteStorage(Exporter, SupportsBackup):
     ) -> None:
         self._limits = limits
         self._written = set()
+        self._checked = set()
         self._temporary = TemporaryDirectory() if path is None else None
         self._boot = boot_id()
         self._reserve: Reserve | None = None
@@ -79,7 +85,9 @@ class SqliteStorage(Exporter, SupportsBackup):
         self._pool = Pool(connector, f"storage {self.filename}", timeout, FileIdentity(self.filename))
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
-        if not self._temporary:
+        if self._temporary:
+            weakref.finalize(self, self._pool.close)  # Before the directory goes: Windows deletes no open file.
+        else:
             self._reserve = Reserve(f"{self.filename}-reserve", timeout)
 
     def _prepare(self) -> None:
@@ -133,8 +141,11 @@ class SqliteStorage(Exporter, SupportsBackup):
 
     # Copying all of it
 
-    def back_up(self, target: Path) -> list[str]:
-        return self._backup.write(target)
+    def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
+        return self._backup.write(target, progress)
 
-    def restore(self, source: Path) -> None:
-        self._backup.restore(source)
+    def look_at_backup(self, source: Path, now: float) -> Totals:
+        return self._backup.look_at(source, now)
+
+    def restore(self, source: Path, progress: Progress = no_progress) -> None:
+        self._backup.restore(source, progress)

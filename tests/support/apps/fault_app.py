@@ -27,6 +27,11 @@ def index() -> dict[str, Any]:
     return answer()
 
 
+@server.get("/health")
+def health() -> dict[str, Any]:
+    return answer(health=stores.health().as_dict())
+
+
 @server.get("/values")
 def values() -> dict[str, Any]:
     session = hashlib.sha256(g.user_store.session_id.encode()).hexdigest()

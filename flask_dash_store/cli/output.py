@@ -1,0 +1,72 @@
+"""How the commands answer: text for people, JSON for programs, and a bar while it takes long."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from ..storage.base import Progress, no_progress
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def say_json(answer: object) -> None:
+    """Answer a program. Times are seconds since the epoch, and null for never."""
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def table(rows: list[list[str]]) -> Iterator[str]:
+    """Rows as lines, in columns that are as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def count(number: int, what: str) -> str:
+    """A number of things: "1 key", "2,000 keys"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def size(nbytes: float) -> str:
+    """Bytes, with three digits that matter."""
+    for unit in _UNITS:
+        if nbytes < 1000 or unit == _UNITS[-1]:
+            return f"{nbytes:.3g} {unit}" if nbytes < 1000 else f"{nbytes:,.0f} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def time(seconds: float | None) -> str:
+    """A time as people of all time zones read it; "never" for none."""
+    if seconds is None:
+        return "never"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def finite(seconds: float | None) -> float | None:
+    """A time as JSON has it, which knows no infinity."""
+    return None if seconds is None or seconds == float("inf") else seconds
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A bar on the terminal, in a block in which some work says how far it is. Where there is no terminal, no bar."""
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
+    bar: Any
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield show

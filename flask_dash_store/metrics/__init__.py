@@ -1,0 +1,130 @@
+"""Counts of what an app's storage does, for those who watch it.
+
+When they are asked for, the methods of the storage object are replaced by ones that time themselves. So they cost
+nothing otherwise: there is no wrapper in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import import_module
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Literal
+
+from ..errors import ConfigurationError, UserStoreError
+from ..expiry import Access
+from ..owner import Owner
+from ..signals import session_started
+from ..storage.base import Removed, Storage
+from .recorder import Recorder
+
+Kind = Literal["opentelemetry", "prometheus"]
+_PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_client"}
+
+OPERATIONS = (
+    "get", "has", "keys", "items", "stat", "describe", "versions",
+    "set", "set_all", "replace", "expire", "delete", "clear",
+    "renew", "current", "end", "sessions", "owners", "maintain",
+)  # fmt: skip
+
+
+def check_kind(kind: Kind) -> None:
+    """Check that the package which a kind needs is installed.
+
+    :raises ConfigurationError: when it is not
+    """
+    try:
+        import_module(f".{kind}", __name__)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"USER_STORE_METRICS (metrics=) is {kind!r}, which needs the package {_PACKAGES[kind]}, and that cannot be "
+            f"imported here: pip install 'flask_dash_store[{kind}]'."
+        ) from error
+
+
+def measure(storage: Storage, kind: Kind, app: Any, name: str) -> None:
+    """From now on, count what a storage does.
+
+    :param app: whose sessions are counted: the sender of its signals
+    :param name: what the app is called there
+    """
+    recorder: Recorder = import_module(f".{kind}", __name__).Recorder(name)
+    instance: Any = storage
+    for operation in OPERATIONS:
+        setattr(instance, operation, _measured(getattr(storage, operation), operation, recorder))
+    instance.end = _noting_ends(storage.end, recorder)
+    instance.maintain = _noting_removals(storage.maintain, recorder)
+    instance.transaction = _measured_transactions(storage.transaction, recorder)
+    instance.metrics_recorder = recorder  # Which the signal refers to weakly.
+    session_started.connect(recorder.session_started, app)
+
+
+def _measured(call: Callable[..., Any], operation: str, recorder: Recorder) -> Callable[..., Any]:
+    observe = recorder.observer(operation)
+
+    def measured(*args: Any, **options: Any) -> Any:
+        began = perf_counter()
+        try:
+            result = call(*args, **options)
+        except UserStoreError as error:
+            recorder.failed(operation, type(error).__name__)
+            raise
+        observe(perf_counter() - began)
+        return result
+
+    return measured
+
+
+def _noting_ends(end: Callable[[Owner, Access], float], recorder: Recorder) -> Callable[[Owner, Access], float]:
+    def noting(owner: Owner, access: Access) -> float:
+        ended_at = end(owner, access)
+        if ended_at == access.now:
+            recorder.session_ended()
+        return ended_at
+
+    return noting
+
+
+def _noting_removals(maintain: Callable[..., Removed], recorder: Recorder) -> Callable[..., Removed]:
+    def noting(*args: Any, **options: Any) -> Removed:
+        removed = maintain(*args, **options)
+        recorder.purged(removed.owners, removed.keys)
+        return removed
+
+    return noting
+
+
+def _measured_transactions(
+    transaction: Callable[[Owner], AbstractContextManager[object]], recorder: Recorder
+) -> Callable[[Owner], AbstractContextManager[object]]:
+    begin = recorder.observer("begin")
+
+    class Measured:
+        """A transaction, of which it is measured how long it takes to begin: it waits for the locks of others then."""
+
+        def __init__(self, owner: Owner) -> None:
+            self._block = transaction(owner)
+
+        def __enter__(self) -> object:
+            began = perf_counter()
+            try:
+                entered = self._block.__enter__()
+            except UserStoreError as error:
+                recorder.failed("begin", type(error).__name__)
+                raise
+            begin(perf_counter() - began)
+            return entered
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        ) -> bool | None:
+            try:
+                return self._block.__exit__(kind, error, traceback)
+            except UserStoreError as failure:
+                if failure is not error:
+                    recorder.failed("commit", type(failure).__name__)
+                raise
+
+    return Measured

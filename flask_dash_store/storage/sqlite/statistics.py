@@ -1,0 +1,60 @@
+"""How much the SQLite storage keeps, and what of the disk it takes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+
+from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, SupportsStatistics, Totals
+from . import schema
+from .export import Exporter
+from .reader import end_of
+
+
+class Counter(Exporter, SupportsStatistics):
+    """The methods of a storage that say how much there is."""
+
+    filename: str
+
+    def totals(self, now: float) -> Totals:
+        return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        args = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "now": now}
+        return [OwnerInfo(*row) for row in self._database.select(schema.FIRST_OWNERS[order], args)]
+
+    def space(self) -> Space:
+        """The files of large values are many, so they do not count as used; the disk's free space says how full it is.
+
+        The file is looked at by its name alone: to open and close it would drop SQLite's locks.
+        """
+        size, log = _size(self.filename), _size(f"{self.filename}-wal")
+        free: int | None = None
+        with suppress(OSError):
+            free = min(shutil.disk_usage(self.filename).free, max(0, _largest_file() - size))
+        return Space(size + log, free, log)
+
+
+def args_of_totals(now: float) -> dict[str, float]:
+    """What the query of the totals is given."""
+    return {"now": now, "hour": now - HOUR, "day": now - DAY}
+
+
+def _largest_file() -> int:
+    """How large a file of this process may become (``ulimit -f``)."""
+    if sys.platform != "win32":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            return limit
+    return sys.maxsize
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # A WAL is there while the file is in use.
+        return 0

@@ -1,0 +1,133 @@
+"""What an operator asks of a storage: how much there is of all owners together, and which of them have the most.
+
+A storage that keeps no counts over all owners goes through what it counts for each; values are never read.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from heapq import nsmallest
+from typing import Literal, NamedTuple
+
+from ..owner import SESSION_PREFIX, USER_PREFIX
+
+Order = Literal["newest", "oldest", "largest", "expiring"]
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+class OwnerInfo(NamedTuple):
+    """What is counted of an owner, with what has expired by itself and is not removed yet.
+
+    :ivar created_at: when its first value was stored, in seconds since the epoch
+    :ivar expires: when it expires, in seconds since the epoch; None for one of which only the ended ids are remembered
+    :ivar nbytes: bytes of its keys and values
+    :ivar keys: how many keys it has
+    """
+
+    name: str
+    created_at: float
+    expires: float | None
+    nbytes: int
+    keys: int
+
+    def is_there(self, now: float) -> bool:
+        """Whether it counts: a session until it expires, with values or without; a user that has values."""
+        return (self.expires or 0.0) > now and (self.keys > 0 or not self.name.startswith(USER_PREFIX))
+
+
+class Totals(NamedTuple):
+    """How much a storage keeps.
+
+    :ivar sessions: that have not expired
+    :ivar users: that have values of their own
+    :ivar nbytes: bytes of the keys and values of all that have not expired
+    :ivar keys: how many keys they have
+    :ivar oldest: when the first of these began, in seconds since the epoch; None where there are none
+    :ivar began_last_hour: how many of the sessions have begun within the hour before
+    :ivar began_last_day: the same within a day
+    :ivar expired: owners that have expired, which maintenance has not removed yet
+    :ivar ended: sessions of which only the ended ids are remembered, so that these stay dead
+    """
+
+    sessions: int = 0
+    users: int = 0
+    nbytes: int = 0
+    keys: int = 0
+    oldest: float | None = None
+    began_last_hour: int = 0
+    began_last_day: int = 0
+    expired: int = 0
+    ended: int = 0
+
+
+class Space(NamedTuple):
+    """How full it is where a storage keeps its values, in bytes; None for what is not known, or has no limit.
+
+    :ivar used: what the storage's files or tables take; of a Redis server, all that it keeps in memory
+    :ivar free: how much more there is room for
+    :ivar log: how much of ``used`` is a log that a checkpoint empties: SQLite's WAL
+    """
+
+    used: int | None = None
+    free: int | None = None
+    log: int | None = None
+
+
+class SupportsStatistics(ABC):
+    """A storage that can say how much it keeps. It holds up no writer meanwhile."""
+
+    @abstractmethod
+    def totals(self, now: float) -> Totals:
+        """How much there is.
+
+        :param now: in seconds since the epoch
+        """
+
+    @abstractmethod
+    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+        """The first ones in an order of the owners that are there and whose names begin with the prefix.
+
+        :param limit: how many at most
+        :param now: in seconds since the epoch
+        """
+
+    @abstractmethod
+    def space(self) -> Space:
+        """How full it is. It is asked often, so it costs as much of many values as of few."""
+
+
+_SORT_KEYS: dict[Order, Callable[[OwnerInfo], tuple[float, str]]] = {
+    "newest": lambda info: (-info.created_at, info.name),
+    "oldest": lambda info: (info.created_at, info.name),
+    "largest": lambda info: (-info.nbytes, info.name),
+    "expiring": lambda info: (info.expires or 0.0, info.name),
+}
+
+
+def totals_of(infos: Iterable[OwnerInfo], now: float) -> Totals:
+    """What :meth:`SupportsStatistics.totals` is of these owners."""
+    sessions = users = nbytes = keys = hour = day = expired = ended = 0
+    oldest = math.inf
+    for info in infos:
+        if info.is_there(now):
+            is_session = info.name.startswith(SESSION_PREFIX)
+            sessions += is_session
+            users += info.name.startswith(USER_PREFIX)
+            nbytes, keys = nbytes + info.nbytes, keys + info.keys
+            oldest = min(oldest, info.created_at)
+            hour += is_session and info.created_at > now - HOUR
+            day += is_session and info.created_at > now - DAY
+        elif info.expires is None:
+            ended += 1
+        elif info.expires <= now:
+            expired += 1
+    return Totals(sessions, users, nbytes, keys, oldest if oldest < math.inf else None, hour, day, expired, ended)
+
+
+def first_of(infos: Iterable[OwnerInfo], prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
+    """What :meth:`SupportsStatistics.first_owners` is of these owners."""
+    found = (info for info in infos if info.name.startswith(prefix) and info.is_there(now))
+    return nsmallest(limit, found, key=_SORT_KEYS[order])

@@ -1,0 +1,123 @@
+"""Every storage says how much it keeps, as flask_dash_store/storage/statistics.py promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backends import BACKENDS, large, owner, small
+from clocks import HandClock
+
+from flask_dash_store.expiry import ExpiryPolicy
+from flask_dash_store.storage.statistics import SupportsStatistics, Totals
+
+TTL = 1000.0
+DAY = 24 * 3600.0
+START = HandClock().now
+NAMES = ("s.a", "s.b", "u.ann", "u.bob", "h.other")
+
+
+@pytest.fixture(params=BACKENDS)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    storage = BACKENDS[request.param](tmp_path)
+    yield storage
+    storage.close()
+
+
+def fill(storage: Any, clock: HandClock) -> None:
+    """Owners who begin one after the other, each with more bytes than the one before."""
+    for number, name in enumerate(NAMES):
+        clock.step(10)
+        storage.set(owner(name), "k", small(b"x" * 100 * (number + 1)), ExpiryPolicy(TTL, clock).access())
+
+
+def test_each_storage_says_how_much_it_keeps(storage: Any) -> None:
+    assert isinstance(storage, SupportsStatistics)
+
+
+def test_totals_of_nothing_are_zeros(storage: Any, clock: HandClock) -> None:
+    assert storage.totals(clock.now) == Totals()
+
+
+def test_totals_count_sessions_and_users_with_their_bytes_and_keys(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL, clock).access())
+    access = ExpiryPolicy(TTL, clock).access()
+    nbytes = sum(storage.stat(owner(name), access).nbytes for name in NAMES)
+    assert storage.totals(clock.now) == Totals(2, 2, nbytes, 6, START + 10, 2, 2)
+
+
+def test_totals_follow_what_is_deleted_and_overwritten(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    access = ExpiryPolicy(TTL, clock).access()
+    before = storage.totals(clock.now)
+    storage.set(owner("s.a"), "k", small(b"x" * 60), access)
+    assert storage.totals(clock.now).nbytes == before.nbytes - 40
+    storage.clear(owner("u.bob"), access)
+    assert storage.totals(clock.now)[:4] == (2, 1, before.nbytes - 40 - 401, 4)
+
+
+def test_totals_tell_how_many_sessions_have_begun_of_late(storage: Any, clock: HandClock) -> None:
+    for name, age in (("s.new", 0.0), ("s.today", 7200.0), ("s.old", 2 * DAY), ("u.new", 0.0)):
+        access = ExpiryPolicy(9 * DAY, lambda age=age: clock.now - age).access()
+        storage.set(owner(name), "k", small(b"x"), access)
+    totals = storage.totals(clock.now)
+    assert (totals.sessions, totals.began_last_hour, totals.began_last_day) == (3, 1, 2)
+    assert totals.oldest == clock.now - 2 * DAY
+
+
+def test_totals_leave_out_what_has_expired_or_ended_and_say_how_many_those_are(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    access = ExpiryPolicy(TTL, clock).access()
+    storage.end(owner("s.b"), access)
+    totals = storage.totals(clock.now)
+    assert (totals.sessions, totals.expired, totals.ended) == (1, 0, 1)
+    clock.step(TTL + 1)
+    totals = storage.totals(clock.now)
+    assert totals._replace(expired=0) == Totals(ended=1)
+    assert totals.expired == 4
+
+
+def test_the_first_owners_come_in_each_order(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL / 2, clock).access())
+
+    def names(prefix: str, order: str, limit: int = 10) -> list[str]:
+        return [info.name for info in storage.first_owners(prefix, order, limit, clock.now)]
+
+    assert names("", "newest") == list(reversed(NAMES))
+    assert names("", "oldest") == list(NAMES)
+    assert names("", "largest") == ["s.a", "h.other", "u.bob", "u.ann", "s.b"]
+    assert names("", "expiring") == list(NAMES)
+    assert names("s.", "largest") == ["s.a", "s.b"]
+    assert names("", "newest", 2) == ["h.other", "u.bob"]
+    assert names("u.x", "newest") == []
+
+
+def test_what_is_said_of_an_owner_is_what_its_stat_says(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    [info] = storage.first_owners("s.a", "newest", 1, clock.now)
+    stat = storage.stat(owner("s.a"), ExpiryPolicy(TTL, clock).access())
+    assert (info.name, info.created_at) == ("s.a", START + 10)
+    assert (info.expires, info.nbytes, info.keys) == (stat.expires, stat.nbytes, stat.keys)
+
+
+def test_the_first_owners_are_neither_expired_nor_ended_nor_without_values(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    access = ExpiryPolicy(TTL, clock).access()
+    storage.end(owner("s.b"), access)
+    storage.clear(owner("u.ann"), access)
+    storage.clear(owner("s.a"), access)
+    found = storage.first_owners("", "oldest", 10, clock.now)
+    assert [info.name for info in found] == ["s.a", "u.bob", "h.other"]
+    clock.step(TTL + 1)
+    assert storage.first_owners("", "oldest", 10, clock.now) == []
+
+
+def test_the_space_that_is_used_is_known_where_there_is_any(storage: Any, clock: HandClock) -> None:
+    fill(storage, clock)
+    space = storage.space()
+    assert space.used is None or space.used > 1000
+    assert space.free is None or space.free > 0
