@@ -8,6 +8,7 @@ only what is the visitor's anyway.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -63,10 +64,15 @@ def _headers() -> Iterable[tuple[str, str]]:
     # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
     if has_request_context() and not _is_in_job():
         return request.headers.items()
+    return itertools.chain(_headers_of_callback(), _headers_of_other_servers())
+
+
+def _headers_of_callback() -> Iterable[tuple[str, str]]:
+    """Those that Dash's context has; none in a test that calls a callback directly."""
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return request.headers.items() if has_request_context() else _headers_of_other_servers()
+        return ()
 
 
 def _is_in_job() -> bool:
