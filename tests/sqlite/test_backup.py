@@ -143,7 +143,7 @@ def test_a_restore_into_a_running_app_is_seen_by_all_at_once_and_no_ended_sessio
     site.command("backup", tmp_path / "copy")
     ann.do("PUT", "/pair", large(2))
     ann.do("PUT", "/values/later", large(3))
-    former_bob = Visitor(bob.port, bob.cookie)
+    former_bob, ended = Visitor(bob.port, bob.cookie), Visitor(bob.port, bob.cookie)
     bob.do("POST", "/destroy")
     carol = site.visitor()
     carol.do("PUT", "/pair", large(4))
@@ -162,7 +162,7 @@ def test_a_restore_into_a_running_app_is_seen_by_all_at_once_and_no_ended_sessio
     for dead in (former_bob, bob):
         assert dead.do("GET", "/values")["values"] == {}
     with pytest.raises(SessionEnded):
-        session_in(Stores(site.database), former_bob)["key"] = 1
+        session_in(Stores(site.database), ended)["key"] = 1
     assert carol.do("GET", "/values")["values"] == {}
     carol.do("PUT", "/values/key", "goes on")
     assert "No damage" in site.command("check")
