@@ -163,7 +163,7 @@ def test_beyond_a_limit_a_write_raises_an_error_of_its_own_and_leaves_everything
     browser.visit(fill)
 
     def exceed(store: UserStore) -> None:
-        with pytest.raises(error, match=rf"\b{limit}\b.*USER_STORE_{option.upper()}") as raised:
+        with pytest.raises(error, match=rf"\b{limit:,}\b.*USER_STORE_{option.upper()}") as raised:
             WRITES[name](store, key, value)
         assert type(raised.value) is error
 
