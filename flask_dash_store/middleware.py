@@ -50,8 +50,8 @@ class UserStoreMiddleware:
         in the folder ``instance`` of the working directory), ``sqlite:////absolute/path`` a file anywhere. Other
         storages are ``sqlite://:memory:``, ``memory://``, ``redis://…`` and ``postgresql://…``. By default
         ``sqlite:///user_store.sqlite``.
-    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are deleted; each use restarts it.
-        By default a day.
+    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are deleted; each use restarts
+        it. By default a day.
     :param lifetime: age, in seconds or as a timedelta, at which a session ends, however active it is. By default 31
         days.
     :param tab_ttl: idle time, in seconds or as a timedelta, after which a browser tab's values in ``tab_store`` are
