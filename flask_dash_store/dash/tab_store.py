@@ -61,12 +61,17 @@ def _tab_of_request() -> str:
 def _headers() -> Iterable[tuple[str, str]]:
     """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
     # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
-    if has_request_context() and not _is_in_job():
-        return request.headers.items()
+    headers = () if _is_in_job() else _headers_of_request()
+    if headers:
+        return headers
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return request.headers.items() if has_request_context() else _headers_of_other_servers()
+        return _headers_of_request()
+
+
+def _headers_of_request() -> Iterable[tuple[str, str]]:
+    return request.headers.items() if has_request_context() else _headers_of_other_servers()
 
 
 def _is_in_job() -> bool:
