@@ -8,6 +8,7 @@ only what is the visitor's anyway.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -61,17 +62,23 @@ def _tab_of_request() -> str:
 def _headers() -> Iterable[tuple[str, str]]:
     """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
     # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
-    headers = () if _is_in_job() else _headers_of_request()
-    if headers:
-        return headers
-    try:
-        return cast("Iterable[tuple[str, str]]", ctx.headers.items())
-    except (LookupError, MissingCallbackContextException):
-        return _headers_of_request()
+    if _is_in_job():
+        return itertools.chain(_headers_of_callback(), _headers_of_request())
+    if has_request_context():
+        return request.headers.items()
+    return itertools.chain(_headers_of_other_servers(), _headers_of_callback())
 
 
 def _headers_of_request() -> Iterable[tuple[str, str]]:
     return request.headers.items() if has_request_context() else _headers_of_other_servers()
+
+
+def _headers_of_callback() -> Iterable[tuple[str, str]]:
+    """Those that Dash's context has; none in a test that calls a callback directly."""
+    try:
+        return cast("Iterable[tuple[str, str]]", ctx.headers.items())
+    except (LookupError, MissingCallbackContextException):
+        return ()
 
 
 def _is_in_job() -> bool:

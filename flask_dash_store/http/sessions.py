@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import SessionEnded, StorageError
@@ -121,6 +122,10 @@ class RequestSessions:
             state = self._keep(session, now)
         else:
             state = self._succeed(session, now)
+        if session is not None and self._starts_session is not None:
+            state.may_begin = partial(self._starts_session, request.raw)
+            if state.is_new:
+                state.refuse()
         state.arrived_at = now
         is_poll = self._is_poll is not None and self._is_poll(request.path, request.query)
         state.counts_as_use = _never if is_poll else self._counts_as_use
@@ -169,7 +174,12 @@ class RequestSessions:
         if not (request.path + "/").startswith(self.home):
             return Cookie.UNREACHABLE
         self._advisor.look(request.header, request.scheme)
-        return Cookie.WITHHELD if self._is_withheld(request) else Cookie.MISSING
+        if not self._is_withheld(request):
+            return Cookie.MISSING
+        # A form of another site may lead to a page of the app. All else may not bring a cookie, as with Lax: one of a
+        # login that was forged would replace that of the app in an iframe.
+        is_foreign = self._cookie.attributes.embedded and request.header("Sec-Fetch-Dest") != "document"
+        return Cookie.FOREIGN if is_foreign else Cookie.WITHHELD
 
     def _is_withheld(self, request: RequestHead) -> bool:
         attributes = self._cookie.attributes

@@ -23,6 +23,7 @@ class Cookie(Enum):
 
     MISSING = "no valid one came"
     WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
+    FOREIGN = "none counts, for another site asks, and not for a page"
     UNREACHABLE = "none came, for the browser sends it under other paths than this"
     REFUSED = "none came, and the app begins no session for such a request"
     CURRENT = "it came"
@@ -30,6 +31,7 @@ class Cookie(Enum):
 
 
 CANNOT_WRITE = (Cookie.UNREACHABLE, Cookie.REFUSED)
+CANNOT_BRING = (Cookie.FOREIGN, *CANNOT_WRITE)
 
 
 class Fate(Enum):
@@ -81,6 +83,7 @@ class SessionState:
     :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
     :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
     :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
+    :ivar may_begin: says whether another session may begin when that of the cookie has ended; None for yes
     :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
     """
 
@@ -99,6 +102,7 @@ class SessionState:
     is_first = False
     is_in_wsgi_call = False
     is_permanent = False
+    may_begin: Callable[[], bool] | None = None
     counts_as_use: Callable[[], bool] | None = None
 
     def __init__(self, owner: Owner) -> None:
@@ -132,6 +136,13 @@ class SessionState:
     def is_lost(self) -> bool:
         """Whether no request but this one will ever know the session, as its response has gone without the cookie."""
         return self.is_answered and self.fate is Fate.NEW and not self.is_sent
+
+    def refuse(self) -> bool:
+        """Begin no session instead of the one that has ended, if the app wants none. Returns whether that is so."""
+        if self.may_begin is None or self.may_begin():
+            return False
+        self.cookie = Cookie.REFUSED
+        return True
 
     def settle(self) -> None:
         """What was inherited is there, so that the browser's next cookie may be the session's own."""
@@ -170,6 +181,7 @@ class SessionState:
     #   -----------  ----------  --------  --------------------------------------------------------------------------
     #   UNREACHABLE  any         any       nothing: the browser would not send it here
     #   REFUSED      any         any       nothing: no session begins
+    #   FOREIGN      any         any       nothing: it would replace the cookie of the app's iframe
     #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
     #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
     #   any          INHERITED   any       nothing: the browser has Flask's own cookie still
@@ -192,7 +204,7 @@ class SessionState:
         """
         if self.fate is Fate.KEPT and self.cookie is Cookie.CURRENT:  # As with almost all requests.
             return None
-        if self.session_id is None or self.cookie in CANNOT_WRITE or self.fate in (Fate.ENDED, Fate.INHERITED):
+        if self.session_id is None or self.cookie in CANNOT_BRING or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None
         if self.cookie is Cookie.WITHHELD and (self.fate is not Fate.NEW or self.use is not Use.WRITTEN):
             return None

@@ -319,6 +319,8 @@ class UserStore(StoredMapping):
                 state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
                 state.user = user.name
                 return
+        if state.refuse():
+            self._check_reach()
         self._begin_instead(session_id, user, ended.ended_at)
 
     def _begin_instead(self, session_id: str, user: Owner | None, ended_at: float) -> None:
@@ -411,6 +413,7 @@ class UserStore(StoredMapping):
             state.fate = Fate.ENDED
             return False
         state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
+        state.refuse()  # Reading finds nothing then, and writing raises.
         return True
 
 

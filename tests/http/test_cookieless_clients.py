@@ -15,7 +15,7 @@ from dash import _get_app
 from documents import blocks
 from flask import Flask, Request, g, session
 from flask.testing import FlaskClient
-from visits import SECRET, Browser, Site, nothing, read, write
+from visits import LIFETIME, SECRET, Browser, Site, nothing, read, write
 
 from flask_dash_store import ConfigurationError, SessionRefused, UserStore, UserStoreMiddleware
 
@@ -56,6 +56,26 @@ def test_all_others_begin_sessions_and_one_that_has_begun_goes_on(site: Site) ->
     browser.visit(write)
     assert browser.visit(read) == "Ada"
     assert browser.visit(read, HTTP_AUTHORIZATION="Bearer x") == "Ada"  # It is asked of requests without a session.
+
+
+@pytest.mark.parametrize("use", [write, UserStore.regenerate, UserStore.job_handle])
+@pytest.mark.parametrize("end", ["logout", "lifetime"])
+def test_a_cookie_whose_session_has_ended_begins_no_other_one(site: Site, clock: HandClock, end: str, use: Any) -> None:
+    browser = Browser(site)
+    browser.visit(write)
+    client = browser.in_flight()
+    if end == "logout":
+        browser.visit(UserStore.destroy)
+    clock.step(10 if end == "logout" else LIFETIME + 10)
+    expiries = site.stored_expiries()
+    for _ in range(2):
+        assert client.visit(read, HTTP_AUTHORIZATION="Bearer x") is None
+        with pytest.raises(SessionRefused):
+            client.visit(use, HTTP_AUTHORIZATION="Bearer x")
+    assert client.cookies_received == 0
+    assert len(site.stored_expiries()) == len(expiries)
+    client.visit(write)  # as a browser
+    assert client.visit(read, HTTP_AUTHORIZATION="Bearer x") == "Ada"
 
 
 def test_flasks_session_is_refused_in_the_same_way() -> None:

@@ -110,6 +110,28 @@ def test_what_the_embedding_page_fetches_finds_no_session(
     assert fetched.cookies_received == 0
 
 
+def log_in(store: UserStore) -> None:
+    store.regenerate(user_id="attacker")
+
+
+@pytest.mark.parametrize("kind", SITES)
+@pytest.mark.parametrize("use", [write, log_in, UserStore.destroy])
+@pytest.mark.parametrize(
+    ("dest", "cookies"), [("empty", 0), ("image", 0), ("iframe", 0), ("websocket", 0), ("document", 1)]
+)
+def test_a_forged_login_does_not_replace_the_session_of_the_iframe(
+    clock: HandClock, tmp_path: Path, kind: type[Site], use: Any, dest: str, cookies: int
+) -> None:
+    browser = Browser(kind(clock, tmp_path, embedded=True))
+    browser.visit(write)
+    forged = browser.in_flight()
+    mode = "navigate" if dest in ("iframe", "document") else "no-cors"
+    fetch = {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_SEC_FETCH_MODE": mode, "HTTP_SEC_FETCH_DEST": dest}
+    forged.visit(use, method="POST", **fetch)
+    assert forged.cookies_received == (0 if use is UserStore.destroy else cookies)
+    assert browser.visit(read) == "Ada"
+
+
 def test_it_is_there_for_the_iframe_and_for_what_that_sends_to_its_own_app(clock: HandClock, tmp_path: Path) -> None:
     browser = Browser(Site(clock, tmp_path, embedded=True))
     browser.visit(write)

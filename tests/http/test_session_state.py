@@ -22,7 +22,7 @@ CAME = [Cookie.CURRENT, Cookie.STALE]
 NOT_BARRED = [Cookie.MISSING, *CAME]
 
 ROWS: list[Row] = [
-    ([Cookie.UNREACHABLE, Cookie.REFUSED], list(Fate), USES, NOTHING),
+    ([Cookie.FOREIGN, Cookie.UNREACHABLE, Cookie.REFUSED], list(Fate), USES, NOTHING),
     ([Cookie.WITHHELD], [Fate.NEW], [Use.WRITTEN], PRESENT),
     ([Cookie.WITHHELD], [Fate.NEW], [Use.NONE, Use.READ], NOTHING),
     ([Cookie.WITHHELD], [each for each in Fate if each is not Fate.NEW], USES, NOTHING),
