@@ -62,9 +62,15 @@ def _tab_of_request() -> str:
 def _headers() -> Iterable[tuple[str, str]]:
     """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
     # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
-    if has_request_context() and not _is_in_job():
+    if _is_in_job():
+        return itertools.chain(_headers_of_callback(), _headers_of_request())
+    if has_request_context():
         return request.headers.items()
-    return itertools.chain(_headers_of_callback(), _headers_of_other_servers())
+    return itertools.chain(_headers_of_other_servers(), _headers_of_callback())
+
+
+def _headers_of_request() -> Iterable[tuple[str, str]]:
+    return request.headers.items() if has_request_context() else _headers_of_other_servers()
 
 
 def _headers_of_callback() -> Iterable[tuple[str, str]]:
