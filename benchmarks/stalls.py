@@ -88,7 +88,7 @@ CALLS: dict[str, Callable[[Visitor], None]] = {
 }
 NEEDS = {"update of a frame": "nothing", "update of many small keys at once": "nothing"}
 # Two whose transaction has to write all of it, and one that is no visitor's and waits for the disk in its checkpoints:
-# docs/performance.md, "What was not reached".
+# docs/performance.md, "Goals that were not reached".
 UNBOUNDED = ("update of many small keys at once", "edit of a frame", "removing them after that")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from dash import ALL, Dash, Input, Output, ctx, dcc, html, page_container, register_page
 from dash.exceptions import PreventUpdate
-from flask import Flask, request
+from flask import Flask, Response, request
 from secret_key import kept_secret_key
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -51,25 +51,29 @@ UserStoreMiddleware(app)
 
 
 @server.post("/upload")
-def upload() -> tuple[str, int]:
+def upload() -> Response:
     file = request.files["file"]
     try:
         frame = pd.read_csv(file.stream)
     except ValueError:  # pandas' own errors are ValueErrors, and so is text that cannot be decoded
-        return f"{file.filename} is not a CSV file.", 400
+        return message(f"{file.filename} is not a CSV file.", 400)
     about = f"{file.filename}: {len(frame):,} rows, {len(frame.columns)} columns"
     try:
         user_store.update(  # all of it or nothing
             table=frame, summary=about, columns=list(frame.columns), choices=choices_in(frame), wanted={}
         )
     except (ValueTooLarge, QuotaExceeded) as error:
-        return f"{file.filename} is too large: {(error.limit or 0) / MIB:.3g} MiB is the limit.", 413
-    return f"{file.filename} is stored.", 200
+        return message(f"{file.filename} is too large: {(error.limit or 0) / MIB:.3g} MiB is the limit.", 413)
+    return message(f"{file.filename} is stored.")
 
 
 @server.errorhandler(RequestEntityTooLarge)
-def too_large(_error: RequestEntityTooLarge) -> tuple[str, int]:
-    return f"The file is too large: {server.config['MAX_CONTENT_LENGTH'] / MIB:.3g} MiB is the limit.", 413
+def too_large(_error: RequestEntityTooLarge) -> Response:
+    return message(f"The file is too large: {server.config['MAX_CONTENT_LENGTH'] / MIB:.3g} MiB is the limit.", 413)
+
+
+def message(text: str, status: int = 200) -> Response:
+    return Response(text, status, mimetype="text/plain")  # not as HTML: the name of the file is in it
 
 
 def choices_in(frame: Any) -> dict[str, list[str]]:

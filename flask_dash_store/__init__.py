@@ -1,4 +1,4 @@
-"""A store of its own for every visitor of a Flask or Dash app, kept on the server."""
+"""A private, server-side store for each visitor of a Flask or Dash app."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

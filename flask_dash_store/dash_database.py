@@ -1,7 +1,7 @@
-"""DashDatabase: values by an explicit user id, no request and no Flask needed.
+"""DashDatabase: values under explicit user ids, without a request and without Flask.
 
-It has the methods of the package dash_database and their behaviour, without its faults: whatever the user ids are, no
-user sees another's keys, and no call looks at another user's rows.
+It has the methods and the behaviour of the package dash_database, but keeps users apart: whatever their ids are, no
+user sees another's keys, and no call reads another user's rows.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from .store.session_state import SessionState
 
 
 class DashDatabase:
-    """Keeps any picklable value by user id and key name, for any thread of any process.
+    """Stores any picklable value by user id and key name, for all threads and processes.
 
-    :param db_location: a path keeps the values in a file; ``":memory:"`` keeps them in this process's memory; None
-        keeps them in a temporary file, which is deleted when the database is closed or the process ends
-    :param ttl: idle seconds, or a timedelta, after which a user's values are gone; None keeps them until they are
-        deleted
-    :param secret_key: authenticates the values: none is unpickled unless this key wrote it. Without it anyone who can
-        write to the file can run code in this process. A sequence of keys rotates them: the first one writes, all
-        of them read.
-    :param clock: gives seconds since the epoch; for tests
-    :raises ConfigurationError: when ``secret_key`` is empty
-    :raises InvalidTTL: when ``ttl`` is not longer than zero
-    :raises StorageError: when the file cannot be opened
+    :param db_location: the path of a file; ``":memory:"`` for this process's memory; or None for a temporary file,
+        which is deleted when the database is closed or the process ends
+    :param ttl: idle time, in seconds or as a timedelta, after which a user's values are deleted; None keeps them until
+        you delete them
+    :param secret_key: signs the values, and a value is unpickled only if its signature is valid. Without a key, anyone
+        who can write to the file can run code in this process. Pass a sequence to rotate keys: the first key signs, and
+        signatures of all keys are valid.
+    :param clock: a function that returns seconds since the epoch, for tests
+    :raises ConfigurationError: if ``secret_key`` is empty
+    :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
+    :raises StorageError: if the file cannot be opened
 
     User ids and key names are str or int; an int is the same as its decimal text. Each method raises
     :class:`~flask_dash_store.errors.InvalidKeyType`, a TypeError, for any other type, and
-    :class:`~flask_dash_store.errors.StorageError` when the storage fails or the database has been closed.
+    :class:`~flask_dash_store.errors.StorageError` if the storage fails or the database has been closed.
     """
 
     def __init__(
@@ -68,30 +68,32 @@ class DashDatabase:
     def store_user_value(
         self, user_id: str | int, key_name: str | int, value: Any, ttl: float | timedelta | None = None
     ) -> None:
-        """Store any picklable value, in place of the one that was stored under the key, if any.
+        """Store a value. It replaces the value that was stored under the key, if any.
 
         :param user_id: at most 512 characters; an int is the same user as its decimal text
         :param key_name: at most 512 characters; an int is the same key as its decimal text
-        :param value: what is stored, as a copy
-        :param ttl: seconds, or a timedelta, after which this key is gone; None for as long as the user's values stay
-        :raises UnstorableValue: when the value cannot be pickled; what was stored is still there
-        :raises ValueTooLarge: when it takes more than 512 MiB
-        :raises QuotaExceeded: when the user's values together would take more than 1 GiB
-        :raises TooManyKeys: when the user would have more than 10,000 keys
-        :raises InvalidKey: when the user id or the key name is too long, or holds a lone surrogate
-        :raises InvalidTTL: when ``ttl`` is not longer than zero
+        :param value: any value that can be pickled; a copy is stored
+        :param ttl: time, in seconds or as a timedelta, after which this key expires; None keeps it for as long as the
+            user's values are kept
+        :raises UnstorableValue: if the value cannot be pickled; the former value is kept
+        :raises ValueTooLarge: if it takes more than 512 MiB
+        :raises QuotaExceeded: if the user's values together would take more than 1 GiB
+        :raises TooManyKeys: if the user would have more than 10,000 keys
+        :raises InvalidKey: if the user id or the key name is too long, or contains a lone surrogate
+        :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
         """
         self._user(user_id).set(_name(key_name), value, ttl)
         if self._maintenance.is_due(self._context.expiry.clock(), was_written=True):
             self._maintenance.run()
 
     def get_user_value(self, user_id: str | int, key_name: str | int) -> Any:
-        """The value under the key; None when there is none.
+        """The value under the key.
 
-        :param user_id: as it was stored
-        :param key_name: as it was stored
-        :raises TamperedValue: when the stored bytes were not written with one of the secret keys
-        :raises UnreadableValue: when the class of the value has gone or has changed
+        :param user_id: the user's id
+        :param key_name: the name of the key
+        :returns: a copy of the value; None if there is none
+        :raises TamperedValue: if the stored bytes were not signed with one of the secret keys
+        :raises UnreadableValue: if the class of the value is gone or has changed
         """
         return self._user(user_id).get(_name(key_name))
 
@@ -100,10 +102,11 @@ class DashDatabase:
     ) -> None:
         """Delete the key.
 
-        :param user_id: as it was stored
-        :param key_name: as it was stored
-        :param if_not_exists: what to do when there is no such key: ``"ignore"`` it, or ``"raise"`` a KeyError
-        :raises ValueError: when ``if_not_exists`` is another word
+        :param user_id: the user's id
+        :param key_name: the name of the key
+        :param if_not_exists: what to do if there is no such key: ``"ignore"`` it, or ``"raise"`` a KeyError
+        :raises KeyError: if there is no such key and ``if_not_exists`` is ``"raise"``
+        :raises ValueError: if ``if_not_exists`` is neither ``"ignore"`` nor ``"raise"``
         """
         if if_not_exists not in ("ignore", "raise"):
             raise ValueError(f'if_not_exists must be either "ignore" or "raise", not {if_not_exists!r}')
@@ -114,30 +117,34 @@ class DashDatabase:
                 raise
 
     def delete_all_user_values(self, user_id: str | int) -> None:
-        """Delete all keys of the user. There need not be any.
+        """Delete all keys of the user. If there are none, do nothing.
 
-        :param user_id: as it was stored
+        :param user_id: the user's id
         """
         self._user(user_id).clear()
 
     def list_stored_user_keys(self, user_id: str | int) -> list[str]:
-        """The user's key names, first stored first; an empty list when there are none.
+        """The names of the user's keys.
 
-        :param user_id: as it was stored
+        :param user_id: the user's id
+        :returns: the names, in the order in which the keys were first stored; an empty list if there are none
         """
         return list(self._user(user_id))
 
     def users(self) -> list[str]:
-        """The ids, as text, of all users who have values."""
+        """The ids, as str, of all users who have values; an empty list if there are none."""
         access = self._context.expiry.access()
         return [user_id_of(name) for name in self._storage.owners(USER_PREFIX, access)]
 
     def purge(self) -> int:
-        """Remove what has expired, which storing does too now and then. Returns how many users were removed."""
+        """Remove everything that has expired. Storing a value also does this from time to time, a little at a time.
+
+        :returns: how many users were removed
+        """
         return self._maintenance.run_to_the_end()
 
     def close(self) -> None:
-        """Close the database, and delete it if it is temporary. Any later call raises StorageClosed."""
+        """Close the database, and delete its file if it is temporary. Any later call raises StorageClosed."""
         self._storage.close()
 
     def __enter__(self) -> Self:
@@ -159,15 +166,17 @@ class _UserValues(StoredMapping):
     def _check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
         name = str(key)
         if len(name) > max_length:
-            raise InvalidKey(f"A key name has at most {max_length} characters, this one {len(name)}.", limit=max_length)
+            raise InvalidKey(
+                f"A key name must have at most {max_length} characters; this one has {len(name)}.", limit=max_length
+            )
         if any("\ud800" <= character <= "\udfff" for character in name):
-            raise InvalidKey(f"The key name {name!a} holds a lone surrogate, which no encoding can store.", key=name)
+            raise InvalidKey(f"The key name {name!a} contains a lone surrogate, which cannot be encoded.", key=name)
         return name
 
 
 def _name(key_name: object) -> str:
     if not isinstance(key_name, (str, int)):
-        raise InvalidKeyType(f"A key name is a str or an int, not {type(key_name).__name__}.")
+        raise InvalidKeyType(f"A key name must be a str or an int, not {type(key_name).__name__}.")
     return str(key_name)
 
 

@@ -1,4 +1,4 @@
-"""A key that is declared once, with its type, its default and its TTL."""
+"""Keys that are declared once, with a type, a default and a TTL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Key(Generic[T]):
-    """A key of the present visitor's store, as a module declares it once and all others import it::
+    """A key of the current visitor's store. Declare it once in a module, and import it from there::
 
         cart: Key[list[str]] = Key("cart", default=list)
 
@@ -29,12 +29,13 @@ class Key(Generic[T]):
     Type checkers know what it holds: ``cart.get()`` is a ``list[str]``, and ``cart.set(1)`` is an error.
 
     :param name: the key, a str of 1 to 512 characters
-    :param default: called for the value where none is stored, as ``list``, ``dict``, ``int`` or ``lambda: 20`` are
-    :param ttl: seconds, or a timedelta, after which the key is gone, however often it is used; :meth:`set` begins it
-        again. None for as long as the session keeps its values.
-    :raises InvalidKey: when the name cannot be a key
-    :raises InvalidKeyType: when it is not a str
-    :raises InvalidTTL: when ``ttl`` is not longer than zero
+    :param default: a function without parameters, such as ``list``, ``dict``, ``int`` or ``lambda: 20``. It returns the
+        value to use if none is stored.
+    :param ttl: time, in seconds or as a timedelta, after which the key expires, however often it is used; each
+        :meth:`set` starts it again. None keeps the key for as long as the session keeps its values.
+    :raises InvalidKey: if the name is not a valid key
+    :raises InvalidKeyType: if the name is not a str
+    :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
     """
 
     def __init__(self, name: str, default: Callable[[], T], ttl: float | timedelta | None = None) -> None:
@@ -46,19 +47,21 @@ class Key(Generic[T]):
         return f"Key({self.name!r})"
 
     def get(self) -> T:
-        """What is stored, as a copy of the caller's own; or the default, which is not stored by this.
+        """The stored value, as a copy, or the default if there is none. The default is not stored.
 
-        :raises OutsideRequest: where there is no visitor, as all methods do
+        It raises what ``user_store.get`` raises.
+
+        :raises OutsideRequest: if there is no visitor, like all methods
         """
         value = user_store.get(self.name, MISSING)
         return self._default() if value is MISSING else value
 
     def set(self, value: T) -> None:
-        """Store a value.
+        """Store a value. If the key has a TTL, it starts again.
 
-        It raises what ``user_store.set`` does.
+        It raises what ``user_store.set`` raises.
 
-        :param value: of the key's type, and anything that the codec takes
+        :param value: a value of the key's type that can be pickled, or represented in JSON with ``codec="json"``
         """
         user_store.set(self.name, value, self._ttl)
 
@@ -66,7 +69,10 @@ class Key(Generic[T]):
     def edit(self) -> Iterator[T]:
         """Change the value, or the default, in place: ``with cart.edit() as items: items.append(item)``.
 
-        It is a transaction, as ``user_store.edit`` is. A TTL that the value has goes on; that of a new one begins.
+        It is a transaction, and raises what ``user_store.edit`` raises, except KeyError. The TTL of a stored value
+        continues; that of a new value starts.
+
+        :returns: a context manager that gives the value
         """
         with user_store.transaction():
             is_new = self.name not in user_store
@@ -76,13 +82,13 @@ class Key(Generic[T]):
                 user_store.expire(self.name, self._ttl)
 
     def delete(self) -> None:
-        """Remove what is stored, if anything is."""
+        """Remove the key, if it is stored."""
         with suppress(KeyError):
             del user_store[self.name]
 
     @property
     def changed(self) -> Input:
-        """An ``Input`` of Dash's, ``Changed(name)``, for a callback that is called when the key has changed."""
+        """``Changed(name)``, a Dash ``Input`` that calls a callback when the key changes."""
         from .dash.changed import Changed
 
         return Changed(self.name)

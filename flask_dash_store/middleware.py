@@ -50,12 +50,12 @@ class UserStoreMiddleware:
         in the folder ``instance`` of the working directory), ``sqlite:////absolute/path`` a file anywhere. Other
         storages are ``sqlite://:memory:``, ``memory://``, ``redis://…`` and ``postgresql://…``. By default
         ``sqlite:///user_store.sqlite``.
-    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are deleted; each use starts it
-        again. By default a day.
+    :param ttl: idle time, in seconds or as a timedelta, after which a session's values are deleted; each use restarts
+        it. By default a day.
     :param lifetime: age, in seconds or as a timedelta, at which a session ends, however active it is. By default 31
         days.
     :param tab_ttl: idle time, in seconds or as a timedelta, after which a browser tab's values in ``tab_store`` are
-        deleted; each use in that tab starts it again. By default an hour.
+        deleted; each use in that tab restarts it. By default an hour.
     :param max_bytes: how many bytes all keys and values of one session or user may take. By default 1 GiB.
     :param max_value_bytes: how many bytes one value may take. By default 512 MiB.
     :param max_keys: how many keys one session or user may have. By default 10,000.

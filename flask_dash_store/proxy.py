@@ -1,4 +1,4 @@
-"""The present visitor's store, in a request or in a background callback: importable anywhere, and ``g.user_store``."""
+"""The current visitor's store in requests and background callbacks: ``user_store`` and ``g.user_store``."""
 
 from __future__ import annotations
 
@@ -87,26 +87,30 @@ def _is_job(store: UserStore) -> bool:
 
 
 def visitor() -> str:
-    """A name for the present visitor: for cache keys, rate limits, topics and logs.
+    """A name for the current visitor, for cache keys, rate limits, topics and logs.
 
-    It is the same in all workers, before and after a login, until the session ends: by ``destroy()``, by the login of
-    another user, or with its lifetime. Another SECRET_KEY gives all visitors other names. It says nothing of who the
-    visitor is and opens nothing. It does not count as a use of the store: it reads nothing, keeps no session alive and
-    brings no cookie. As the response may depend on it, that carries ``Vary: Cookie``, unless it is marked as public.
+    It is the same in all workers, and before and after a login, until the session ends: by ``destroy()``, by the login
+    of a different user, or at the end of its lifetime. A new SECRET_KEY changes all names. The name gives no access and
+    does not reveal who the visitor is. Calling this does not count as a use of the store: it reads nothing, does not
+    keep the session alive, and sets no cookie. Because the response may depend on the name, it carries ``Vary:
+    Cookie``, unless it is marked as public.
 
-    A visitor without a cookie is named by the session that begins with this request. The next request has the same name
-    if this response brings the cookie: because the store was used, or because cookies are eager, as they are with Dash.
-    Otherwise each request has a name of its own, and so has each request of a client that keeps no cookies. A rate
-    limit needs the address as well.
+    A visitor without a cookie gets the name of the session that begins with this request. The next request has the
+    same name if this response sets the cookie: if the store was used, or if cookies are eager, the default with Dash.
+    Otherwise each request has a different name. So has each request of a client that keeps no cookies, so a rate limit
+    must consider the address as well.
 
-    :returns: 22 letters, digits, ``-`` and ``_``
-    :raises OutsideRequest: where there is no visitor
+    :returns: 22 characters: letters, digits, ``-`` and ``_``
+    :raises OutsideRequest: if there is no visitor
     """
     return _visitors_store()._visitor()  # noqa: SLF001
 
 
 def is_available() -> bool:
-    """Whether there is a visitor, and so a :data:`user_store`, here."""
+    """Whether there is a visitor here, and so a :data:`user_store`.
+
+    :returns: True in a request of an app with UserStoreMiddleware, and in the job of a background callback; else False
+    """
     context = _context()
     return (context is not None and _has_store(context)) or _store_without_request() is not None
 
@@ -133,9 +137,9 @@ class _Proxy(LocalProxy[UserStore]):
 
 
 user_store = cast(UserStore, _Proxy(_visitors_store))
-"""The present visitor's store, the same as ``g.user_store``, importable anywhere.
+"""The current visitor's store. It is the same as ``g.user_store``, and can be imported anywhere.
 
-:raises OutsideRequest: when it is used where there is no visitor
+:raises OutsideRequest: if it is used where there is no visitor
 """
 
 

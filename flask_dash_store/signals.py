@@ -1,9 +1,9 @@
-"""What apps are told of sessions, as signals like Flask's own (https://flask.palletsprojects.com/en/stable/signals/).
+"""Signals about sessions, like Flask's own (https://flask.palletsprojects.com/en/stable/signals/).
 
-The sender of each is the app; of a Dash app, its server. ``visitor`` is a name of the session that is the same in all
-processes and for as long as the session lasts, through logins, and that opens nothing: it can be logged. An argument
-that is not known is None. Receivers are called after the commit, with no lock held. One that raises is logged, and
-breaks nothing.
+The sender is the app; for a Dash app, its server. ``visitor`` is a name of the session: it is the same in all processes
+and after a login, for as long as the session lasts, and it gives no access, so it can be logged. An argument that is
+not known is None. Receivers are called after the commit, with no lock held. If one raises, the error is logged and the
+request continues.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _signals = Namespace()
 
 session_started = _signals.signal(
     "user-store-session-started",
-    """A response brings the browser the cookie of a new session: ``(app, visitor)``.
+    """A response sets the cookie of a new session: ``(app, visitor)``.
 
-    It is sent in that request, once for each session, whether something is stored or not. With eager cookies, as with
-    Dash, that is a visitor's first response; else the first one whose request uses the store. A crawler keeps no
-    cookies, so it begins a session with each response that brings one. A logout, and the login of another user in the
-    same browser, begin a session too.
+    It is sent in that request, once for each session, whether anything is stored or not. With eager cookies, the
+    default with Dash, this is a visitor's first response; otherwise the first response whose request used the store. A
+    crawler keeps no cookies, so each response that sets one begins a session. A logout, and the login of a different
+    user in the same browser, also begin a session.
     """,
 )
 
 session_regenerated = _signals.signal(
     "user-store-session-regenerated",
-    """``regenerate()`` has given the session another id: ``(app, visitor, user_id)``.
+    """``regenerate()`` has given the session a new id: ``(app, visitor, user_id)``.
 
-    ``user_id`` is what ``regenerate`` was called with, as text. A session that begins with this very request keeps its
-    id, for no other request knows it.
+    ``user_id`` is the one passed to ``regenerate``, as a str, or None. A session that begins with this request keeps
+    its id, because no other request knows it.
     """,
 )
 
@@ -46,16 +46,17 @@ session_ended = _signals.signal(
     "user-store-session-ended",
     """A session has ended, or its values have expired: ``(app, visitor, how, keys, user_id)``.
 
-    ``keys`` are those of its values, which cannot be read any more. ``user_id`` is known when ``end_sessions(user_id)``
-    ended it; of a user, the storage keeps a hash alone. ``how`` is one of these:
+    ``keys`` is a list of the keys of its values, which can no longer be read. ``user_id`` is a str if
+    ``end_sessions(user_id)`` ended the session, else None, because the storage keeps only a hash of it. ``how`` is one
+    of these:
 
-    - ``"destroyed"``: by ``destroy()``, by ``end_sessions()``, or by the login of another user in the same browser.
-    - ``"lifetime"``: the browser came back with a session that was too old, and gets another one.
-    - ``"expired"``: its values were idle for too long, and maintenance has removed them. The process that removed them
-      sends it, once, after a response and outside of any request, or in ``purge()``. The cookie stays good: a visitor
-      who comes back goes on with the same session, without values, and it can end once more. It is not sent for a
-      session without values, nor where the visitor has written to it before maintenance came; and never on Redis,
-      which removes by itself what has expired.
+    - ``"destroyed"``: by ``destroy()``, by ``end_sessions()``, or by the login of a different user in the same browser.
+    - ``"lifetime"``: the browser came back with a session that was too old, and gets a new one.
+    - ``"expired"``: its values were not used for too long, and maintenance has removed them. The process that removed
+      them sends the signal once, after a response and outside of any request, or in ``purge()``. The cookie stays
+      valid: a visitor who comes back continues the same session, without values, and it can end again. The signal is
+      not sent for a session without values, or if the visitor writes to it before maintenance removes them; and never
+      on Redis, where the server removes expired values.
     """,
 )
 
@@ -63,8 +64,8 @@ user_logged_in = _signals.signal(
     "user-store-user-logged-in",
     """``regenerate(user_id=...)`` has bound the session to a user: ``(app, visitor, user_id)``.
 
-    ``user_id`` is text. Flask-Login's ``login_user`` sends it too, unless ``flask_login=False``. A double click on "Log
-    in" sends it twice.
+    ``user_id`` is a str. Flask-Login's ``login_user`` sends the signal, too, unless ``flask_login=False``. A double
+    click on "Log in" sends it twice.
     """,
 )
 

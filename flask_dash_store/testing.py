@@ -1,4 +1,4 @@
-"""What tests of an app need: the store of a test client's visitor, and one for a callback that is called directly."""
+"""Help for tests: the store of a test client's visitor, and a store for a callback that a test calls directly."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def user_store_transaction(client: Any, *args: Any, **kwargs: Any) -> Iterator[UserStore]:
-    """The store of a test client's visitor, before, after or between requests: to prepare it, and to look at it.
+    """The store of a test client's visitor, before, after or between requests, to prepare it or to check it.
 
-    It is to the store what ``client.session_transaction()`` is to Flask's session, with one difference: as in a view,
-    each value is stored at once, even if the block fails. When the block ends, the client has the visitor's cookie, as
-    after a request; that of a visitor who had none belongs to a new session.
+    It does for the store what ``client.session_transaction()`` does for Flask's session, with one difference: as in a
+    view, each value is stored at once, even if the block fails. When the block ends, the client has the visitor's
+    cookie, as after a request. If the client had none before, a new session begins.
 
-    :param client: of a Flask or Quart app, as ``app.test_client()``, or of Dash's, ``app.server.test_client()``;
-        Starlette's and FastAPI's ``TestClient(app)``, or an ``httpx.AsyncClient`` with an ``ASGITransport``
-    :param args: and ``kwargs`` describe the request as those of Flask's ``app.test_request_context()`` do, such as
-        ``base_url="https://shop.example"`` where the app has visitors on several hosts. By default it is one for the
-        path of the store's cookie.
-    :returns: a store, empty when nothing is stored for the visitor
-    :raises ConfigurationError: when the app has no store, or a setting cannot be used
-    :raises StorageError: when the storage cannot be opened
+    :param client: ``app.test_client()`` of a Flask or Quart app, ``app.server.test_client()`` of a Dash app,
+        ``TestClient(app)`` of Starlette or FastAPI, or an ``httpx.AsyncClient`` with an ``ASGITransport``
+    :param args: with ``kwargs``, describes the request as in Flask's ``app.test_request_context()``, for example
+        ``base_url="https://shop.example"`` if the app has several hosts. By default the path is that of the store's
+        cookie.
+    :param kwargs: see ``args``
+    :returns: a context manager that gives the store, which is empty if nothing is stored for the visitor
+    :raises ConfigurationError: if the app has no store, or a setting is invalid
+    :raises StorageError: if the storage cannot be opened
     """
     block = _of_flask_client if isinstance(client, FlaskClient) else _of_asgi_client
     with block(client, args, kwargs) as store:
@@ -52,17 +53,18 @@ def user_store_transaction(client: Any, *args: Any, **kwargs: Any) -> Iterator[U
 
 @contextmanager
 def user_store_context(app: Flask | Dash | Any, *args: Any, **kwargs: Any) -> Iterator[UserStore]:
-    """A request of a new visitor, for a view or a callback that is called directly, as any other function.
+    """A request of a new visitor, in which a test can call a view or a callback directly, like any other function.
 
-    In the block ``user_store`` and, on Flask, ``g.user_store`` are the store that is given, ``tab_store`` is that of a
-    tab, and ``middleware.for_user`` gives stores beside it. All of them are in memory and this block's own: the app's
-    storage is not opened. The settings are the app's.
+    Inside the block, ``user_store``, and on Flask ``g.user_store``, is the store that it gives. ``tab_store`` and
+    ``middleware.for_user`` work, too. All values are in memory and belong to this block; the app's own storage is not
+    opened. The settings are those of the app.
 
-    :param app: a Flask app, a Dash app, or an ASGI app that has the store; on ASGI servers there is no other sign of a
-        request than the store
-    :param args: and ``kwargs`` describe the request, as those of Flask's ``app.test_request_context()`` do
-    :returns: an empty store
-    :raises ConfigurationError: when the app has no store, or a setting cannot be used
+    :param app: a Flask app, a Dash app, or an ASGI app that has the store. For an ASGI app, the block provides the
+        store, but no request of the framework.
+    :param args: with ``kwargs``, describes the request as in Flask's ``app.test_request_context()``
+    :param kwargs: see ``args``
+    :returns: a context manager that gives an empty store
+    :raises ConfigurationError: if the app has no store, or a setting is invalid
     """
     server = app if isinstance(app, Flask) else getattr(app, "server", app)
     opened = _extension_of(server).open_in_memory()

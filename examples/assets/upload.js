@@ -15,7 +15,10 @@
     request.upload.onprogress = ({ loaded, total }) =>
       show(`Uploading ${file.name}: ${Math.round((100 * loaded) / total)} %`, String(loaded / total));
     request.upload.onload = () => show(`Reading ${file.name} …`, null);
-    request.onload = () => show(request.responseText, undefined, request.status < 400 ? "message" : "message error");
+    request.onload = () => {
+      const text = request.status < 500 ? request.responseText : "The server failed.";
+      show(text, undefined, request.status < 400 ? "message" : "message error");
+    };
     request.onerror = () =>
       show("The upload broke off. Is the file too large, or the server gone?", undefined, "message error");
     request.open("POST", document.getElementById("drop").dataset.url);

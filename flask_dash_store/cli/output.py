@@ -37,11 +37,10 @@ def count(number: int, what: str) -> str:
 
 def size(nbytes: float) -> str:
     """Bytes, with three digits that matter."""
-    for unit in _UNITS:
-        if nbytes < 1000 or unit == _UNITS[-1]:
-            return f"{nbytes:.3g} {unit}" if nbytes < 1000 else f"{nbytes:,.0f} {unit}"
-        nbytes /= 1000
-    raise AssertionError
+    power = 0
+    while nbytes >= 999.5 and power < len(_UNITS) - 1:
+        nbytes, power = nbytes / 1000, power + 1
+    return f"{nbytes:,.0f} {_UNITS[power]}" if nbytes >= 100 else f"{nbytes:.3g} {_UNITS[power]}"
 
 
 def time(seconds: float | None) -> str:

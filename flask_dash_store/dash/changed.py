@@ -1,4 +1,4 @@
-"""Callbacks that fire when a key of the visitor's store has changed, whatever changed it.
+"""Callbacks that fire when a key of the visitor's store changes, no matter what changed it.
 
 ``Changed(key)`` is an ``Input`` on a hidden ``dcc.Store``, which a layout hook adds to the page and which holds the
 key's *version*. A callback that writes brings the next version with its own response (``set_props``), without a
@@ -50,23 +50,25 @@ _watches_of: WeakKeyDictionary[Dash, tuple[int, list[Changed]]] = WeakKeyDiction
 
 
 class Changed(Input):
-    """An ``Input`` for a callback that is to be called when a key of the visitor's ``user_store`` has changed::
+    """An ``Input`` that calls a callback when a key of the visitor's ``user_store`` changes::
 
         @callback(Output("total", "children"), Changed("cart"))
         def show_total(_):
             return sum(user_store.get("cart", []))
 
-    It fires once when the page is loaded, as each ``Input`` does, and then after each write that changes what is
-    stored, and when the key is deleted or expires: at once for what the page's own callbacks write, and within about a
-    second for what other tabs, views, workers and jobs write. Several changes in a row may be one call. A callback that
-    writes a key must not watch it, or it calls itself for ever.
+    It fires once when the page is loaded, like every ``Input``, and then each time the stored value changes, or the
+    key is deleted or expires. A change by a callback of the same page arrives at once; changes by other tabs, views,
+    workers and jobs arrive within about a second. Several changes in a row may lead to one call. A callback must not
+    watch a key that it writes, or it calls itself forever.
 
-    It fires for this visitor's values alone, on pages of apps that have UserStoreMiddleware. Its value says nothing;
-    read the store. It watches no ``tab_store``.
+    It fires only for this visitor's values, on pages of apps that have UserStoreMiddleware. The argument that the
+    callback receives is an opaque str, or None if no key is stored: read the store instead. It does not watch
+    ``tab_store``.
 
-    :param keys: one key or several, as arguments or as a list; or ``any``, the builtin, for any key of the store
-    :raises InvalidKey: when one cannot be a key, or there is none
-    :raises InvalidKeyType: when one is not a str
+    :param keys: one or more keys, as arguments or as a list; or the built-in function ``any``, for all keys of the
+        store
+    :raises InvalidKey: if one of them is not a valid key, or if there are none
+    :raises InvalidKeyType: if one of them is not a str
     """
 
     def __init__(self, *keys: str | Iterable[str] | Callable[[Iterable[object]], bool]) -> None:
@@ -99,7 +101,7 @@ def _version(watch: Changed, versions: dict[str, bytes]) -> str | None:
 def _names(keys: Iterable[Any]) -> list[str]:
     names = [name for key in keys for name in ([key] if isinstance(key, str) or not _is_iterable(key) else key)]
     if not names:
-        raise InvalidKey("Changed() takes the keys that are watched, or the builtin any for all of them.")
+        raise InvalidKey("Changed() needs one or more keys to watch, or the built-in any for all keys.")
     return sorted({check_key(name) for name in names})
 
 

@@ -1,4 +1,4 @@
-"""The present browser tab's own store.
+"""The store of the current browser tab.
 
 A browser does not tell a server which tab a request is of. So a script gives each tab a name, which the requests of its
 page's callbacks and for its layout carry in a header. Callbacks over a websocket carry it in their payload, for all
@@ -8,6 +8,7 @@ only what is the visitor's anyway.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -27,8 +28,9 @@ _IN_PAYLOAD = "userStoreTab"  # as in tab_store.js
 
 _WHAT_TO_DO = (
     "There is no browser tab here, so there is no tab_store. It exists in Dash's callbacks, in the jobs of its "
-    "background callbacks, and in a layout function that is called for a page. In a view use user_store, which all of "
-    f"a visitor's tabs share. In a test, send the header {TAB_HEADER} with 32 hexadecimal digits."
+    "background callbacks, and in layout functions while a page is loaded. In a view, use user_store, which all of a "
+    "visitor's tabs share. In a test, use flask_dash_store.testing.user_store_context(app), or send the header "
+    f"{TAB_HEADER} with 32 hexadecimal digits."
 )
 
 hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__}])
@@ -58,17 +60,29 @@ def _tab_of_request() -> str:
 
 
 def _headers() -> Iterable[tuple[str, str]]:
-    """Those of the request of a callback, also in the job that it has begun; or of the request for a layout."""
-    # After an asynchronous callback, the thread still has its context in later requests (asgiref restores it there). In
-    # a job the context is the job's own, and a request may be one that it has made.
-    if is_available() and state_of(user_store).arrived_at is not None:
-        present = request.headers.items() if has_request_context() else _headers_of_other_servers()
-        if present:
-            return present
+    """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
+    # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
+    if _is_in_job():
+        return itertools.chain(_headers_of_callback(), _headers_of_request())
+    if has_request_context():
+        return request.headers.items()
+    return itertools.chain(_headers_of_other_servers(), _headers_of_callback())
+
+
+def _headers_of_request() -> Iterable[tuple[str, str]]:
+    return request.headers.items() if has_request_context() else _headers_of_other_servers()
+
+
+def _headers_of_callback() -> Iterable[tuple[str, str]]:
+    """Those that Dash's context has; none in a test that calls a callback directly."""
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
-        return request.headers.items() if has_request_context() else _headers_of_other_servers()
+        return ()
+
+
+def _is_in_job() -> bool:
+    return is_available() and state_of(user_store).arrived_at is None
 
 
 def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
@@ -81,12 +95,12 @@ def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
 
 
 tab_store = cast(TabStore, LocalProxy(_tabs_store))
-"""The store of the browser tab that called back: as ``user_store``, which all tabs of a visitor share, for one tab.
+"""The store of the browser tab that sent the request. It is like ``user_store``, which all tabs of a visitor share.
 
-It survives a reload. A tab that is duplicated has its own, empty one, if the page came by https or from localhost; by
-plain http browsers lack what tells the two apart (Web Locks). The values are gone when the tab has not used them for
-USER_STORE_TAB_TTL, by default an hour, and when the session ends. They count for the visitor's quotas, and
-``user_store`` does not show them.
+It survives a reload. A duplicated tab has its own, empty store if the page was loaded over https or from localhost;
+over plain http, browsers lack Web Locks, which tell the two tabs apart. The values are deleted when the tab has not
+used them for USER_STORE_TAB_TTL, by default an hour, and when the session ends. They count towards the visitor's
+quotas, and ``user_store`` does not show them.
 
-:raises OutsideRequest: when it is used where there is no tab
+:raises OutsideRequest: if it is used where there is no tab
 """

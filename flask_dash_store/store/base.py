@@ -151,7 +151,7 @@ class StoreBase:
         nbytes = len(payload) if buffers is None else size_of(stored)
         if nbytes > context.max_value_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} takes {nbytes:,} bytes; the limit for one is {context.max_value_bytes:,}. "
+                f"The value for {key!r} takes {nbytes:,} bytes; the limit for a value is {context.max_value_bytes:,}. "
                 "Store it under several keys, or raise USER_STORE_MAX_VALUE_BYTES (max_value_bytes=).",
                 key=key,
                 limit=context.max_value_bytes,

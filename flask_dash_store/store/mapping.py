@@ -28,12 +28,13 @@ KEYS_SHOWN = 10
 
 @dataclass(frozen=True)
 class StoredValue:
-    """What :meth:`UserStore.describe` says of a value, which it does not read.
+    """What :meth:`UserStore.describe` returns for each value, without reading it.
 
-    :ivar key: under which it is stored
-    :ivar nbytes: how many bytes it takes, with those of its key
-    :ivar kind: ``"large"`` where what it holds is kept apart from its pickle, as of large arrays; or ``"small"``
-    :ivar expires_at: when the key is gone by itself, in UTC; None for as long as the session keeps its values
+    :ivar key: the key under which it is stored
+    :ivar nbytes: how many bytes it takes, including its key
+    :ivar kind: ``"large"`` if its data are stored apart from the other values, as those of large arrays are, else
+        ``"small"``
+    :ivar expires_at: when the key's own TTL ends, in UTC; None if it has no TTL of its own
     """
 
     key: str
@@ -57,8 +58,8 @@ class StoredMapping(StoreBase, WholeMapping):
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise NotAnAttribute(
-            f"A store has no attribute {name!r} to set: what is set under a key is stored at once. To store what is "
-            f"changed in place, use `with store.edit(key) as value:`."
+            f"A store has no attribute {name!r} that can be set. To store a value, use store[{name!r}] = value, which "
+            f"stores it at once. To change a value in place, use `with store.edit(key) as value:`."
         )
 
     def __repr__(self) -> str:
@@ -85,14 +86,14 @@ class StoredMapping(StoreBase, WholeMapping):
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value under the key, as a copy of the caller's own.
+        """The value under the key, as a copy.
 
-        :param key: as it was stored
-        :param default: what is returned when there is none
-        :raises InvalidKey: when the text cannot be a key
-        :raises InvalidKeyType: when the key is not a str
-        :raises TamperedValue: when the stored bytes were not written by this app for this owner and key
-        :raises UnreadableValue: when the class of the value has gone or has changed
+        :param key: a str of 1 to 512 characters
+        :param default: what is returned if nothing is stored under the key
+        :raises InvalidKey: if the key is not valid
+        :raises InvalidKeyType: if the key is not a str
+        :raises TamperedValue: if this app did not write the stored bytes for this store and key
+        :raises UnreadableValue: if the class of the value is gone or has changed
         """
         self._check_key(key, self._context.max_key_length)
         try:
@@ -110,10 +111,11 @@ class StoredMapping(StoreBase, WholeMapping):
         return self._stat().keys
 
     def copy(self) -> dict[str, Any]:
-        """All keys and values as they are at one point in time, as a plain dict.
+        """All keys and values at one point in time, as a plain dict.
 
-        :raises TamperedValue: when one of the values was not written by this app for this owner and key
-        :raises UnreadableValue: when the class of one of the values has gone or has changed
+        :returns: a dict, which is empty if nothing is stored
+        :raises TamperedValue: if this app did not write one of the values for this store and its key
+        :raises UnreadableValue: if the class of one of the values is gone or has changed
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
@@ -122,7 +124,7 @@ class StoredMapping(StoreBase, WholeMapping):
 
     def __reduce__(self) -> NoReturn:
         raise UnstorableValue(
-            "A store cannot be pickled, for it belongs to a connection. Pickle store.copy(), a dict; or pass "
+            "A store cannot be pickled, because it uses a connection. Pickle store.copy(), a dict; or pass "
             "store.job_handle(), and open the store there with middleware.open(handle)."
         )
 
@@ -145,21 +147,21 @@ class StoredMapping(StoreBase, WholeMapping):
         """Store a value, for a limited time if ``ttl`` is given.
 
         :param key: a str of 1 to 512 characters
-        :param value: anything that the codec takes: by default, what can be pickled
-        :param ttl: seconds, or a timedelta, after which the key is gone, however often it is used; None for as long
-            as the session keeps its values
-        :raises InvalidTTL: when ``ttl`` is not longer than zero
+        :param value: any value that can be pickled; with ``codec="json"``, any value that JSON can represent
+        :param ttl: time, in seconds or as a timedelta, after which the key expires, however often it is used; None
+            keeps it for as long as the session keeps its values
+        :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
         """
         duration = None if ttl is None else seconds(ttl)
         self._set(key, value, lambda access: None if duration is None else access.now + duration)
 
     def expire(self, key: str, ttl: float | timedelta | None) -> None:
-        """Limit how long a key that is stored already is kept.
+        """Set or remove the TTL of a key that is already stored.
 
-        :param key: as it was stored
-        :param ttl: seconds, or a timedelta, from now; None lifts the limit
-        :raises KeyError: when there is no such key
-        :raises InvalidTTL: when ``ttl`` is not longer than zero
+        :param key: a key of the store
+        :param ttl: time from now, in seconds or as a timedelta; None removes the TTL
+        :raises KeyError: if there is no such key
+        :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
         """
         self._check_key(key, self._context.max_key_length)
         duration = None if ttl is None else seconds(ttl)
@@ -183,11 +185,11 @@ class StoredMapping(StoreBase, WholeMapping):
     def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove the key and return its value.
 
-        :param key: as it was stored
-        :param default: what is returned when there is none
-        :raises KeyError: when there is none and no ``default`` is given
-        :raises TamperedValue: as :meth:`get` does; the key stays
-        :raises UnreadableValue: as :meth:`get` does; the key stays
+        :param key: a str of 1 to 512 characters
+        :param default: what is returned if there is no such key
+        :raises KeyError: if there is no such key and no ``default`` is given
+        :raises TamperedValue: as in :meth:`get`; the key stays
+        :raises UnreadableValue: as in :meth:`get`; the key stays
         """
         self._check_key(key, self._context.max_key_length)
         while True:
@@ -222,9 +224,10 @@ class StoredMapping(StoreBase, WholeMapping):
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was inserted last, and return it with its value.
 
-        :raises KeyError: when the store is empty
-        :raises TamperedValue: as :meth:`get` does; the key stays
-        :raises UnreadableValue: as :meth:`get` does; the key stays
+        :returns: the key and its value
+        :raises KeyError: if the store is empty
+        :raises TamperedValue: as in :meth:`get`; the key stays
+        :raises UnreadableValue: as in :meth:`get`; the key stays
         """
         while keys := self._last_keys(1):  # In the same steps as pop().
             key = keys[0]
@@ -236,11 +239,11 @@ class StoredMapping(StoreBase, WholeMapping):
         raise KeyError("popitem(): the user store is empty")
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value under the key, which is set to ``default`` first when there is none.
+        """The value under the key. If there is none, ``default`` is stored first.
 
         :param key: a str of 1 to 512 characters
-        :param default: anything that can be stored; it is ignored when there is a value
-        :returns: the value that is stored, or ``default`` itself
+        :param default: any value that can be stored; it is ignored if the key has a value
+        :returns: a copy of the stored value, or ``default`` itself
         """
         while (value := self.get(key, MISSING)) is MISSING:
             stored = self._encode(key, default)
@@ -253,7 +256,7 @@ class StoredMapping(StoreBase, WholeMapping):
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set several keys at once: all of them, or none if an error is raised.
 
-        :param other: a mapping, or pairs of key and value
+        :param other: a mapping, or an iterable of pairs of key and value
         :param more: further keys and values
         """
         items: dict[str, Any] = {}
@@ -278,15 +281,16 @@ class StoredMapping(StoreBase, WholeMapping):
         return self
 
     def clear(self) -> None:
-        """Remove all keys, and what the visitor's tabs have in their stores. The session goes on."""
+        """Remove all keys, and the values in the ``tab_store`` of each of the visitor's tabs. The session continues."""
         self._write(self._storage.clear, None)
 
     def increment(self, key: str, by: float = 1) -> Any:
-        """Add to a number, atomically, and return the sum. A TTL of the key stays.
+        """Add to a number atomically. If the key has a TTL, it stays.
 
         :param key: a str of 1 to 512 characters
-        :param by: what is added to the number, which counts as 0 when there is none
-        :raises NotANumber: when what is stored is not a number, or ``by`` cannot be added to it
+        :param by: what is added
+        :returns: the sum; a missing key counts as 0
+        :raises NotANumber: if the stored value is not a number, or ``by`` cannot be added to it
         """
         self._check_key(key, self._context.max_key_length)
         with self.transaction():
@@ -311,19 +315,24 @@ class StoredMapping(StoreBase, WholeMapping):
 
     def _check_number(self, key: str, value: object) -> None:
         if not isinstance(value, Number):
-            raise NotANumber(f"increment({key!r}): what is stored is a {type(value).__name__}, not a number.", key=key)
+            raise NotANumber(
+                f"increment({key!r}): the stored value is a {type(value).__name__}, not a number.", key=key
+            )
 
     @contextmanager
     def edit(self, key: str, default: Any = MISSING) -> Iterator[Any]:
         """Change a value in place: ``with store.edit("cart", []) as cart: cart.append(item)``.
 
-        The block is a transaction. When it ends the value is written back; an exception leaves what was stored. A
-        TTL of the key stays. For a value that cannot be changed in place, such as a number, use :meth:`transaction`.
-        Other writers wait while the value is read, changed and written, so assign a large one as a whole instead.
+        The block is a transaction. When it ends, the value is written back; if it raises, the stored value is kept. If
+        the key has a TTL, it stays. An assignment to the variable has no effect: for a value that cannot be changed in
+        place, such as a number, use :meth:`transaction` or :meth:`increment`. Other writers wait while the value is
+        read, changed and written, so assign a large value as a whole instead.
 
         :param key: a str of 1 to 512 characters
-        :param default: what to begin with when there is no such key
-        :raises KeyError: when there is no such key and no ``default`` is given
+        :param default: the value to start with if there is no such key
+        :returns: a context manager that gives the value
+        :raises KeyError: if there is no such key and no ``default`` is given
+        :raises StorageBusy: on entering, if other writers hold the lock for longer than USER_STORE_TIMEOUT
         """
         with self.transaction():
             value = self.get(key, default)
@@ -335,12 +344,12 @@ class StoredMapping(StoreBase, WholeMapping):
     def transaction(self) -> AbstractContextManager[Self]:
         """A block whose reads and writes are atomic together: no other request writes to this store meanwhile.
 
-        An exception that leaves the block rolls back all of it. Blocks nest, and an inner one is a savepoint: it can
-        fail by itself. Keep it short, for other writers wait, with SQLite those of all stores; so do not ``await`` in
-        it.
+        An exception that leaves the block rolls all of it back. Blocks can be nested; an inner block is a savepoint,
+        which can be rolled back alone. Keep the block short, because other writers wait, with SQLite those of all
+        stores. Do not ``await`` in it.
 
         :returns: a context manager that gives the store
-        :raises StorageBusy: on entering, when others write for longer than USER_STORE_TIMEOUT
+        :raises StorageBusy: on entering, if other writers hold the lock for longer than USER_STORE_TIMEOUT
         """
         self._state.use = self._state.use or Use.READ
         return _Block(self, self._storage.transaction(self._state.owner))
@@ -349,24 +358,24 @@ class StoredMapping(StoreBase, WholeMapping):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the values will be gone unless they are used before, in UTC.
+        """When the values expire if they are not used before, in UTC.
 
-        None when nothing is stored, or what is stored is kept until it is deleted.
+        None if nothing is stored, or if the values are kept until they are deleted.
         """
         expires = self._stat().expires
         return None if expires is None or math.isinf(expires) else datetime.fromtimestamp(expires, UTC)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the keys and values take; USER_STORE_MAX_BYTES bounds it."""
+        """How many bytes all keys and values take; USER_STORE_MAX_BYTES is the limit."""
         return self._stat().nbytes
 
     def describe(self) -> list[StoredValue]:
-        """What is stored, without reading it: each key with its bytes, its kind and its own expiry.
+        """List what is stored, without reading it: each key with its size, its kind and its own expiry.
 
-        It does not count as a use of the session: it moves no expiry.
+        It does not count as a use of the session, so it does not keep it alive.
 
-        :returns: one for each key, first inserted first; an empty list when nothing is stored
+        :returns: one entry for each key, in the order of insertion; an empty list if nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
         shown = set(self._shown([info.key for info in described]))

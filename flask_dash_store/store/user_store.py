@@ -1,4 +1,4 @@
-"""A visitor's store: the mapping, and the session that it belongs to."""
+"""A visitor's store: a mapping, and the session to which it belongs."""
 
 from __future__ import annotations
 
@@ -72,30 +72,32 @@ class SessionContext(StoreContext):
 
 
 class UserStore(StoredMapping):
-    """The values of one owner: a session, or a user id. It behaves as a dict does, with these differences.
+    """The values of a session, or of a user id. It behaves like a dict, with these differences.
 
-    - Keys are strings of 1 to 512 characters, without NUL, ``/``, ``%`` and lone surrogates. Values are anything
-      picklable, and what is read is a copy: to change it in place, use :meth:`edit`.
-    - Each key is read and written by itself, at once, so that callbacks in parallel lose nothing of each other's.
+    - Keys are strings of 1 to 512 characters, without NUL, ``/``, ``%`` or lone surrogates. A value can be anything
+      that can be pickled. What you read is a copy: to change a value in place, use :meth:`edit`.
+    - Each key is read and written separately, at once, so parallel callbacks never overwrite each other's keys.
     - ``setdefault``, ``pop``, ``popitem``, ``update``, ``clear``, ``increment``, ``edit`` and ``transaction`` are
       atomic across threads and processes.
-    - ``copy``, ``|``, ``values`` and ``items`` read all values as they are at one point in time. So does an iteration
-      over the keys; of more than ten it reads the first, and all others when the second is asked for.
+    - ``copy``, ``|``, ``values`` and ``items`` read all values at one point in time. So does an iteration over at most
+      ten keys; with more keys, it reads the first key alone, and the others together when the second one is needed.
 
-    Any operation raises :class:`~flask_dash_store.errors.StorageError` when the storage fails, and
-    :class:`~flask_dash_store.errors.InvalidKey` or :class:`~flask_dash_store.errors.InvalidKeyType` for what cannot be
-    a key. Reading raises :class:`~flask_dash_store.errors.TamperedValue` for bytes that this app did not write, and
-    :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class has gone. Writing raises
+    Every operation raises :class:`~flask_dash_store.errors.StorageError` if the storage fails, and
+    :class:`~flask_dash_store.errors.InvalidKey` or :class:`~flask_dash_store.errors.InvalidKeyType` for an invalid
+    key. Reading raises :class:`~flask_dash_store.errors.TamperedValue` for bytes that this app did not write, and
+    :class:`~flask_dash_store.errors.UnreadableValue` for a value whose class is gone. Writing raises
     :class:`~flask_dash_store.errors.UnstorableValue`, :class:`~flask_dash_store.errors.ValueTooLarge`,
     :class:`~flask_dash_store.errors.QuotaExceeded`, :class:`~flask_dash_store.errors.TooManyKeys`,
     :class:`~flask_dash_store.errors.OutsideCookiePath`, :class:`~flask_dash_store.errors.SessionRefused`,
-    :class:`~flask_dash_store.errors.ResponseStarted` when a new visitor's response has begun without it, or, while the
-    session has just ended, :class:`~flask_dash_store.errors.SessionEnded`; each of them leaves everything as it was.
+    :class:`~flask_dash_store.errors.ResponseStarted` if a new visitor's response has started without the cookie, or,
+    if the session has just ended, :class:`~flask_dash_store.errors.SessionEnded`. An operation that raises changes
+    nothing.
 
-    A session that ended more than five seconds before the request came is replaced by a new one, which the response
-    brings to the browser: the store is empty then, and takes what is written to it.
+    If the session ended more than five seconds before the request arrived, a new session replaces it, and the response
+    brings the browser its cookie. The store is then empty and can be written to.
 
-    Stores are made by :class:`~flask_dash_store.UserStoreMiddleware`: ``g.user_store``, ``for_user`` and ``open``.
+    You get stores from :class:`~flask_dash_store.UserStoreMiddleware`: as ``g.user_store``, from ``for_user`` and from
+    ``open``.
     """
 
     _context: SessionContext
@@ -107,9 +109,9 @@ class UserStore(StoredMapping):
 
     @property
     def session_id(self) -> str | None:
-        """The id of the session, for :meth:`UserStoreMiddleware.open`; None for the store of a user id, and in a job.
+        """The id of the session, for :meth:`UserStoreMiddleware.open`. None for the store of a user id, and in a job.
 
-        It opens the session for anyone who has it, so keep it out of logs, pages, URLs and queues; a job is given
+        It opens the session for anyone who has it, so keep it out of logs, pages, URLs and queues. For a job, use
         :meth:`job_handle` instead.
         """
         self._state.use = self._state.use or Use.READ
@@ -117,7 +119,7 @@ class UserStore(StoredMapping):
 
     @property
     def is_new(self) -> bool:
-        """Whether the visitor came without a valid session, so that this one begins with this request."""
+        """Whether the request came without a valid session, so that this session begins with it."""
         self._state.use = self._state.use or Use.READ
         return self._state.is_new
 
@@ -141,19 +143,20 @@ class UserStore(StoredMapping):
         return [key for key in keys if not is_own_key(key)]
 
     def job_handle(self) -> str:
-        """A text by which a job, in this process or another, opens the store: ``stores.open(handle)``.
+        """A string with which a job, in this process or another, opens this store: ``stores.open(handle)``.
 
-        It holds nothing that opens the session over HTTP, so it may lie in a queue and in its backups. It goes on when
-        a login gives the session another id, and opens nothing once the session has ended, or the lifetime that it has
-        now. Give it to the app's own jobs alone: what a browser sends is never to be opened.
+        It cannot open the session over HTTP, so it may be kept in a queue and its backups. It keeps working when a
+        login gives the session a new id. It opens nothing after the session has ended, or after the end of the lifetime
+        that the session has now. Pass it only to the app's own jobs, and never open a handle that a browser has sent.
 
-        It counts as a write: the response brings a new visitor the cookie, so that the browser finds what the job
-        stores.
+        It counts as a write: the response brings a new visitor the cookie, so that the browser later finds what the job
+        has stored.
 
-        :returns: some 120 letters, digits, ``-``, ``_`` and ``.``
+        :returns: about 120 characters: letters, digits, ``-``, ``_`` and ``.``
         :raises NotASession: on the store of a user id, which a job opens with ``for_user``
-        :raises SessionEnded: when the session has ended
-        :raises OutsideCookiePath: when the browser never sends the session's cookie here
+        :raises SessionEnded: if the session has ended
+        :raises OutsideCookiePath: if the browser never sends the session's cookie to the path of this view
+        :raises SessionRefused: if USER_STORE_STARTS_SESSION does not let this request begin a session
         """
         return self._write(self._handle)
 
@@ -170,25 +173,28 @@ class UserStore(StoredMapping):
         return visitor_name(self._context.visitor_key, self._state.owner)
 
     def regenerate(self, user_id: str | int | None = None) -> None:
-        """Give the session a new id, and keep its values. Call it at login and at each change of rights.
+        """Give the session a new id, and keep its values. Call it at login and whenever the visitor's rights change.
 
-        The old id is dead at once, in all processes, so that an id that was known before the login opens nothing
-        after it (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
+        The old id is invalid at once, in all processes, so an id that was known before the login opens nothing
+        afterwards (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
 
-        Where the session is another user's, or another request has ended it meanwhile, a fresh one begins, without
-        values; that of the other user ends. A second login of the same user from the same session within five seconds,
-        as with a double click or a response that was lost on its way, goes on with the first one's session instead, if
-        both pass the user id.
+        If the session belongs to a different user, it ends, and a new, empty one begins. A new one also begins if
+        another request has ended the session in the meantime. But if the same user logs in twice from the same session
+        within five seconds, as after a double click or a lost response, and both calls pass the user id, the second
+        login continues the session of the first one.
 
-        :param user_id: who has logged in: the session then counts as that user's until its values expire, for
-            :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves it as it is.
-            It opens the session that the same user's login has just begun, so pass the id of the account whose password
-            has been checked, never one that the request brings.
+        :param user_id: who has logged in. The session is bound to this user until its values expire, for
+            :meth:`UserStoreMiddleware.sessions` and :meth:`UserStoreMiddleware.end_sessions`. None leaves the user as
+            it is. The id can open the session that the same user's login has just begun, so pass the id of the
+            account whose password you have checked, never one taken from the request.
         :raises NotASession: on the store of a user id
-        :raises ResponseStarted: when the response's headers have been sent, so that they cannot bring the new id
-        :raises SessionEnded: on a store that ``open`` has made, when its session has ended
-        :raises InvalidKey: when the user id is too long or holds a lone surrogate
-        :raises InvalidKeyType: when the user id is neither str nor int
+        :raises OutsideRequest: in a job
+        :raises ResponseStarted: if the response headers have been sent, so that they cannot bring the new id
+        :raises SessionEnded: on a store from ``open``, if its session has ended
+        :raises OutsideCookiePath: if the browser never sends the session's cookie to the path of this view
+        :raises SessionRefused: if USER_STORE_STARTS_SESSION does not let this request begin a session
+        :raises InvalidKey: if the user id is too long or contains a lone surrogate
+        :raises InvalidKeyType: if the user id is neither str nor int
         """
         session_id, state = self._require_session("regenerate"), self._state
         if state.is_answered:
@@ -222,10 +228,14 @@ class UserStore(StoredMapping):
     def destroy(self) -> None:
         """End the session and delete its values. Call it at logout.
 
-        The id is dead at once, in all processes; this store is empty, and writing to it raises SessionEnded. The
-        response gives the browser the id of a new, empty session. It may be called on a session that has ended already.
+        The id is invalid at once, in all processes. This store is then empty, and writing to it raises SessionEnded.
+        The response gives the browser the id of a new, empty session. It may also be called on a session that has
+        already ended.
 
         :raises NotASession: on the store of a user id
+        :raises OutsideRequest: in a job
+        :raises OutsideCookiePath: if the browser never sends the session's cookie to the path of this view
+        :raises SessionRefused: if USER_STORE_STARTS_SESSION does not let this request begin a session
         """
         self._require_session("destroy")
         self._check_reach()
@@ -492,11 +502,11 @@ def results_name(store: UserStore) -> str:
 
 @dataclass(frozen=True)
 class UserSession:
-    """A session of a user, as a list of "your devices" shows it. It does not hold its id.
+    """One session of a user, for example for a list of "your devices". It does not contain the session's id.
 
     :ivar created_at: when its first value was stored, in UTC
-    :ivar last_used: when it was used last, in UTC, to within a twentieth of USER_STORE_TTL. It is worked out from the
-        expiry, which near the end of the lifetime moves no further: then it is USER_STORE_TTL before that end.
+    :ivar last_used: when it was last used, in UTC, accurate to a twentieth of USER_STORE_TTL. In the last
+        USER_STORE_TTL of the session's lifetime, it is the time at which that period began.
     :ivar nbytes: how many bytes its keys and values take
     """
 

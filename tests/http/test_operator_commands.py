@@ -20,6 +20,7 @@ from flask.testing import FlaskClient
 from sqlitedict import SqliteDict
 
 from flask_dash_store import UserStoreMiddleware, visitor
+from flask_dash_store.cli.output import size
 from flask_dash_store.storage.sqlite import schema
 
 SECRET_KEY = "k" * 32
@@ -201,6 +202,17 @@ def test_stats_and_lists_look_at_no_value(on_sqlite: Site, tmp_path: Path) -> No
         assert "sessions" in plan
         assert "values" not in plan
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    {
+        0: "0 bytes", 999: "999 bytes", 1000: "1 kB", 1234: "1.23 kB", 99_960: "100 kB", 999_400: "999 kB",
+        999_600: "1 MB", 10**9: "1 GB", 5 * 10**15: "5,000 TB",
+    }.items(),
+)  # fmt: skip
+def test_bytes_are_shown_with_three_digits(nbytes: int, text: str) -> None:
+    assert size(nbytes) == text
 
 
 # Answers for programs

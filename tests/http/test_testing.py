@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dash import Dash, Input, Output, html
+from dash import Dash, Input, Output, ctx, html
+from dash._callback_context import context_value
+from dash._utils import AttributeDict
 from documents import ROOT, blocks
 from flask import Flask, g
 
@@ -180,6 +182,22 @@ def test_the_code_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.sqlite*"))
 
 
+def test_a_callback_that_is_called_directly_has_a_tab(tmp_path: Path) -> None:
+    with user_store_context(flask_app(tmp_path)):
+        tab_store["note"] = 1
+        assert (dict(tab_store), dict(user_store)) == ({"note": 1}, {})
+
+
+def test_it_has_one_where_a_test_says_by_dashs_own_context_what_has_triggered_it(tmp_path: Path) -> None:
+    def call() -> None:
+        context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "save.n_clicks"}]))
+        with user_store_context(flask_app(tmp_path)):
+            tab_store["note"] = ctx.triggered_id
+            assert dict(tab_store) == {"note": "save"}
+
+    copy_context().run(call)
+
+
 def test_an_asynchronous_callback_leaves_no_tab_to_the_threads_next_request() -> None:
     app = Dash("tabs", use_async=True)
     app.server.secret_key = "k" * 32
@@ -209,12 +227,3 @@ def test_an_asynchronous_callback_leaves_no_tab_to_the_threads_next_request() ->
         assert client.get("/tab").status_code == 500  # A view that no tab has asked for.
 
     copy_context().run(visit)  # One thread's.
-
-
-def test_a_callback_that_is_called_directly_has_a_tab() -> None:
-    app = Flask("tabs")
-    app.secret_key = "k" * 32
-    UserStoreMiddleware(app)
-    with user_store_context(app):
-        tab_store["note"] = 1
-        assert (dict(tab_store), dict(user_store)) == ({"note": 1}, {})

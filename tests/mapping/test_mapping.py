@@ -126,7 +126,7 @@ def test_other_keys_are_refused_at_once(store, use, key) -> None:
 def test_the_length_of_a_key_is_a_setting_that_its_error_names() -> None:
     store = installed(max_key_length=3).for_user("ann")
     store["abc"] = 1
-    with pytest.raises(InvalidKey, match=r"1 to 3 characters, this one 4; USER_STORE_MAX_KEY_LENGTH"):
+    with pytest.raises(InvalidKey, match=r"1 to 3 characters; this one has 4. USER_STORE_MAX_KEY_LENGTH"):
         store["abcd"] = 1
 
 
@@ -158,8 +158,8 @@ def test_what_cannot_be_pickled_raises_at_once_and_leaves_what_was_stored(store,
 @pytest.mark.parametrize(
     ("options", "error", "setting"),
     [
-        ({"max_value_bytes": 1000}, ValueTooLarge, r"1000.*USER_STORE_MAX_VALUE_BYTES \(max_value_bytes=\)"),
-        ({"max_bytes": 1000}, QuotaExceeded, r"1000 bytes.*USER_STORE_MAX_BYTES \(max_bytes=\)"),
+        ({"max_value_bytes": 1000}, ValueTooLarge, r"1,000.*USER_STORE_MAX_VALUE_BYTES \(max_value_bytes=\)"),
+        ({"max_bytes": 1000}, QuotaExceeded, r"1,000.*USER_STORE_MAX_BYTES \(max_bytes=\)"),
     ],
 )
 @pytest.mark.parametrize("write", WRITES)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 from clocks import HandClock
+from dash import Dash, Input, Output, html
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_dash_store import OutsideRequest, QuotaExceeded, UserStoreMiddleware, tab_store, user_store
+from flask_dash_store import OutsideRequest, QuotaExceeded, UserStoreMiddleware, is_available, tab_store, user_store
 from flask_dash_store.testing import user_store_transaction
 
 TAB, OTHER_TAB = "1" * 32, "2" * 32
@@ -198,3 +200,33 @@ def test_a_visitors_store_shows_the_same_to_a_test(app: Flask, visitor: Visitor,
     visitor.do(keep(note=1))
     with user_store_transaction(visitor.client) as store:
         assert dict(store) == {}
+
+
+def test_a_page_that_loads_after_an_async_callback_of_another_tab_has_its_own_tab_store(app: Flask) -> None:
+    board = Dash("board", server=app, use_async=True)
+    board.layout = lambda: html.P(tab_store.get("filter", "none") if is_available() else "", id="out")
+
+    @board.callback(Output("out", "children"), Input("in", "value"))
+    async def keep_filter(value: str) -> str:
+        tab_store["filter"] = value
+        return value
+
+    client = app.test_client()
+    body = {
+        "output": "out.children",
+        "outputs": {"id": "out", "property": "children"},
+        "inputs": [{"id": "in", "property": "value", "value": "red"}],
+        "changedPropIds": ["in.value"],
+    }
+
+    def load(tab: str) -> str:
+        text: str = client.get("/_dash-layout", headers={"X-User-Store-Tab": tab}).json["props"]["children"]
+        return text
+
+    def visit() -> list[str]:
+        before = load(TAB)
+        client.post("/_dash-update-component", json=body, headers={"X-User-Store-Tab": TAB})
+        return [before, load(TAB), load(OTHER_TAB)]
+
+    # As in a thread of its own, so that no later test finds what Dash leaves in the context.
+    assert copy_context().run(visit) == ["none", "red", "none"]

@@ -1,6 +1,6 @@
 """Deleting all of an owner's many values is one small write: the rows count as deleted until maintenance removes them.
 
-Promise: docs/reliability.md, "One visitor keeps no other waiting".
+Promise: docs/reliability.md, "Visitors do not make each other wait".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What needs no lock is done before it is acquired, and the WAL has a bound while readers always overlap.
 
-Promise: docs/reliability.md, "One visitor keeps no other waiting".
+Promise: docs/reliability.md, "Visitors do not make each other wait".
 """
 
 from __future__ import annotations

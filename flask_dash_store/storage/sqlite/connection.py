@@ -94,6 +94,8 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
     connection = Connection(sqlite, timeout)
     for pragma in (
         f"synchronous = {synchronous}",
+        # macOS syncs to the disk's cache unless it is told not to; no other system has this.
+        f"fullfsync = {synchronous == 'FULL'}",
         "secure_delete = ON",
         "trusted_schema = OFF",
         "cell_size_check = ON",
