@@ -27,11 +27,11 @@ def make_app(socketio_is_first: bool) -> tuple[Flask, SocketIO]:
     app = Flask("chat")
     app.config.update(SECRET_KEY=SECRET, USER_STORE_URL="memory://", USER_STORE_COOKIE_EAGER=True)
     if socketio_is_first:
-        events = SocketIO(app, async_mode="threading")
+        events = SocketIO(app, async_mode="threading", ping_interval=1)  # A poll that is under way ends with a ping.
         UserStoreMiddleware(app)
     else:
         UserStoreMiddleware(app)
-        events = SocketIO(app, async_mode="threading")
+        events = SocketIO(app, async_mode="threading", ping_interval=1)
     app.add_url_rule("/name", "name", lambda: str(g.user_store.get("name")))
     app.add_url_rule("/name/<name>", "save", lambda name: g.user_store.update(name=name) or "ok")
     app.add_url_rule("/regenerate", "regenerate", lambda: g.user_store.regenerate() or "ok")

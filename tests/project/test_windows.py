@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_a_visitor_keeps_the_store_when_the_reloader_of_dash_starts_the_app_agai
                 assert time.monotonic() < deadline
                 try:
                     answer = visitor.do("GET", "/visits")
-                except OSError:  # It is being started.
+                except (OSError, HTTPException):  # It is being started, perhaps in the middle of an answer.
                     continue
-                seen, process = seen + 1, answer["process"]
-                assert answer["n"] == seen
+                assert answer["n"] > seen
+                seen, process = answer["n"], answer["process"]

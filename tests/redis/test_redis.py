@@ -199,7 +199,7 @@ def test_an_expiry_that_is_rolled_back_does_not_keep_a_key_in_the_quota(server, 
     assert storage.stat(ANN, now()).keys == 0
     with storage.transaction(ANN):
         storage.set(ANN, "large", small(b"2" * 900), now())
-        with pytest.raises(QuotaExceeded, match="905 are used"):
+        with pytest.raises(QuotaExceeded, match="905 are in use"):
             storage.set(ANN, "more", small(b"2" * 900), now())
     assert items(storage, ANN, now()) == [("large", b"2" * 900)]
     storage.close()
