@@ -67,7 +67,7 @@ WRONG_WITH_DASH = {
 def mypy(tmp_path: Path, source: str) -> list[str]:
     file = tmp_path / "app.py"
     file.write_text(source)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path), file]
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", file]
     root = Path(flask_dash_store.__file__).parents[1]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return [line for line in result.stdout.splitlines() if line.startswith(str(file)) and ": error:" in line]

@@ -80,7 +80,7 @@ def test_it_is_free_when_who_used_it_was_killed(path: str) -> None:
 def test_it_is_free_when_who_used_it_was_interrupted(path: str) -> None:
     done = python(INTERRUPTED, path)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 50
+    assert int(done.stdout) > 0
 
 
 def live_until(over: Any) -> None:

@@ -153,9 +153,9 @@ def use_the_store(_: int) -> str:
 def tour(name: str, set_progress: Callable[[Any], None]) -> str:
     """It goes on by a step each time that the visitor has shown what is stored."""
     for step in (1, 2):
+        user_store["step"] = step  # Before the page is told, which may ask at once.
         set_progress(str(step))
         set_props(f"note-{name}", {"children": f"step {step}"})
-        user_store["step"] = step
         wait_until(lambda step=step: user_store.get("shown", 0) >= step)  # type: ignore[misc]
     return f"after {user_store['shown']}"
 
