@@ -188,6 +188,9 @@ def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
 
 def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
     """The versions that the page of the present callback does not have."""
+    # On Flask with async callbacks, Dash's context stays with the thread, whose next request may be for a view.
+    if has_request_context() and not request.path.endswith(DASHS_ROUTES[1]):
+        return {}
     try:
         _, inputs = ctx.response, ctx.inputs
     except (LookupError, AttributeError, MissingCallbackContextException):
