@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import apsw
 import pytest
 from clocks import HandClock
 from dash import Dash, Input, Output, html
+from dash._callback_context import context_value
+from dash._utils import AttributeDict
 from flask.testing import FlaskClient
 
 from flask_dash_store import Changed, InvalidKey, InvalidKeyType, Key, UserStore, UserStoreMiddleware, user_store
@@ -228,6 +231,23 @@ def test_polls_keep_no_session_alive_though_the_app_looks_at_the_store_in_each_r
         response = site.client.get(POLL)
         assert response.headers.getlist("Set-Cookie") == []
     assert site.versions()[CART] is None
+
+
+def test_a_write_in_a_view_is_one_statement_though_a_callbacks_context_is_still_on_the_thread(
+    statements: list[str], tmp_path: Path, clock: HandClock
+) -> None:
+    site = Site(tmp_path, clock)
+    site.app.server.get("/write")(lambda: str(user_store.set("cart", 2)))
+    site.client.get("/")
+    site.call_back(lambda store: store.update(cart=1))
+    statements.clear()
+
+    def call() -> None:  # On Flask, Dash leaves it there after an async callback.
+        context_value.set(AttributeDict(dash_response=None, input_values={}, updated_props={}))
+        assert site.client.get("/write").text == "None"
+
+    copy_context().run(call)
+    assert statements == ["UPDATE"]
 
 
 def test_a_poll_without_a_cookie_begins_no_session(site: Site) -> None:
