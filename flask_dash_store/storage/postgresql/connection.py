@@ -196,7 +196,10 @@ class Connection(psycopg.Connection[Row]):
 
     def is_quiet(self) -> bool:
         """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
-        return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
+        try:
+            return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
+        except psycopg.Error:  # Its socket has been closed, or the server's end of it reset.
+            return False
 
     def is_in_transaction(self) -> bool:
         """Whether it is in a transaction that can go on."""
