@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ import pytest
 from brokers import assert_opens_nothing, everything_on, unpacked
 from http_visitor import Visitor
 from playwright.sync_api import Page, expect
-from servers import END_WITH_PARENT, STOP_TIMEOUT, Port, Server, gunicorn, running
+from servers import Port, Server, gunicorn, job_worker, running
 from servers_redis import RedisServer, short_folder
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -35,21 +34,9 @@ TIMEOUT = 60
 @contextmanager
 def celery_worker(folder: Path, environ: dict[str, str]) -> Iterator[None]:
     options = ("--concurrency", "3", "--without-mingle", "--without-gossip")
-    command = [*END_WITH_PARENT, Path(sys.executable).with_name("celery"), "--app", "background_app:celery", "worker"]
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options], cwd=folder, env=os.environ | environ, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
+    command = [str(Path(sys.executable).with_name("celery")), "--app", "background_app:celery", "worker"]
+    with job_worker([*command, *options], folder, environ):
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        finally:
-            process.kill()
-            process.wait()
-            sys.stdout.write((folder / "worker.log").read_text())
 
 
 class Site:

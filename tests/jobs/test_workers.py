@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from brokers import assert_opens_nothing, everything_on
 from documents import ROOT
 from flask import copy_current_request_context, g
 from flask.testing import FlaskClient
-from servers import END_WITH_PARENT, STOP_TIMEOUT
+from servers import job_worker
 from servers_redis import RedisServer
 
 from flask_dash_store import SessionEnded
@@ -65,21 +64,11 @@ def visitor(jobs: ModuleType) -> FlaskClient:
 
 @contextmanager
 def worker(queue: str, broker: RedisServer, folder: Path) -> Iterator[None]:
-    """A worker process of a queue, which is ended by SIGTERM. A test that fails shows what it has printed."""
-    command = [*END_WITH_PARENT, *(str(each).format(socket=broker.socket) for each in WORKERS[queue])]
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(APPS), str(ROOT)]), "PYTHONWARNINGS": "default"}
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
-    try:
+    """A worker process of a queue."""
+    command = [str(each).format(socket=broker.socket) for each in WORKERS[queue]]
+    environ = {"PYTHONPATH": os.pathsep.join([str(APPS), str(ROOT)]), "PYTHONWARNINGS": "default"}
+    with job_worker(command, folder, environ):
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        finally:
-            process.kill()
-            process.wait()
-            sys.stdout.write((folder / "worker.log").read_text())
 
 
 def outcome(jobs: ModuleType, broker: RedisServer) -> str:

@@ -145,3 +145,22 @@ def gunicorn(target: str, port: int | Path, source: Path, *options: str) -> list
         *options,
         target,
     ]
+
+
+@contextmanager
+def job_worker(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """A worker process of a queue, which is ended by SIGTERM. A test that fails shows what it has printed."""
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*END_WITH_PARENT, *command], cwd=folder, env=os.environ | environ, stdout=log, stderr=log
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        finally:
+            process.kill()
+            process.wait()
+            sys.stdout.write((folder / "worker.log").read_text())
