@@ -58,6 +58,12 @@ def renewed_session_id(session_id: str) -> str:
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
 
 
+HEALTH_OWNER = Owner("h.health")
+ADMIN_OWNER = Owner("a.admin")
+OWN_OWNERS = (HEALTH_OWNER, ADMIN_OWNER)
+"""Whose values are the package's own. They are neither sessions nor users."""
+
+
 class DerivedIds:
     """Session ids, and what else follows from one, on which requests in parallel agree, in whichever workers they are.
 

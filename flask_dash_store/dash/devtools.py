@@ -17,6 +17,7 @@ from werkzeug.sansio.request import Request
 
 from ..errors import UserStoreError
 from ..http.asgi import App, Receive, Scope, Send, request_of
+from ..http.same_origin import is_same_origin
 from ..proxy import user_store
 from ..store.user_store import UserStore
 
@@ -111,7 +112,7 @@ def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, A
 
     :param asked: what the request's body is, as JSON; None if it is none
     """
-    if not _is_same_origin(request):
+    if not is_same_origin(request):
         return {"error": "Only the app's own page may ask for this."}, 403
     if not isinstance(asked, dict):
         return {"error": "This takes a JSON object."}, 400
@@ -133,11 +134,3 @@ def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, A
     except UserStoreError as error:
         return {"error": str(error)}, 500
     return {"values": described}, 200
-
-
-def _is_same_origin(request: Request) -> bool:
-    """Whether the app's own page asks. Browsers that do not trust the address say only the origin."""
-    fetch_site = request.headers.get("Sec-Fetch-Site")
-    if fetch_site is not None:
-        return fetch_site == "same-origin"
-    return request.headers.get("Origin") == request.host_url.rstrip("/")

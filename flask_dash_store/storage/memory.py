@@ -24,7 +24,7 @@ from ..owner import Owner
 from . import base
 from .base import Dump, Expired, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat, ValueInfo
 from .lock import WriteLock
-from .statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
+from .statistics import Order, OwnerInfo, Space, Spread, SupportsStatistics, Totals, first_of, spread_of, totals_of
 from .transaction import Transaction, current_transaction, joined
 
 NAME = "storage memory://"
@@ -274,6 +274,9 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
         return first_of(self._infos(now), prefix, order, limit, now)
+
+    def spread(self, now: float) -> Spread:
+        return spread_of(self._infos(now), now)
 
     def space(self) -> Space:
         return Space()

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from ...buffers import Buffers, Stored, size_of
 from ...errors import ConfigurationError, UnknownFormat, ValueTooLarge
+from ..statistics import columns_of_spread
 from .connection import Target
 from .transaction import Database
 
@@ -79,6 +80,10 @@ _TOTALS = f"""
         SELECT *, {_IS_LIVE} AS is_live, left(owner, 2) = 's.' AS is_session, left(owner, 2) = 'u.' AS is_user
         FROM {{schema}}.sessions
     ) s"""
+_COUNTS = columns_of_spread("bytes", "created_at", "expires", "%(now)s")
+_SPREAD = f"""
+    SELECT count(*), {", ".join(f"count(*) FILTER (WHERE {column})" for column in _COUNTS)}
+    FROM {{schema}}.sessions WHERE {_IS_LIVE} AND left(owner, 2) = 's.'"""
 _FIRST_OWNERS = f"""
     SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
     WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
@@ -109,6 +114,7 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         | first_owners
         | {
             "totals": _TOTALS.format(schema=schema),
+            "spread": _SPREAD.format(schema=schema),
             "space": _SPACE.format(schema=schema.replace("'", "''")),
             "find_session": _FIND_SESSION.format(schema=schema),
             "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),

@@ -34,7 +34,7 @@ from ..base import (
     ValueInfo,
 )
 from ..event_loop import LOOP_TIMEOUT, longest_wait
-from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals
+from ..statistics import Order, OwnerInfo, Space, Spread, SupportsStatistics, Totals, spread_of_counts
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -318,6 +318,9 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
 
     def totals(self, now: float) -> Totals:
         return Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+
+    def spread(self, now: float) -> Spread:
+        return spread_of_counts(*self._database.select(self._sql["spread"], {"now": now})[0])
 
     def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
         args = {"now": now, "prefix": prefix, "limit": limit}

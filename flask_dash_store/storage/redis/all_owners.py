@@ -12,7 +12,7 @@ from ...errors import StorageCorrupt
 from ...expiry import Access
 from ...owner import Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
-from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
+from ..statistics import Order, OwnerInfo, Space, Spread, SupportsStatistics, Totals, first_of, spread_of, totals_of
 from . import scripts
 from .owner_record import (
     ANY_SESSION,
@@ -121,6 +121,9 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
 
     def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
         return first_of(self._infos(), prefix, order, limit, now)
+
+    def spread(self, now: float) -> Spread:
+        return spread_of(self._infos(), now)
 
     def _infos(self) -> Iterator[OwnerInfo]:
         """What is counted of each owner. The server is asked for a thousand at a time, and answers others between."""

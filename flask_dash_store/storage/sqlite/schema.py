@@ -27,6 +27,7 @@ from typing import Any
 from sqlitedict import SqliteDict, identity
 
 from ...errors import UnknownFormat
+from ..statistics import columns_of_spread
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -239,6 +240,17 @@ TOTALS = f"""
             + (SELECT COUNT(*) FROM "sessions" WHERE value IS NULL)
             + (SELECT COUNT(*) FROM "sessions" WHERE value >= '') AS expired
     ), (SELECT COUNT(*) AS ended FROM "sessions" WHERE value <= 0)"""
+_COUNTS = columns_of_spread("bytes", "created", "value", ":now")
+_OF_ALL = ", ".join(f"COALESCE(SUM({column}), 0) AS n{i}" for i, column in enumerate(_COUNTS))
+# Of all rows but those that are no sessions, for the same reason.
+SPREAD = f"""
+    SELECT everyone.owners - others.owners, {", ".join(f"everyone.n{i} - others.n{i}" for i in range(len(_COUNTS)))}
+    FROM (SELECT COUNT(*) AS owners, {_OF_ALL} FROM "sessions" NOT INDEXED WHERE {_IS_LIVE}) everyone, (
+        SELECT COUNT(*) AS owners, {_OF_ALL} FROM (
+            SELECT bytes, created, value FROM "sessions" WHERE key < 's.' AND {_IS_LIVE_BY_KEY}
+            UNION ALL SELECT bytes, created, value FROM "sessions" WHERE key >= 's/' AND {_IS_LIVE_BY_KEY}
+        )
+    ) others"""
 _FIRST_OWNERS = f"""
     SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED
     WHERE {_IS_LIVE} AND key >= :prefix AND key < :end AND (keys > 0 OR key < 'u.' OR key >= 'u/')

@@ -7,7 +7,7 @@ import shutil
 import sys
 from contextlib import suppress
 
-from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, SupportsStatistics, Totals
+from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, Spread, SupportsStatistics, Totals, spread_of_counts
 from . import schema
 from .export import Exporter
 from .reader import end_of
@@ -20,6 +20,9 @@ class Counter(Exporter, SupportsStatistics):
 
     def totals(self, now: float) -> Totals:
         return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+
+    def spread(self, now: float) -> Spread:
+        return spread_of_counts(*self._database.select(schema.SPREAD, {"now": now})[0])
 
     def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
         args = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "now": now}
