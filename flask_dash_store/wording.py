@@ -30,3 +30,16 @@ def time(seconds: float | None) -> str:
 def finite(seconds: float | None) -> float | None:
     """A time, and None for infinity."""
     return None if seconds is None or seconds == float("inf") else seconds
+
+
+def duration(seconds: float) -> str:
+    """A time span in its largest unit: "12 s", "5 min", "3 h", "2 days"."""
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (2 * 86400, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, int(seconds // unit))} {name}"
+    return f"{int(seconds // 86400):,} days"
+
+
+def visible(text: str) -> str:
+    """A text whose invisible characters, which can make it look like another one, are escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,4 +1,4 @@
-"""The plots, as Plotly's figures. Their colours are in admin.css, so that they follow the system's light or dark scheme."""
+"""The plots, as Plotly's figures. Their colours are in admin.css, where they follow the light or dark scheme."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ _AXIS: Figure = {"showgrid": False, "zeroline": False, "fixedrange": True, "auto
 _FONT = {"family": "inherit", "size": 12}
 
 
-def over_time(samples: Sequence[Sample], what: str, span: str, now: float) -> Figure:
+def over_time(samples: Sequence[Sample], names: Sequence[str], span: str, now: float) -> Figure:
     """What the samples of a span of time say of one or more of their fields.
 
-    :param what: names of fields, each a line, with a comma between them
+    :param names: of the fields, each a line
     """
     since = now - SPANS[span]
     shown = [each for each in samples if each.at >= since]
     times = [each.at * 1000 for each in shown]
-    names = what.split(",")
     lines = [
         {
             "type": "scatter",
@@ -47,7 +46,9 @@ def over_time(samples: Sequence[Sample], what: str, span: str, now: float) -> Fi
     ]
     first = max(since, shown[0].at) if shown else since
     time_axis = {**_AXIS, "type": "date", "range": [min(first, now - 600) * 1000, now * 1000], "nticks": 6}
-    size_axis = {"tickformat": "~s", "ticksuffix": "B", "hoverformat": "~s"} if what == "nbytes" else {"tickformat": ",~r"}
+    size_axis = (
+        {"tickformat": "~s", "ticksuffix": "B", "hoverformat": "~s"} if names[0] == "nbytes" else {"tickformat": ",~r"}
+    )
     return _figure(lines, time_axis, size_axis, hovermode="x unified", showlegend=len(names) > 1)
 
 

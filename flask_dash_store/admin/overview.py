@@ -46,16 +46,17 @@ def count_all(extension: OpenedExtension) -> Overview:
     return Overview(at, totals, space, health)
 
 
-def count_spread(extension: OpenedExtension) -> Spread | None:
-    """How the sessions differ in size, age and expiry, now; None when the storage does not say."""
+def count_spread(extension: OpenedExtension) -> Spread:
+    """How the sessions differ in size, age and expiry, now; all zeros when the storage does not say."""
     storage = extension.storage
-    return storage.spread(looking(extension).now) if isinstance(storage, SupportsStatistics) else None
+    return storage.spread(looking(extension).now) if isinstance(storage, SupportsStatistics) else Spread()
 
 
 class Counted(Generic[T]):
     """Something that is counted now and then, by one thread at a time; others are given what was counted before.
 
     :param count: counts it
+    :ivar took: how many seconds that took
     """
 
     def __init__(self, count: Callable[[OpenedExtension], T]) -> None:
@@ -64,6 +65,7 @@ class Counted(Generic[T]):
         self._of: Any = None
         self._value: T | None = None
         self._fresh_until = 0.0
+        self.took = 0.0
 
     def get(self, extension: OpenedExtension) -> T:
         """It, as it was at most a few seconds ago; where counting takes long, as it was some time ago."""
@@ -74,8 +76,8 @@ class Counted(Generic[T]):
             if self._value is None or self._of is not extension.storage or time.monotonic() >= self._fresh_until:
                 began = time.monotonic()
                 self._value, self._of = self._count(extension), extension.storage
-                now = time.monotonic()
-                self._fresh_until = now + max(REUSED_FOR, SHARE * (now - began))
+                self.took = time.monotonic() - began
+                self._fresh_until = time.monotonic() + max(REUSED_FOR, SHARE * self.took)
             return self._value
 
     def forget(self) -> None:

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,10 +21,11 @@ from dash import Dash, _callback, _get_app, _get_paths, _pages, dcc
 from flask import Flask
 
 ASSETS = Path(__file__).with_name("assets")
-MOST_BYTES = 2**20  # of a request: what a page sends is small
 
-_ROOT = "/-where-the-browser-sees-it-/"
-_SCRIPT_OF_OTHERS = re.compile(r'<script src="[^"]*_dash-component-suites/(?!plotly/|dash/(?!dash_table/))[^"]*"></script>')
+_ROOT = "-where-the-browser-sees-it-"
+_SCRIPT_OF_OTHERS = re.compile(
+    r'<script src="[^"]*_dash-component-suites/(?!plotly/|dash/(?!dash_table/))[^"]*"></script>'
+)
 _TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,7 +52,6 @@ class OwnDash:
 
     def __init__(self, title: str, build: Callable[[Dash], None]) -> None:
         server = Flask("flask_dash_store.admin", static_folder=None)
-        server.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
         with _globals_of_dash_left_alone():
             app = _WithoutHooks(
                 "flask_dash_store.admin",
@@ -64,7 +63,7 @@ class OwnDash:
                 use_pages=False,
                 pages_folder="",
                 routes_pathname_prefix="/",
-                requests_pathname_prefix=_ROOT,
+                requests_pathname_prefix=f"/{_ROOT}/",
                 suppress_callback_exceptions=True,
                 add_log_handler=False,
             )
@@ -80,7 +79,7 @@ class OwnDash:
 
         :param root: the path under which the browser sees the page, with a slash at its end
         """
-        return self._index.replace(_ROOT, escape(quote(root, safe="/")))
+        return self._index.replace(_ROOT, quote(root.strip("/"), safe="/"))
 
 
 class _WithoutHooks(Dash):

@@ -31,7 +31,9 @@ NAME = "flask_dash_store.admin"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 MOST_BYTES = 2**20  # of a request: what the page sends is small
 
-_ROUTES_OF_DASH = re.compile(r"_dash-(layout|dependencies|update-component)|(_dash-component-suites|assets)/.+", re.ASCII)
+_ROUTES_OF_DASH = re.compile(
+    r"_dash-(layout|dependencies|update-component)|(_dash-component-suites|assets)/.+", re.ASCII
+)
 _URL = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
 
 

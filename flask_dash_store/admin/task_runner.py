@@ -1,8 +1,8 @@
 """Runs the tasks of the admin page, one at a time over all workers, and says how far each is.
 
 A task runs in a thread of the worker that was asked. What is known of it is a record in the store, so that each worker
-can show it. The record has a lease: its worker renews it, and a task whose lease has run out is lost, for its worker has
-ended or hangs. The next one may then begin.
+can show it. The record has a lease, which its worker renews. A task whose lease has run out is lost: its worker has ended
+or hangs. Then the next task may begin.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -106,7 +105,9 @@ class _Run:
 
     def do(self, work: Work) -> None:
         """Work, in a thread of its own, for it may take long without saying so, and renew the lease meanwhile."""
-        working = threading.Thread(target=self._work, args=(work,), name=f"flask_dash_store.{self._kind}.work", daemon=True)
+        working = threading.Thread(
+            target=self._work, args=(work,), name=f"flask_dash_store.{self._kind}.work", daemon=True
+        )
         working.start()
         while working.is_alive():
             working.join(RENEWED_EACH)

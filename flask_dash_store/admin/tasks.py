@@ -66,9 +66,10 @@ def _back_up(extension: OpenedExtension, progress: Progress, folder: Path) -> Ou
         raise StorageError(f"{type(storage).__name__} cannot be backed up.")
     at = datetime.fromtimestamp(operations.looking(extension).now, UTC)
     target = folder / f"user-store-{at:%Y-%m-%d-%H%M%S}.sqlite"
-    left_out = [f"{key!r} of {owner} is damaged, and is left out." for owner, _, key in (
-        value.partition("/") for value in storage.back_up(target, progress)
-    )]
+    left_out = [
+        f"{key!r} of {owner} is damaged, and is left out."
+        for owner, _, key in (value.partition("/") for value in storage.back_up(target, progress))
+    ]
     done = f"Backed up to {target.name}"
     return _outcome(f"{done}.", f"{done}, without {count(len(left_out), 'value')}.", len(left_out), left_out)
 

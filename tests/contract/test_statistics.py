@@ -130,7 +130,11 @@ def test_the_spread_of_nothing_is_zeros(storage: Any, clock: HandClock) -> None:
 def test_the_spread_tells_how_sessions_differ_in_size_age_and_the_time_they_have_left(
     storage: Any, clock: HandClock
 ) -> None:
-    for name, nbytes, ttl, step in (("s.a", 50, 40 * DAY, 2 * DAY), ("s.b", 990, DAY, 3600.0), ("s.c", 20_000, 60.0, 0)):
+    for name, nbytes, ttl, step in (
+        ("s.a", 50, 40 * DAY, 2 * DAY),
+        ("s.b", 990, DAY, 3600.0),
+        ("s.c", 20_000, 60.0, 0),
+    ):
         storage.set(owner(name), "k", small(b"x" * nbytes), ExpiryPolicy(ttl, clock).access())
         clock.step(step)
     storage.set(owner("u.ann"), "k", small(b"x"), ExpiryPolicy(None, clock).access())
