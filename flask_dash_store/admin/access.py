@@ -12,8 +12,6 @@ from ..http.same_origin import is_same_origin
 
 logger = logging.getLogger("flask_dash_store")
 
-_CACHED_SECONDS = 365 * 24 * 3600
-
 
 def is_let_in(allow: Callable[[], object]) -> bool:
     """Whether the present request may have an answer: ``allow`` says True, and the page itself has sent it.
@@ -60,11 +58,9 @@ def protect(response: Response, script_hashes: Sequence[str]) -> Response:
     :param script_hashes: of the page's inline scripts
     """
     headers = response.headers
-    if response.status_code == 200 and response.cache_control.max_age:
-        # The page's scripts. What another visitor finds in a shared cache has not been asked for by `allow`.
-        headers["Cache-Control"] = f"private, max-age={_CACHED_SECONDS}"
-    else:
-        headers["Cache-Control"] = "no-store"
+    # Scripts and styles have an ETag. Of what a shared cache gives out, `allow` would not have been asked.
+    headers["Cache-Control"] = "private, no-cache" if "ETag" in headers else "no-store"
+    headers.pop("Expires", None)
     headers["Content-Security-Policy"] = "; ".join(
         [
             "default-src 'none'",

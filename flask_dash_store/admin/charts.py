@@ -18,7 +18,6 @@ TIME_LABELS = ["< 1 h", "< 6 h", "< 1 day", "< 7 days", "< 31 days", "longer"]
 
 _LABELS = {"sessions": "Sessions", "users": "Users", "nbytes": "Bytes"}
 _CLEAR = "rgba(0,0,0,0)"
-_HEIGHT = 210
 _AXIS: Figure = {"showgrid": False, "zeroline": False, "fixedrange": True, "automargin": True, "title": None}
 _FONT = {"family": "inherit", "size": 12}
 
@@ -45,10 +44,17 @@ def over_time(samples: Sequence[Sample], names: Sequence[str], span: str, now: f
         for name in names
     ]
     first = max(since, shown[0].at) if shown else since
-    time_axis = {**_AXIS, "type": "date", "range": [min(first, now - 600) * 1000, now * 1000], "nticks": 6}
+    time_axis = {
+        **_AXIS,
+        "type": "date",
+        "range": [min(first, now - 600) * 1000, now * 1000],
+        "nticks": 5,
+        "tickangle": 0,
+    }
     size_axis = (
         {"tickformat": "~s", "ticksuffix": "B", "hoverformat": "~s"} if names[0] == "nbytes" else {"tickformat": ",~r"}
     )
+    size_axis |= {"showgrid": True, "nticks": 4, "rangemode": "tozero"}
     return _figure(lines, time_axis, size_axis, hovermode="x unified", showlegend=len(names) > 1)
 
 
@@ -63,17 +69,25 @@ def times(counts: Sequence[int]) -> Figure:
 
 
 def _bars(labels: Sequence[str], counts: Sequence[int]) -> Figure:
-    bars = {"type": "bar", "x": labels, "y": counts, "hovertemplate": "%{x}: %{y:,}<extra></extra>"}
-    return _figure([bars], {**_AXIS, "type": "category"}, {"tickformat": ",~r", "rangemode": "tozero"}, bargap=0.25)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": counts,
+        "y": labels,
+        "text": [f"{count:,}" for count in counts],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hoverinfo": "skip",
+    }
+    numbers = {**_AXIS, "showticklabels": False, "rangemode": "tozero"}
+    return _figure([bars], numbers, {"type": "category", "autorange": "reversed", "showgrid": False}, bargap=0.3)
 
 
 def _figure(data: list[Figure], x: Figure, y: Figure, **layout: Any) -> Figure:
-    grid = {"showgrid": True, "gridcolor": "rgba(128,128,128,.2)", "nticks": 4, "rangemode": "tozero"}
     return {
         "data": data,
         "layout": {
-            "height": _HEIGHT,
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8, "pad": 4},
+            "margin": {"l": 8, "r": 16, "t": 8, "b": 8, "pad": 4},
             "paper_bgcolor": _CLEAR,
             "plot_bgcolor": _CLEAR,
             "font": _FONT,
@@ -81,7 +95,7 @@ def _figure(data: list[Figure], x: Figure, y: Figure, **layout: Any) -> Figure:
             "dragmode": False,
             "uirevision": "kept",
             "xaxis": x,
-            "yaxis": {**_AXIS, **grid, **y},
+            "yaxis": {**_AXIS, **y},
             **layout,
         },
     }

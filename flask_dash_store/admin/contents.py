@@ -40,12 +40,12 @@ def tiles(overview: Overview) -> list[html.Div]:
     if totals is None:
         return [_tile("Nothing could be counted", NOT_KNOWN, "")]
     room = [f"{size(space.free)} free"] if space.free is not None else []
-    log = [f"{size(space.log)} in the log (WAL)"] if space.log is not None else []
+    log = [f"WAL {size(space.log)}"] if space.log is not None else []
     return [
         _tile(
             "Sessions",
             f"{totals.sessions:,}",
-            f"{totals.began_last_hour:,} new in an hour, {totals.began_last_day:,} in a day",
+            f"+{totals.began_last_hour:,} in 1 h · +{totals.began_last_day:,} in 24 h",
         ),
         _tile("Users", f"{totals.users:,}", "with values of their own"),
         _tile("Stored", size(totals.nbytes), f"in {count(totals.keys, 'key')}"),
@@ -183,10 +183,11 @@ def _key(value: ValueInfo, shown: str | None, now: float) -> html.Li:
 def question(detail: Detail) -> str:
     """What is asked before it is ended."""
     if is_session(detail.name):
-        return f"Its {count(detail.stat.keys, 'key')} will be deleted, and its visitor begins again. This cannot be undone."
+        keys = count(detail.stat.keys, "key")
+        return f"The visitor loses what is stored here, {keys}, and starts again. This cannot be undone."
     return (
-        f"The user is logged out everywhere: {count(len(detail.sessions), 'session')} will be deleted. What is stored "
-        "for the user id stays."
+        f"The user is logged out everywhere: {count(len(detail.sessions), 'session')} and their values are deleted. "
+        "What is stored for the user id stays. This cannot be undone."
     )
 
 

@@ -11,6 +11,7 @@ from .owners import PAGE
 TICK_MS = 5_000
 SLOW_TICK_MS = 60_000
 FAST_TICK_MS = 700
+PLOT_HEIGHT = 210
 
 TASKS = {
     "purge": (
@@ -93,7 +94,11 @@ def _plots() -> html.Section:
 
 def _plot(name: str, caption: str) -> html.Figure:
     return html.Figure(
-        [html.Figcaption(caption), dcc.Graph(id=name, config=_GRAPH_CONFIG, responsive=True)], className="panel plot"
+        [
+            html.Figcaption(caption),
+            dcc.Graph(id=name, config=_GRAPH_CONFIG, responsive=True, style={"height": PLOT_HEIGHT}),
+        ],
+        className="panel plot",
     )
 
 
@@ -103,7 +108,7 @@ def _owners() -> html.Section:
         [
             html.Div(
                 [
-                    html.H2("Whose it is"),
+                    html.H2("Sessions and users"),
                     _choice("view", "Show", {"sessions": "Sessions", "users": "Users"}, "sessions"),
                 ],
                 className="bar",
@@ -178,7 +183,7 @@ def _task(kind: str, label: str, about: str) -> html.Div:
     return html.Div(
         [
             html.Div([html.H3(label), html.P(about)]),
-            html.Button(label, id=f"run-{kind}", **aria(describedby=f"view-{kind)"}),
+            html.Button(label, id=f"run-{kind}", **aria(describedby=f"view-{kind}")),
             html.Div(id=f"view-{kind}", className="run"),
         ],
         id=f"task-{kind}",
@@ -204,7 +209,7 @@ def _detail() -> html.Aside:
                     [
                         html.Summary("End…", id="end-label", className="button danger"),
                         html.Div(
-                            [html.P(id="end-question"), html.Button("End", id="end", className="danger filled")],
+                            [html.P(id="end-question"), html.Button("End now", id="end", className="danger filled")],
                             className="question",
                         ),
                     ],

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from dash import Dash, _callback, _get_app, _get_paths, _pages, dcc
@@ -55,7 +55,7 @@ class OwnDash:
         with _globals_of_dash_left_alone():
             app = _WithoutHooks(
                 "flask_dash_store.admin",
-                server=server,
+                server=cast(Any, server),
                 title=title,
                 update_title="",  # The title of a tab must not flicker with each update.
                 index_string=_TEMPLATE,
@@ -68,9 +68,10 @@ class OwnDash:
                 add_log_handler=False,
             )
             build(app)
-            app._setup_server()  # noqa: SLF001  # It would do so with its first request, and take the globals then.
+            dash: Any = app  # Some of its methods have no types.
+            dash._setup_server()  # noqa: SLF001  # It would do so with its first request, and take the globals then.
             with server.test_request_context():
-                self._index = _SCRIPT_OF_OTHERS.sub("", app.index())
+                self._index = _SCRIPT_OF_OTHERS.sub("", dash.index())
             self.script_hashes = list(app.csp_hashes())
         self.wsgi_app = server.wsgi_app
 
@@ -86,7 +87,7 @@ class _WithoutHooks(Dash):
     """A Dash app without the hooks that other packages have registered for all apps."""
 
     def _setup_hooks(self) -> None:
-        self._hooks = _NoHooks
+        self._hooks: Any = _NoHooks
 
 
 class _NoHooks:

@@ -15,7 +15,7 @@ from .values import shown_value
 
 View = Literal["sessions", "users"]
 
-PAGE = 50
+PAGE = 25
 MOST_KEYS = 200
 MOST_VALUES = 50
 MOST_SESSIONS = 100

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, redirect, request
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from ..errors import ConfigurationError
@@ -31,9 +32,7 @@ NAME = "flask_dash_store.admin"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 MOST_BYTES = 2**20  # of a request: what the page sends is small
 
-_ROUTES_OF_DASH = re.compile(
-    r"_dash-(layout|dependencies|update-component)|(_dash-component-suites|assets)/.+", re.ASCII
-)
+_ROUTES_OF_DASH = re.compile(r"_dash-(?:layout|dependencies|update-component)|(?:_dash-component-suites|assets)/.+")
 _URL = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
 
 
@@ -112,13 +111,14 @@ class UserStoreAdmin:
         return self._answer_of_dash(path)
 
     def _answer_of_dash(self, path: str) -> Response:
-        """What the page's Dash app answers, which sees no header of the request, and so no cookie."""
+        """What the page's Dash app answers, which sees hardly a header of the request, and so no cookie."""
         environ = EnvironBuilder(
             f"/{path}",
             method=request.method,
             query_string=request.query_string.decode("latin-1"),
             data=request.get_data(),
             content_type=request.content_type,
+            headers=Headers({"If-None-Match": request.headers.get("If-None-Match", "")}),
             environ_overrides={OPENED_KEY: self._opened()},
         ).get_environ()
         # Dash keeps in a context variable which app has answered last. The code of the app around must not find this.
@@ -172,8 +172,8 @@ def _checked_allow(allow: Any) -> Callable[[], bool]:
 def _checked_url(url: Any) -> str:
     if not isinstance(url, str) or _URL.fullmatch(url) is None:
         raise ConfigurationError(
-            f'url= of UserStoreAdmin is a path such as "/user-store", which begins with a slash, does not end with one, '
-            f"and has no special characters; not {url!r}."
+            f"url= of UserStoreAdmin cannot be {url!r}. It is a path such as '/user-store': it begins with a slash, does "
+            "not end with one, and has no special characters."
         )
     return url
 

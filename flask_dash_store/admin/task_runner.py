@@ -1,8 +1,8 @@
 """Runs the tasks of the admin page, one at a time over all workers, and says how far each is.
 
 A task runs in a thread of the worker that was asked. What is known of it is a record in the store, so that each worker
-can show it. The record has a lease, which its worker renews. A task whose lease has run out is lost: its worker has ended
-or hangs. Then the next task may begin.
+can show it. The record has a lease, which its worker renews. A task whose lease has run out is lost: its worker has
+ended, or hangs. Then the next task may begin.
 """
 
 from __future__ import annotations
