@@ -34,6 +34,13 @@ def visitors_totals(extension: OpenedExtension) -> Totals:
     )
 
 
+def largest_visitors(storage: SupportsStatistics, number: int, now: float) -> list[OwnerInfo]:
+    """The sessions and users who store the most."""
+    own = {owner.name for owner in OWN_OWNERS}
+    page = storage.find_owners("", "largest", number + len(own), now)
+    return [info for info in page.owners if info.name not in own][:number]
+
+
 def sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]:
     """The sessions in which a user is logged in."""
     access = looking(extension)

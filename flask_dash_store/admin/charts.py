@@ -51,10 +51,9 @@ def over_time(samples: Sequence[Sample], names: Sequence[str], span: str, now: f
         "nticks": 5,
         "tickangle": 0,
     }
-    size_axis = (
-        {"tickformat": "~s", "ticksuffix": "B", "hoverformat": "~s"} if names[0] == "nbytes" else {"tickformat": ",~r"}
-    )
-    size_axis |= {"showgrid": True, "nticks": 4, "rangemode": "tozero"}
+    size_axis: Figure = {"showgrid": True, "nticks": 4, "rangemode": "tozero", "tickformat": ",~r"}
+    if names[0] == "nbytes":
+        size_axis |= {"tickformat": "~s", "ticksuffix": "B"}
     return _figure(lines, time_axis, size_axis, hovermode="x unified", showlegend=len(names) > 1)
 
 

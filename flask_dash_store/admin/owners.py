@@ -73,8 +73,12 @@ def owners_page(extension: OpenedExtension, view: View, order: Order, containing
     storage = extension.storage
     if not isinstance(storage, SupportsStatistics):
         return OwnersPage([], 0, 0)
-    infos = storage.first_owners(_PREFIXES[view], order, offset + PAGE, looking(extension).now)
-    return OwnersPage(infos[offset:], offset, len(infos))
+    prefix, now = _PREFIXES[view], looking(extension).now
+    page = storage.find_owners(prefix, order, PAGE, now, offset=offset, containing=containing)
+    if not page.owners and page.total:  # Some have gone since: this is after the last page.
+        offset = (page.total - 1) // PAGE * PAGE
+        page = storage.find_owners(prefix, order, PAGE, now, offset=offset, containing=containing)
+    return OwnersPage(page.owners, offset, page.total)
 
 
 def detail_of(extension: OpenedExtension, name: str, with_values: bool) -> Detail:

@@ -172,8 +172,8 @@ def _checked_allow(allow: Any) -> Callable[[], bool]:
 def _checked_url(url: Any) -> str:
     if not isinstance(url, str) or _URL.fullmatch(url) is None:
         raise ConfigurationError(
-            f"url= of UserStoreAdmin cannot be {url!r}. It is a path such as '/user-store': it begins with a slash, does "
-            "not end with one, and has no special characters."
+            f"url= of UserStoreAdmin cannot be {url!r}. It has to be a path such as '/user-store', which begins with a "
+            "slash, does not end with one, and has no special characters."
         )
     return url
 

@@ -34,7 +34,8 @@ from ..base import (
     ValueInfo,
 )
 from ..event_loop import LOOP_TIMEOUT, longest_wait
-from ..statistics import Order, OwnerInfo, Space, Spread, SupportsStatistics, Totals, spread_of_counts
+from ..name_search import name_pattern
+from ..statistics import Order, OwnerPage, Space, Spread, SupportsStatistics, Totals, page_of_rows, spread_of_counts
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -322,9 +323,12 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
     def spread(self, now: float) -> Spread:
         return spread_of_counts(*self._database.select(self._sql["spread"], {"now": now})[0])
 
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        args = {"now": now, "prefix": prefix, "limit": limit}
-        return [OwnerInfo(*row) for row in self._database.select(self._sql[f"first_owners_{order}"], args)]
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        pattern = name_pattern(containing)
+        args = {"now": now, "prefix": prefix, "pattern": pattern, "limit": limit, "offset": offset}
+        return page_of_rows(self._database.select(self._sql[f"find_owners_{order}"], args))
 
     def space(self) -> Space:
         """How much room the server's disk has is not for its users to see."""
