@@ -52,14 +52,21 @@ def refusal() -> Response:
     return Response("Forbidden", 403, mimetype="text/plain")
 
 
+def _cache_control(response: Response) -> str:
+    """The page's scripts stay in its browser. If a shared cache gave them out, ``allow`` would not have been asked."""
+    if "ETag" in response.headers:
+        return "private, no-cache"
+    max_age = response.cache_control.max_age  # Dash gives one to scripts whose URL names their version.
+    return f"private, max-age={max_age}" if max_age else "no-store"
+
+
 def protect(response: Response, script_hashes: Sequence[str]) -> Response:
     """Have browsers and caches keep an answer to the one who asked, and run no scripts but the page's own.
 
     :param script_hashes: of the page's inline scripts
     """
     headers = response.headers
-    # Scripts and styles have an ETag. Of what a shared cache gives out, `allow` would not have been asked.
-    headers["Cache-Control"] = "private, no-cache" if "ETag" in headers else "no-store"
+    headers["Cache-Control"] = _cache_control(response)
     headers.pop("Expires", None)
     headers["Content-Security-Policy"] = "; ".join(
         [
