@@ -59,8 +59,9 @@ def renewed_session_id(session_id: str) -> str:
 
 
 HEALTH_OWNER = Owner("h.health")
-ADMIN_OWNER = Owner("a.admin")
-OWN_OWNERS = (HEALTH_OWNER, ADMIN_OWNER)
+SAMPLES_OWNER = Owner("a.samples")
+TASKS_OWNER = Owner("a.tasks")
+OWN_OWNERS = (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER)
 """Whose values are the package's own. They are neither sessions nor users."""
 
 

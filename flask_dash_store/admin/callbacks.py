@@ -7,7 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from flask import request
 
-from ..errors import InvalidKey, StorageError
+from ..errors import UserStoreError
 from ..extension import OpenedExtension
 from ..operations import looking
 from ..wording import count, visible
@@ -74,7 +74,7 @@ class Page:
             extension = _extension()
             try:
                 shown, now = [*samples(extension), *self._present(extension)], looking(extension).now
-            except StorageError:  # The status says so.
+            except UserStoreError:  # The status says so.
                 return no_update, no_update
             span = span if span in charts.SPANS else "day"
             return charts.over_time(shown, ("sessions", "users"), span, now), charts.over_time(
@@ -91,7 +91,7 @@ class Page:
         def show_spread(_ticks: int | None, _ended: int) -> Any:
             try:
                 spread = self._spread.get(_extension())
-            except StorageError:
+            except UserStoreError:
                 return no_update, no_update, no_update
             return charts.sizes(spread.sizes), charts.times(spread.ages), charts.times(spread.left)
 
@@ -136,7 +136,7 @@ class Page:
             offset, search = offset if isinstance(offset, int) and offset > 0 else 0, str(search or "").strip()
             try:
                 page = owners.owners_page(extension, view, order, search, offset)
-            except StorageError as error:
+            except UserStoreError as error:
                 return contents.message(visible(str(error))), "", True, "", True, True
             rows = contents.rows(page, looking(extension).now) or contents.message(_none(view, search))
             note = contents.link_to_user(search) if view == "users" and search else None
@@ -163,7 +163,7 @@ class Page:
             extension = _extension()
             try:
                 detail, now = owners.detail_of(extension, name, self._show_values), looking(extension).now
-            except StorageError as error:
+            except UserStoreError as error:
                 return False, contents.called(name), visible(str(error)), None, True, "", ""
             is_session = owners.is_session(name)
             return (
@@ -190,7 +190,7 @@ class Page:
                 return no_update, no_update
             try:
                 number = owners.end(_extension(), name)
-            except (StorageError, InvalidKey) as error:
+            except UserStoreError as error:
                 return no_update, visible(f"It could not be ended: {error}")
             self._overview.forget()
             self._spread.forget()
@@ -210,7 +210,7 @@ class Page:
             extension = _extension()
             try:
                 views = self._runner.views(extension)
-            except StorageError:
+            except UserStoreError:
                 return [no_update] * (3 * len(TASKS) + 1)
             now, kinds = looking(extension).now, self._runner.kinds(extension)
             is_running = any(view.state == "running" for view in views.values())
@@ -238,7 +238,7 @@ class Page:
                 return no_update, no_update
             try:
                 is_started = self._runner.start(extension, kind)
-            except StorageError as error:
+            except UserStoreError as error:
                 return no_update, visible(f"It could not be started: {error}")
             return (started or 0) + 1, "" if is_started else "Another task is running. Start this one when it is done."
 

@@ -1,6 +1,7 @@
-"""What the admin page itself keeps in the store: a record under each name, of what JSON can say.
+"""What the admin page itself keeps in the store: records of what JSON can say.
 
-They belong to an owner that is neither a session nor a user. When no one has used the page for long, they expire.
+Each has an owner of its own, which is neither a session nor a user, so the app's limits of keys and bytes are those of
+each record. When no one has used the page for long, they expire.
 """
 
 from __future__ import annotations
@@ -13,29 +14,33 @@ from typing import Any
 from ..errors import TamperedValue, UnreadableValue
 from ..expiry import Access, ExpiryPolicy
 from ..extension import OpenedExtension
-from ..owner import ADMIN_OWNER
+from ..owner import Owner
 
 TTL = 62 * 24 * 3600.0
 
+_KEY = "record"
 
-def read_record(extension: OpenedExtension, name: str) -> Any:
-    """The record of this name; None when there is none."""
+
+def read_record(extension: OpenedExtension, owner: Owner) -> Any:
+    """The owner's record; None when there is none."""
     access = _access(extension)._replace(touch_threshold=math.inf)
-    stored = extension.storage.get(ADMIN_OWNER, name, access)
+    stored = extension.storage.get(owner, _KEY, access)
     with suppress(TamperedValue, UnreadableValue):  # SECRET_KEY was changed, say. The next one replaces it.
-        return None if stored is None else extension.codec.decode(ADMIN_OWNER.name, name, stored)
+        return None if stored is None else extension.codec.decode(owner.name, _KEY, stored)
     return None
 
 
-def change_record(extension: OpenedExtension, name: str, change: Callable[[Any], Any]) -> Any:
-    """Replace a record by what ``change`` makes of it, while no other worker does. Returns the new one.
+def change_record(extension: OpenedExtension, owner: Owner, change: Callable[[Any], Any]) -> Any:
+    """Replace an owner's record by what ``change`` makes of it, while no other worker does. Returns the new one.
 
-    :param change: gets the record, or None; what it raises changes nothing
+    :param change: gets the record, or None
+    :raises QuotaExceeded: when it is larger than the values of a session or user may be
+    :raises StorageError: when the storage fails
     """
-    with extension.storage.transaction(ADMIN_OWNER):
-        changed = change(read_record(extension, name))
-        stored = extension.codec.encode(ADMIN_OWNER.name, name, changed)
-        extension.storage.set(ADMIN_OWNER, name, stored, _access(extension))
+    with extension.storage.transaction(owner):
+        changed = change(read_record(extension, owner))
+        stored = extension.codec.encode(owner.name, _KEY, changed)
+        extension.storage.set(owner, _KEY, stored, _access(extension))
     return changed
 
 

@@ -10,16 +10,17 @@ import logging
 import threading
 from typing import Any, NamedTuple
 
-from ..errors import StorageClosed, StorageError
+from ..errors import QuotaExceeded, StorageClosed, StorageError
 from ..extension import OpenedExtension
 from ..operations import looking, visitors_totals
+from ..owner import SAMPLES_OWNER
 from ..storage.statistics import DAY, HOUR, Totals
 from .records import change_record, read_record
 
 logger = logging.getLogger("flask_dash_store")
 
-RECORD = "samples"
 INTERVAL = 300.0
+MOST_SHARE = 256
 
 STEPS = ((DAY, INTERVAL), (7 * DAY, HOUR), (31 * DAY, 4 * HOUR))
 """Up to which age one sample is kept for how long a time."""
@@ -69,20 +70,30 @@ class Sampler:
     def _sample(self, extension: OpenedExtension, totals: Totals | None = None) -> None:
         try:
             now = looking(extension).now
-            if _is_taken(read_record(extension, RECORD), now):
+            if _is_taken(read_record(extension, SAMPLES_OWNER), now):
                 return
             totals = totals or visitors_totals(extension)
-            sample = Sample(now, totals.sessions, totals.users, totals.nbytes, totals.keys)
-            change_record(extension, RECORD, lambda record: _added(record or [], sample))
+            self._add(extension, Sample(now, totals.sessions, totals.users, totals.nbytes, totals.keys))
         except StorageClosed:
             return
         except StorageError as error:
             logger.warning("What the store holds could not be counted for the admin page: %s", error)
 
+    def _add(self, extension: OpenedExtension, sample: Sample, share: int = 1) -> None:
+        """Add a sample to those that there are.
+
+        :param share: one of so many is kept
+        """
+        try:
+            change_record(extension, SAMPLES_OWNER, lambda record: _added((record or [])[::-share][::-1], sample))
+        except QuotaExceeded:  # The app lets a visitor have less than a month of samples takes.
+            if share < MOST_SHARE:
+                self._add(extension, sample, share * 2)
+
 
 def samples(extension: OpenedExtension) -> list[Sample]:
     """All that there are, oldest first."""
-    return [Sample(*each) for each in read_record(extension, RECORD) or ()]
+    return [Sample(*each) for each in read_record(extension, SAMPLES_OWNER) or ()]
 
 
 def _is_taken(record: Any, now: float) -> bool:

@@ -13,15 +13,15 @@ import threading
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import StorageError
+from ..errors import UserStoreError
 from ..extension import OpenedExtension
 from ..operations import looking
+from ..owner import TASKS_OWNER
 from .records import change_record, read_record
 from .tasks import Outcome, Work, tasks_for
 
 logger = logging.getLogger("flask_dash_store")
 
-RECORD = "tasks"
 RENEWED_EACH = 0.5
 LEASE = 30.0
 TRIES_TO_END = 20
@@ -64,13 +64,13 @@ class TaskRunner:
     def views(self, extension: OpenedExtension) -> dict[str, TaskView]:
         """The last run of each task, by its kind."""
         now = looking(extension).now
-        record = read_record(extension, RECORD) or {}
+        record = read_record(extension, TASKS_OWNER) or {}
         return {kind: _view(kind, run, now) for kind, run in record.items()}
 
     def start(self, extension: OpenedExtension, kind: str) -> bool:
         """Start a task, unless one runs. Returns whether it was started.
 
-        :raises StorageError: when that cannot be noted
+        :raises UserStoreError: when that cannot be noted
         :raises KeyError: when the store has no such task
         """
         work, run = tasks_for(extension, self.backups)[kind], _Run(extension, kind)
@@ -101,7 +101,7 @@ class _Run:
             run = {"id": self._id, "began": now, "renewed": now, "ended": None, "done": 0, "total": 0}
             return {**record, self._kind: run}
 
-        return self._is_ours(change_record(self._extension, RECORD, begin))
+        return self._is_ours(change_record(self._extension, TASKS_OWNER, begin))
 
     def do(self, work: Work) -> None:
         """Work, in a thread of its own, for it may take long without saying so, and renew the lease meanwhile."""
@@ -123,7 +123,7 @@ class _Run:
     def _work(self, work: Work) -> None:
         try:
             self._outcome = work(self._extension, self._note_progress)
-        except StorageError as error:
+        except UserStoreError as error:
             self._outcome = Outcome(f"It failed: {error}", False)
         except Exception:
             logger.exception("The task %s of the admin page failed.", self._kind)
@@ -134,8 +134,8 @@ class _Run:
     def _note(self, changes: dict[str, Any]) -> bool:
         """Change what is known of this run, if it still has the lease. Returns whether that is done with."""
         try:
-            change_record(self._extension, RECORD, lambda record: self._changed(record or {}, changes))
-        except StorageError as error:  # Others are writing, or the disk is full. The next one may succeed.
+            change_record(self._extension, TASKS_OWNER, lambda record: self._changed(record or {}, changes))
+        except UserStoreError as error:  # Others are writing, or the disk is full. The next one may succeed.
             logger.debug("The task %s could not say how far it is: %s", self._kind, error)
             return False
         return True

@@ -30,8 +30,11 @@ class AdminPage:
         """What is asked of the callback that sets ``output``, such as ``tiles.children``, with these values by id."""
         for each in self.client.get(f"{self.url}/_dash-dependencies").json:
             outputs = [out.split("@")[0] for out in each["output"].strip(".").split("...")]
-            if output in outputs and each["clientside_function"] is None:
+            ids = {arg["id"].replace("-", "_") for arg in (*each["inputs"], *each["state"])}
+            if output in outputs and values.keys() <= ids:
                 break
+        else:
+            raise AssertionError(f"No callback sets {output} and takes {', '.join(values)}.")
         inputs, state = (
             [{**arg, "value": values.get(arg["id"].replace("-", "_"))} for arg in each[kind]]
             for kind in ("inputs", "state")
@@ -77,16 +80,18 @@ class AdminPage:
 class Site:
     """An app whose visitors store what they are told to, and its operator's page."""
 
-    def __init__(self, url: str, clock: HandClock, **options: Any) -> None:
+    def __init__(self, url: str, clock: HandClock, admin: bool = True, **options: Any) -> None:
+        limits = {name: options.pop(name) for name in ("max_bytes", "max_keys") if name in options}
         self.app = Flask("shop")
         self.app.secret_key = "k" * 32
         self.app.add_url_rule("/put/<key>", "put", self._put, methods=["POST"])
         self.app.add_url_rule("/log-in/<user>", "log_in", lambda user: g.user_store.regenerate(user_id=user) or "")
         self.app.add_url_rule("/id", "id", lambda: g.user_store.session_id)
         self.app.add_url_rule("/keys", "keys", lambda: list(g.user_store))
-        self.stores = UserStoreMiddleware(self.app, url=url, ttl=3600, clock=clock)
+        self.stores = UserStoreMiddleware(self.app, url=url, ttl=3600, clock=clock, **limits)
         self.value: Any = None
-        self.admin = UserStoreAdmin(self.app, **{"allow": lambda: True, **options})
+        if admin:
+            UserStoreAdmin(self.app, **{"allow": lambda: True, **options})
         self.page = AdminPage(self.app.test_client())
 
     def _put(self, key: str) -> str:
