@@ -1,4 +1,4 @@
-"""Purge, check and backup run in one worker, one at a time; each worker knows how far they are, and when one is lost."""
+"""Purge, check and backup run one at a time; each worker knows how far they are, and when one is lost."""
 
 from __future__ import annotations
 
