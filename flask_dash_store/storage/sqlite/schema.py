@@ -243,15 +243,16 @@ _FOUND = f"""
 _PAGE = """
     SELECT total, key, COALESCE(created, 0.0), value, bytes, keys FROM (SELECT COUNT(*) AS total {all})
     LEFT JOIN "sessions" ON "sessions".rowid IN (SELECT {page} LIMIT :limit OFFSET :offset) ORDER BY {order}, key"""
-# With ORDER BY and LIMIT together, SQLite keeps the rows up to the page's end in a tree and never more, which takes 3 s
-# for a page in the midst of a million. To sort them all takes half a second wherever the page is.
+# With ORDER BY and LIMIT in one SELECT, SQLite keeps the rows up to the page's end, and no others, in a tree. Of a million
+# that is the quickest for the first pages, and takes 3 s for one in the middle. To sort all takes 0.6 s for any page, and
+# then they are counted without another pass.
 _SORTED = f"WITH found AS MATERIALIZED (SELECT rowid AS id {_FOUND} ORDER BY {{order}}, key)"
 _ORDERS = {"newest": "created DESC", "oldest": "created", "largest": "bytes DESC", "expiring": "value"}
 FIRST_PAGES = {
     order: _PAGE.format(all=_FOUND, page=f"rowid {_FOUND} ORDER BY {column}, key", order=column)
     for order, column in _ORDERS.items()
 }
-LATER_PAGES = {
+SORTED_PAGES = {
     order: _SORTED.format(order=column) + _PAGE.format(all="FROM found", page="id FROM found", order=column)
     for order, column in _ORDERS.items()
 }

@@ -32,7 +32,8 @@ class Counter(Exporter, SupportsStatistics):
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
     ) -> OwnerPage:
         bounds = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "offset": offset, "now": now}
-        queries = schema.FIRST_PAGES if offset + limit <= FIRST_PAGES_END else schema.LATER_PAGES
+        is_near = not containing and offset + limit <= FIRST_PAGES_END  # A search is worth doing once, not twice.
+        queries = schema.FIRST_PAGES if is_near else schema.SORTED_PAGES
         return page_of_rows(self._database.select(queries[order], bounds | SearchedText.of(containing)._asdict()))
 
     def space(self) -> Space:
