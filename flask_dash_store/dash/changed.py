@@ -28,10 +28,9 @@ from flask import current_app, has_request_context, request
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
-from ..store.base import StoreBase
+from ..store.base import StoreBase, write_listeners
 from ..store.session_state import Cookie
 from ..store.user_store import state_of, versions_of
-from ..store.write_listeners import write_listeners
 from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")

@@ -13,12 +13,21 @@ from ..expiry import Access, ExpiryPolicy
 from ..owner import DEFAULT_MAX_KEY_LENGTH, Owner, check_key
 from ..storage import Storage
 from ..storage.base import KeyExpiry, OwnersValues, Stat
+from ..storage.transaction import on_commit
 from .session_state import SessionState
-from .write_listeners import tell, write_listeners
 
 T = TypeVar("T")
 
 DEFAULT_MAX_VALUE_BYTES = 512 * 2**20
+
+WriteListener = Callable[["StoreBase", Collection[str] | None], None]
+"""Gets the store that was written to, and the keys that were set or deleted; None for all of its keys.
+
+It is called after the commit, in the thread or task that wrote, and not at all after a rollback. It must not raise.
+"""
+
+write_listeners: list[WriteListener] = []
+"""Called after each write. ``dash/changed.py`` adds itself; while the list is empty, a write pays one ``if``."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,16 @@ class StoreBase:
         return result
 
     def _tell(self, keys: Collection[str] | None) -> None:
-        """Tell the listeners of a write.
+        """Call the write listeners once the write is committed.
 
         :param keys: those that were changed; None for all
         """
-        tell(self, self._storage, keys)
+
+        def call_all() -> None:
+            for listener in write_listeners:
+                listener(self, keys)
+
+        on_commit(self._storage, call_all)
 
     def _set(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
         self._check_key(key, self._context.max_key_length)

@@ -16,10 +16,9 @@ from ..errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, 
 from ..expiry import Access, seconds
 from ..owner import Owner
 from ..storage.base import KeyExpiry, ValueInfo
-from .base import StoreBase
+from .base import StoreBase, write_listeners
 from .session_state import Use
 from .views import MISSING, WholeMapping, at_one_time
-from .write_listeners import write_listeners
 
 T = TypeVar("T")
 

@@ -30,10 +30,9 @@ from ..signals import How, Signals
 from ..storage import Storage
 from ..storage.base import SessionInfo
 from ..storage.transaction import on_commit, on_rollback
-from .base import StoreBase, StoreContext
+from .base import StoreBase, StoreContext, write_listeners
 from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
-from .write_listeners import write_listeners
 
 
 @dataclass(frozen=True, kw_only=True)

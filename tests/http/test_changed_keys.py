@@ -18,7 +18,7 @@ from dash._utils import AttributeDict
 from flask.testing import FlaskClient
 
 from flask_dash_store import Changed, InvalidKey, InvalidKeyType, Key, UserStore, UserStoreMiddleware, user_store
-from flask_dash_store.store.write_listeners import write_listeners
+from flask_dash_store.store.base import write_listeners
 from flask_dash_store.testing import user_store_transaction
 
 POLL = "/_user-store/changed"
