@@ -8,7 +8,8 @@ and of a key that both change the last one wins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
@@ -22,8 +23,7 @@ from ..proxy import EXTENSION, store_of
 from ..settings import Settings
 from ..store.session_state import Fate, SessionState, Use
 from ..store.user_store import csrf_token, delete, read, replace, state_of, write
-from .csrf import is_token_key
-from .session_values import SessionValues
+from .session_values import SessionValues, packed, user_in
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -69,7 +69,7 @@ class StoreSession(SessionMixin):
 
     def __contains__(self, key: object) -> bool:
         values = self._values()
-        if key not in values and is_token_key(self._app, key) and self._state.fate is not Fate.DESTROYED:
+        if key not in values and _is_csrf_key(self._app, key) and self._state.fate is not Fate.DESTROYED:
             values[str(key)] = csrf_token(self._store)
         return key in values
 
@@ -262,19 +262,20 @@ def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
         state.fate = Fate.EMPTIED
 
 
-def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
-    """The values of a session as they are stored under :data:`KEY`."""
-    # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
-    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+def _is_csrf_key(app: Flask, key: object) -> bool:
+    """Whether Flask-WTF, or WTForms' SessionCSRF, keeps its CSRF token under this key of ``flask.session``.
 
+    Both make a random token when they find none. Two forms that a browser fetches in parallel would then have two
+    tokens, of which the session keeps one. And a second click on "Log in" brings the id from before the first click's
+    login, under which nothing is stored any more: its form would be refused, and the user locked out. So a session
+    always has a token, derived from its id: requests with one id agree on it, even after the session has ended.
 
-def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
-    """The id of the user who has logged in, by a session's values; None for none.
-
-    :param key: under which it is; None where the app keeps logins by itself
+    Who has planted a session id can learn the token of that id. A session keeps its token over a login, as with Flask's
+    own cookie; an app that removes it at login has one derived from the new id from then on.
     """
-    user = None if key is None else values.get(key)
-    return user if user is None or isinstance(user, int) else str(user)
+    if key == app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"):
+        return "flask_wtf" in sys.modules
+    return key == "csrf" and "wtforms.csrf.session" in sys.modules
 
 
 def check_interface(app: Flask) -> None:

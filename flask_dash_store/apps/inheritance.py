@@ -26,7 +26,7 @@ from ..owner import DerivedIds, new_session_id, session_digest, session_owner, u
 from ..settings import Settings
 from ..store.session_state import SessionState
 from ..store.user_store import SessionContext, UserStore, write
-from .flask_session import packed, user_in
+from .session_values import packed, user_in
 
 logger = logging.getLogger("flask_dash_store")
 

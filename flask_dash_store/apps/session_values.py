@@ -6,12 +6,30 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flask.sessions import session_json_serializer
+
 from ..codec import raised_by_signal_handler
+from ..settings import Settings
 
 FLASHES = "_flashes"
 
 _ABSENT: Final = object()
 _UNCHANGING = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
+    """The values of a session, as one value of the store."""
+    # JSON has neither the tuples of flashed messages nor dates. Flask's serializer tags them.
+    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+
+
+def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
+    """The id of the user who is logged in, from a session's values; None if there is none.
+
+    :param key: the key that holds it; None if the app keeps track of logins by itself
+    """
+    user = None if key is None else values.get(key)
+    return user if user is None or isinstance(user, int) else str(user)
 
 
 class SessionValues(dict[str, Any]):

@@ -11,7 +11,7 @@ from werkzeug.sansio.request import Request
 
 from ..apps.adapter import Extension
 from ..errors import SessionEnded
-from ..storage.event_loop import note_server_loop
+from ..storage.timeouts import note_server_loop
 from ..store.current import current_store
 from ..store.session_state import SessionState, Use
 from ..store.user_store import UserStore, state_of

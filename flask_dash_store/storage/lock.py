@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StorageBusy
-from .event_loop import longest_wait
-from .transaction import Transaction, busy
+from .timeouts import busy, longest_wait
+from .transaction import Transaction
 
 # Seconds between two tries to acquire a lock that cannot be waited for.
 POLL = 0.001

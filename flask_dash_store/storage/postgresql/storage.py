@@ -33,8 +33,8 @@ from ..base import (
     Value,
     ValueInfo,
 )
-from ..event_loop import LOOP_TIMEOUT, longest_wait
 from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals
+from ..timeouts import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored

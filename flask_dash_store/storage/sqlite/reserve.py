@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 
-from ..transaction import busy
+from ..timeouts import busy
 from .system import try_lock, unlock
 
 # Logging out takes about 16 KiB of it.
