@@ -14,8 +14,8 @@ from werkzeug.local import LocalProxy
 from .dash.jobs import find_job
 from .errors import OutsideRequest
 from .http.wsgi import ENVIRON_KEY, visit
-from .store.current import current_store
-from .store.user_store import UserStore, app_of, state_of
+from .store.internal import app_of, current_store, name_of_visitor, state_of
+from .store.user_store import UserStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -103,7 +103,7 @@ def visitor() -> str:
     :returns: 22 characters: letters, digits, ``-`` and ``_``
     :raises OutsideRequest: if there is no visitor
     """
-    return _visitors_store()._visitor()  # noqa: SLF001
+    return name_of_visitor(_visitors_store())
 
 
 def is_available() -> bool:

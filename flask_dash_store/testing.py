@@ -20,9 +20,9 @@ from .extension import Extension, OpenedExtension, extension_of, opened_in_test
 from .http.asgi import Scope
 from .http.wsgi import OPENED_KEY, visit
 from .middleware import UserStoreMiddleware
-from .store.current import context_with
+from .store.internal import context_with, state_of
 from .store.tab_values import NO_TAB, TAB_HEADER, TAB_IN_ENVIRON, current_tab
-from .store.user_store import UserStore, state_of
+from .store.user_store import UserStore
 
 if TYPE_CHECKING:
     from dash import Dash

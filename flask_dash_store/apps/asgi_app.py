@@ -19,7 +19,7 @@ from ..errors import ConfigurationError, SessionEnded
 from ..http.asgi import App, Entry, Handler, Scope, request_of
 from ..http.sessions import RequestSessions
 from ..settings import Settings
-from ..store.current import context_with
+from ..store.internal import context_with
 from ..store.user_store import UserStore
 from .adapter import AppAdapter, Extension, Opened
 from .late_settings import COOKIES_SETTINGS, watch_changes

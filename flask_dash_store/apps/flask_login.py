@@ -10,7 +10,7 @@ from flask import Flask, request, session
 
 from ..errors import OutsideCookiePath, ResponseStarted, SessionRefused
 from ..proxy import is_available, user_store
-from ..store.user_store import is_session_of, state_of
+from ..store.internal import is_session_of, state_of
 
 
 class LoginSignals:

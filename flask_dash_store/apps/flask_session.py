@@ -21,8 +21,8 @@ from ..http.wsgi import ENVIRON_KEY
 from ..owner import FLASK_SESSION_KEY as KEY
 from ..proxy import EXTENSION, store_of
 from ..settings import Settings
+from ..store.internal import csrf_token, delete, read, replace, state_of, write
 from ..store.session_state import Fate, SessionState, Use
-from ..store.user_store import csrf_token, delete, read, replace, state_of, write
 from .session_values import SessionValues, packed, user_in
 
 if TYPE_CHECKING:

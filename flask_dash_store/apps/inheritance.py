@@ -24,8 +24,9 @@ from ..http.sessions import Inheritance
 from ..owner import FLASK_SESSION_KEY as KEY
 from ..owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
 from ..settings import Settings
+from ..store.internal import write
 from ..store.session_state import SessionState
-from ..store.user_store import SessionContext, UserStore, write
+from ..store.user_store import SessionContext, UserStore
 from .session_values import packed, user_in
 
 logger = logging.getLogger("flask_dash_store")

@@ -23,7 +23,7 @@ from dash.background_callback.managers import BaseBackgroundCallbackManager
 
 from ..errors import OutsideCookiePath
 from ..proxy import present_store
-from ..store.user_store import results_name
+from ..store.internal import results_name
 from .jobs import NAMESPACE, app_with, ticket_for, working_on
 
 

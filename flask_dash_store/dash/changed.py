@@ -29,8 +29,8 @@ from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
 from ..store.base import StoreBase, write_listeners
+from ..store.internal import state_of, versions_of
 from ..store.session_state import Cookie
-from ..store.user_store import state_of, versions_of
 from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")

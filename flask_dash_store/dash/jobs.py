@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 from ..errors import ConfigurationError, InvalidKey
 from ..http.cookie import CookieAttributes
 from ..settings import Settings
-from ..store.current import current_store
-from ..store.user_store import UserStore, app_of
+from ..store.internal import app_of, current_store
+from ..store.user_store import UserStore
 
 CHANGED_ROUTE = "_user-store/changed"  # of changed.py, which imports Dash; as in changed.js
 

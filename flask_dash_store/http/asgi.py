@@ -12,9 +12,9 @@ from werkzeug.sansio.request import Request
 from ..apps.adapter import Extension
 from ..errors import SessionEnded
 from ..storage.timeouts import note_server_loop
-from ..store.current import current_store
+from ..store.internal import current_store, state_of
 from ..store.session_state import SessionState, Use
-from ..store.user_store import UserStore, state_of
+from ..store.user_store import UserStore
 from .sessions import RequestSessions
 from .socket_watch import SocketWatch
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
 from ..expiry import Access
@@ -24,13 +23,12 @@ from ..owner import (
     session_owner,
     user_hash,
     user_owner,
-    visitor_name,
 )
 from ..signals import How, Signals
 from ..storage import Storage
 from ..storage.base import SessionInfo
 from ..storage.transaction import on_commit, on_rollback
-from .base import StoreBase, StoreContext, write_listeners
+from .base import StoreContext, write_listeners
 from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
 
@@ -167,10 +165,6 @@ class UserStore(StoredMapping):
         ends_at = min(self._state.ends_at, access.now + self._context.lifetime)
         return self._context.handles.dump(Job(owner, ends_at))
 
-    def _visitor(self) -> str:
-        self._state.is_named = True
-        return visitor_name(self._context.visitor_key, self._state.owner)
-
     def regenerate(self, user_id: str | int | None = None) -> None:
         """Give the session a new id, and keep its values. Call it at login and whenever the visitor's rights change.
 
@@ -289,18 +283,6 @@ class UserStore(StoredMapping):
             return self._storage.stat(state.owner, self._first_access()).user not in (None, user_hash(user))
         return False
 
-    def _is_known_as(self, user: Owner) -> bool:
-        with suppress(SessionEnded):
-            return self._storage.stat(self._state.owner, self._first_access()).user == user_hash(user)
-        return False
-
-    def _csrf_token(self) -> str:
-        return self._context.ids.csrf_token(str(self._state.session_id))
-
-    def _results_name(self) -> str:
-        self._state.is_named = True
-        return self._context.ids.of_results(str(self._state.session_id))
-
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -365,17 +347,6 @@ class UserStore(StoredMapping):
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
 
-    def _versions(self, keys: Collection[str] | None) -> dict[str, bytes]:
-        state, access = self._state, self._context.expiry.access(counts_as_use=False)
-        state.is_named = True  # The response depends on who the visitor is.
-        try:
-            versions = self._storage.versions(state.owner, keys, access)
-        except SessionEnded as ended:
-            if state.has_missed_its_cookie(ended.ended_at, access.now):
-                return {}
-            raise
-        return {key: versions[key] for key in self._shown(list(versions))}
-
     def _write_access(self) -> Access:
         state = self._state
         if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
@@ -414,89 +385,6 @@ class UserStore(StoredMapping):
         state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
         state.refuse()  # Reading finds nothing then, and writing raises.
         return True
-
-
-def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, bytes]:
-    """By which each value is told from the one before, for the keys that there are. It is no use of the session.
-
-    :param keys: those that are asked for; None for all
-    :raises SessionEnded: when it has just ended, or got another id, which the browser may not have yet
-    """
-    return store._versions(keys)  # noqa: SLF001
-
-
-def state_of(store: StoreBase) -> SessionState:
-    """What the request has done to the session of its store."""
-    return store._state  # noqa: SLF001
-
-
-def app_of(store: UserStore) -> str:
-    """The name of the app that a store belongs to."""
-    return store._context.app  # noqa: SLF001
-
-
-def is_hidden(store: UserStore) -> bool:
-    """Whether it is a session's that no browser has, as while Dash prepares itself, or one that ``open`` has made."""
-    state = state_of(store)
-    return state.arrived_at is None and state.session_id is not None
-
-
-# What follows is for the package's own keys, which no method of a store takes.
-
-
-def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
-    """The value under a key, and the payload of what was read, for :func:`replace`; None and None when there is none.
-
-    The errors are those of :meth:`UserStore.get`.
-    """
-    owner, stored = store._stored(key)  # noqa: SLF001
-    return (None, None) if stored is None else (store._codec.decode(owner.name, key, stored), stored[0])  # noqa: SLF001
-
-
-def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
-    """Store a value if what is stored under the key is still what was read. Returns whether it is.
-
-    The errors are those of writing to the store.
-    """
-    stored = store._encoded(key, value)  # noqa: SLF001
-    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
-
-
-def write(store: UserStore, key: str, value: Any) -> None:
-    """Store a value.
-
-    The errors are those of writing to the store.
-    """
-    store._put(key, value, lambda _: None)  # noqa: SLF001
-
-
-def delete(store: UserStore, key: str) -> None:
-    """Delete a key, if it is there.
-
-    The errors are those of writing to the store.
-    """
-    store._write(lambda owner, access: store._storage.delete(owner, key, access), (key,))  # noqa: SLF001
-
-
-def is_session_of(store: UserStore, user_id: str | int) -> bool:
-    """Whether the storage knows that the session is this user's.
-
-    :raises InvalidKey: when the user id is too long or holds a lone surrogate
-    """
-    return store._is_known_as(user_owner(user_id))  # noqa: SLF001
-
-
-def csrf_token(store: UserStore) -> str:
-    """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
-    return store._csrf_token()  # noqa: SLF001
-
-
-def results_name(store: UserStore) -> str:
-    """By which the results of the session's background callbacks are found again, until it gets another id.
-
-    Unlike :func:`visitor`'s name it is shown nowhere, and an id that was planted before a login does not lead to it.
-    """
-    return store._results_name()  # noqa: SLF001
 
 
 @dataclass(frozen=True)
