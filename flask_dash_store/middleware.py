@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
@@ -19,7 +20,7 @@ from .health import DEFAULT_TIMEOUT, Health
 from .http.asgi import App as ASGIApp
 from .http.asgi import Receive, Scope, Send
 from .http.wsgi import OPENED_KEY
-from .settings import UNSET, Unset
+from .settings import UNSET, Settings, Unset
 from .storage.base import Synchronous
 from .store.user_store import UserSession, UserStore
 
@@ -139,36 +140,8 @@ class UserStoreMiddleware:
         cookie_eager: bool | Unset | None = UNSET,
         clock: Clock = wall_clock,
     ) -> None:
-        options: dict[str, Any] = {
-            "url": url,
-            "ttl": ttl,
-            "lifetime": lifetime,
-            "tab_ttl": tab_ttl,
-            "max_bytes": max_bytes,
-            "max_value_bytes": max_value_bytes,
-            "max_keys": max_keys,
-            "max_key_length": max_key_length,
-            "timeout": timeout,
-            "codec": codec,
-            "authenticate_arrays": authenticate_arrays,
-            "synchronous": synchronous,
-            "counts_as_use": counts_as_use,
-            "starts_session": starts_session,
-            "flask_login": flask_login,
-            "flask_session": flask_session,
-            "flask_session_user_key": flask_session_user_key,
-            "embedded": embedded,
-            "background_results": background_results,
-            "metrics": metrics,
-            "cookie_name": cookie_name,
-            "cookie_path": cookie_path,
-            "cookie_domain": cookie_domain,
-            "cookie_samesite": cookie_samesite,
-            "cookie_secure": cookie_secure,
-            "cookie_partitioned": cookie_partitioned,
-            "cookie_eager": cookie_eager,
-        }
-        self._options = {name: value for name, value in options.items() if value is not UNSET}
+        given = locals()  # Each setting is a parameter of the same name.
+        self._options = {each.name: given[each.name] for each in fields(Settings) if given[each.name] is not UNSET}
         self._secrets = [*(() if secret_key is None else (secret_key,)), *secret_key_fallbacks]
         self._clock = clock
         # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.

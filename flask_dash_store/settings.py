@@ -38,6 +38,16 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "codec": tuple(CODECS),
+    "synchronous": ("NORMAL", "FULL"),
+    "background_results": ("private", "shared"),
+    "metrics": ("opentelemetry", "prometheus", None),
+    **dict.fromkeys(("authenticate_arrays", "flask_login", "flask_session", "embedded"), (True, False)),
+    **dict.fromkeys(("cookie_eager", "cookie_secure", "cookie_partitioned"), (True, False, None)),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """What ``UserStoreMiddleware(app, ttl=3600)`` or ``app.config["USER_STORE_TTL"] = 3600`` sets. Options win.
@@ -94,27 +104,18 @@ class Settings:
             size = getattr(self, name)
             self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
         self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
-        self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
-        self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
-        self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
+        for name, choices in _CHOICES.items():
+            self._must(name, getattr(self, name) in choices, _one_of(choices))
         for name in ("counts_as_use", "starts_session"):
             function = getattr(self, name)
             self._must(name, function is None or callable(function), "callable")
-        self._must("flask_login", self.flask_login in (True, False), "True or False")
-        self._must("flask_session", self.flask_session in (True, False), "True or False")
         user_key = self.flask_session_user_key
         self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
-        self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
-        self._must(
-            "metrics", self.metrics in (None, "opentelemetry", "prometheus"), "opentelemetry, prometheus or None"
-        )
-        self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
         self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _check_embedded(self) -> None:
-        """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
-        self._must("embedded", self.embedded in (True, False), "True or False")
+        """In an iframe on another site, browsers send and keep only a cookie with these three attributes."""
         if self.embedded:
             samesite = self.cookie_samesite
             fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
@@ -169,8 +170,6 @@ class Settings:
             Flask's while that holds Flask's session
         """
         name, path, domain = self._name(config), self.cookie_path, self.cookie_domain
-        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
-        self._must("cookie_partitioned", self.cookie_partitioned in (None, True, False), "True, False or None")
         self._must(
             "cookie_path", path is None or (isinstance(path, str) and path.startswith("/")), "a path from '/' on"
         )
@@ -263,6 +262,11 @@ def weakness_of(secrets: list[bytes]) -> str | None:
 
 def _named(name: str) -> str:
     return f"{PREFIX}{name.upper()} ({name}=)"
+
+
+def _one_of(choices: tuple[object, ...]) -> str:
+    *first, last = map(repr, choices)
+    return f"{', '.join(first)} or {last}"
 
 
 def _suggestion(name: str, known: set[str]) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..http.cookie import CookieAttributes
 from ..http.sessions import Inheritance, RequestSessions
 from ..settings import Settings
 from ..store.user_store import UserStore
@@ -20,6 +21,9 @@ class Opened(Protocol):
     def settings(self) -> Settings: ...
     @property
     def handler(self) -> Any: ...
+    @property
+    def cookie_attributes(self) -> CookieAttributes: ...
+    def open_store(self, handle: str) -> UserStore: ...
 
 
 class Extension(Protocol):
