@@ -31,8 +31,15 @@ _WHAT_TO_DO = (
 )
 
 
-class _NotOnGlobals(OutsideRequest, AttributeError):
-    """For ``hasattr`` and ``getattr`` with a default, which ask ``g`` as they ask any object."""
+class _OutsideRequestOnG(OutsideRequest, AttributeError):
+    """The same error, for ``hasattr(g, "user_store")`` and ``getattr`` with a default. Its traceback says the same."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutsideRequest, self.args
+
+
+_OutsideRequestOnG.__qualname__ = _OutsideRequestOnG.__name__ = OutsideRequest.__name__
+_OutsideRequestOnG.__module__ = OutsideRequest.__module__
 
 
 def _has_store(context: RequestContext) -> bool:
@@ -183,7 +190,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         if job is not None:
             return job
         if context is None:
-            raise _NotOnGlobals(_WHAT_TO_DO)
+            raise _OutsideRequestOnG(_WHAT_TO_DO)
         return _store_of(context)
 
     def get(self, name: str, default: Any = None) -> Any:

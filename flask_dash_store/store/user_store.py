@@ -31,6 +31,10 @@ from ..storage.transaction import on_commit, on_rollback
 from .base import StoreContext, write_listeners
 from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
+from .views import FEW
+
+HIDDEN_KEYS = (TABS_PREFIX, FLASK_SESSION_KEY)
+"""If a session has keys that are not the app's, it has one of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,21 +125,20 @@ class UserStore(StoredMapping):
         return self._state.is_new
 
     def __len__(self) -> int:
-        keys = super().__len__()
-        return len(self.describe()) if keys and self._has_own_keys() else keys
+        if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
+            return super().__len__()
+        keys: list[str] = self._read(self._first_keys, [])
+        if len(keys) <= FEW:
+            return len(self._shown(keys))
+        has_hidden = self._read(lambda owner, access: bool(self._storage.versions(owner, HIDDEN_KEYS, access)), False)
+        return len(self.describe()) if has_hidden else super().__len__()
 
-    def _has_own_keys(self) -> bool:
-        """Whether there are keys that are not shown, as they are not the app's. It is no use of the session."""
-        if self._state.owner.session is None:
-            return False
-        access = self._context.expiry.access(counts_as_use=False)
-        return any(
-            self._read(lambda owner, _: self._storage.has(owner, key, access), False)  # noqa: B023
-            for key in (TABS_PREFIX, FLASK_SESSION_KEY)
-        )
+    def _first_keys(self, owner: Owner, access: Access) -> list[str]:
+        """A few keys, and one more if there is one. To count them is not a use of the session."""
+        return self._storage.keys(owner, access._replace(touch_threshold=math.inf), FEW + 1)
 
     def _shown(self, keys: list[str]) -> list[str]:
-        if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
+        if self._state.owner.session is None:
             return keys
         return [key for key in keys if not is_own_key(key)]
 
