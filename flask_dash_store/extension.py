@@ -91,7 +91,7 @@ class Extension:
         if settings.metrics is not None:
             check_kind(settings.metrics)
         settings.cookie_attributes(config, self.adapter.paths(settings)[0])
-        self.adapter.follow(settings)
+        self.adapter.apply(settings)
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
@@ -114,7 +114,7 @@ class Extension:
                 raise StorageClosed(f"The user store of the app {self.adapter.name!r} has been closed.")
             if self.opened is None:
                 settings = self.settings
-                self.adapter.follow(settings)
+                self.adapter.apply(settings)
                 if not self._has_checked_secret:
                     _warn_of_weak_secret(secrets_of(self.adapter.config), stacklevel=2)
                     self._has_checked_secret = True

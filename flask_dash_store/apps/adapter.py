@@ -111,7 +111,7 @@ class AppAdapter(ABC):
         """What its requests go through."""
 
     @abstractmethod
-    def follow(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         """Do what a setting demands of the app itself.
 
         :raises ConfigurationError: when that is not possible

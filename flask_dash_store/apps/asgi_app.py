@@ -105,7 +105,7 @@ class AsgiApp(AppAdapter):
     def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
         return None if setting is None else lambda scope: bool(setting(request_of(scope)))
 
-    def follow(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         if settings.flask_session:
             raise ConfigurationError(
                 "flask_session=True keeps flask.session in the visitor's store, and there is none on an ASGI server: "

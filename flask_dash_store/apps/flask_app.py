@@ -110,7 +110,7 @@ class FlaskApp(AppAdapter):
     def handler(self, sessions: RequestSessions, settings: Settings) -> SessionMiddleware:  # noqa: ARG002
         return SessionMiddleware(self._wsgi_app, sessions)
 
-    def follow(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         if settings.flask_session:
             check_interface(self.app)
             if type(self.app.session_interface) is not StoreSessionInterface:
