@@ -236,7 +236,7 @@ class OpenedExtension:
     def follow_cookie_settings(self) -> None:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""
         with suppress(ConfigurationError):  # The next request raises it.
-            self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
+            self._cookie.set_attributes(self.settings.cookie_attributes(self._app.config, self._cookie_path))
 
     def _open_own_storage(self, name: str) -> Storage:
         storage = self.open_storage(self.settings.url)
