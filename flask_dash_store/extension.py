@@ -139,7 +139,7 @@ class Extension:
         """
         with self._lock:
             if self.opened is not None:
-                self.opened.follow_cookie_settings()
+                self.opened.update_cookie_attributes()
             self.opened = None
 
     @property
@@ -233,7 +233,7 @@ class OpenedExtension:
         )
         self.handler = app.handler(self.request_sessions, settings)
 
-    def follow_cookie_settings(self) -> None:
+    def update_cookie_attributes(self) -> None:
         """Send the cookies of requests that are being handled with what Flask's settings have become."""
         with suppress(ConfigurationError):  # The next request raises it.
             self._cookie.set_attributes(self.settings.cookie_attributes(self._app.config, self._cookie_path))
