@@ -194,7 +194,7 @@ class Connection(psycopg.Connection[Row]):
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def is_quiet(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
         try:
             return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE

@@ -103,7 +103,7 @@ class Pool:
                     if released is None:
                         raise self.fault(error) from error
                     connection = released
-            if connection.is_quiet():
+            if connection.is_ready():
                 return connection
             self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
 
