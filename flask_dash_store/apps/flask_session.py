@@ -113,7 +113,7 @@ class StoreSession(SessionMixin):
         self._owner = self._whose()
         values = SessionValues(stored or {})
         if stored is not None:
-            state.settle()
+            state.confirm_inherited()
         self._user = self._user_in(values)
         return values
 
@@ -159,10 +159,10 @@ class StoreSession(SessionMixin):
     def _write(self, values: SessionValues) -> None:
         # Mostly no other request has changed it since it was read. Then one statement is enough, instead of five.
         if self._payload is not None and values and self._replace(self._payload, values):
-            values.settle()
+            values.mark_saved()
         else:
             values = SessionValues(self._merge(values))
-        self._state.settle()
+        self._state.confirm_inherited()
         self._owner, self._loaded, self._payload = self._whose(), values, None
 
     def _replace(self, payload: bytes, values: SessionValues) -> bool:

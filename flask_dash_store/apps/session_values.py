@@ -53,7 +53,7 @@ class SessionValues(dict[str, Any]):
         changed = [key for key, each in now.items() if not _is_same(before.get(key, _ABSENT), each)]
         return changed + [key for key in before if key not in self]
 
-    def settle(self) -> None:
+    def mark_saved(self) -> None:
         """What :meth:`changes` has found is stored, and is no change any more."""
         self._before, self._flashes = self._now, list(self.get(FLASHES, ()))
 

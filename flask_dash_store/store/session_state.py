@@ -144,7 +144,7 @@ class SessionState:
         self.cookie = Cookie.REFUSED
         return True
 
-    def settle(self) -> None:
+    def confirm_inherited(self) -> None:
         """What was inherited is there, so that the browser's next cookie may be the session's own."""
         if self.fate is Fate.INHERITED:
             self.fate = Fate.SUCCEEDED
