@@ -179,7 +179,7 @@ class StoreSession(SessionMixin):
             elif present is not None:
                 delete(store, KEY)
         if present is None and merged and state.fate is Fate.KEPT:
-            state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
+            state.reissue_cookie()  # A request in parallel may have emptied the session, and its response taken the cookie.
         return merged
 
     # Who has logged in
@@ -257,7 +257,7 @@ def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
         is_permanent = bool(session.permanent)
         if is_permanent != state.is_permanent or (is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]):
             state.is_permanent = is_permanent
-            state.make_due()
+            state.reissue_cookie()
     elif has_changed and state.fate is Fate.KEPT and not store_of(app, session.environ):
         state.fate = Fate.EMPTIED
 

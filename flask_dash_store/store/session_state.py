@@ -149,7 +149,7 @@ class SessionState:
         if self.fate is Fate.INHERITED:
             self.fate = Fate.SUCCEEDED
 
-    def make_due(self) -> None:
+    def reissue_cookie(self) -> None:
         """Have the cookie sent again."""
         if self.cookie is Cookie.CURRENT:
             self.cookie = Cookie.STALE
