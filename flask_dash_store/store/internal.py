@@ -69,7 +69,7 @@ def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, byt
     try:
         versions = store._storage.versions(state.owner, keys, access)  # noqa: SLF001
     except SessionEnded as ended:
-        if state.has_missed_its_cookie(ended.ended_at, access.now):
+        if state.is_past_grace(ended.ended_at, access.now):
             return {}
         raise
     return {key: versions[key] for key in store._shown(list(versions))}  # noqa: SLF001

@@ -166,7 +166,7 @@ class SessionState:
 
         return restore
 
-    def has_missed_its_cookie(self, ended_at: float, now: float) -> bool:
+    def is_past_grace(self, ended_at: float, now: float) -> bool:
         """Whether the browser should know another id by now than that of a session which ended then.
 
         A session whose end lies in the future ended by a clock that has been put right since.

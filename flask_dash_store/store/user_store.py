@@ -296,7 +296,7 @@ class UserStore(StoredMapping):
         state, access = self._state, self._first_access()
         if state.arrived_at is None:
             raise ended
-        if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
+        if user is not None and not state.is_past_grace(ended.ended_at, access.now):
             candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
@@ -315,7 +315,7 @@ class UserStore(StoredMapping):
         """
         state, now = self._state, self._context.expiry.clock()
         has_come = state.cookie in (Cookie.CURRENT, Cookie.STALE)
-        if user is not None and has_come and not state.has_missed_its_cookie(ended_at, now):
+        if user is not None and has_come and not state.is_past_grace(ended_at, now):
             new_id = self._context.ids.after_end(session_id, ended_at, user.name)
             with suppress(SessionEnded):  # The user may have logged out of that one, too.
                 self._bind(new_id, user)
@@ -382,7 +382,7 @@ class UserStore(StoredMapping):
         if state.session_id is None or state.fate is Fate.DESTROYED:
             return False
         now = self._context.expiry.clock()
-        if state.is_answered or not state.has_missed_its_cookie(ended.ended_at, now):
+        if state.is_answered or not state.is_past_grace(ended.ended_at, now):
             state.fate = Fate.ENDED
             return False
         state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
