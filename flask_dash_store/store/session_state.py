@@ -123,7 +123,7 @@ class SessionState:
         """Whether the session is the cookie's, and the response does not depend on it."""
         return self.use is Use.NONE and self.fate is Fate.KEPT and not self.is_named
 
-    def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
+    def switch_to(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
         owner = session_owner(session_id)
         if owner.name != self.owner.name:

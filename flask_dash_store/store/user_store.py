@@ -272,7 +272,7 @@ class UserStore(StoredMapping):
         self._storage.renew(
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
-        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.switch_to(Fate.RENEWED, new_id, access.now, context.lifetime)
         self._state.user = None if user is None else user.name
         owner = self._state.owner
         on_commit(self._storage, lambda: context.signals.regenerated(owner, user))
@@ -300,7 +300,7 @@ class UserStore(StoredMapping):
             candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
-                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
                 state.user = user.name
                 return
         if state.refuse():
@@ -319,14 +319,14 @@ class UserStore(StoredMapping):
             new_id = self._context.ids.after_end(session_id, ended_at, user.name)
             with suppress(SessionEnded):  # The user may have logged out of that one, too.
                 self._bind(new_id, user)
-                state.take(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
                 state.user, state.is_first = user.name, True
                 return
         self._begin_another(user)
 
     def _begin_another(self, user: Owner | None) -> None:
         new_id = new_session_id()
-        self._state.take(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
+        self._state.switch_to(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
         self._bind(new_id, user)
 
     def _bind(self, session_id: str, user: Owner | None) -> None:
@@ -385,7 +385,7 @@ class UserStore(StoredMapping):
         if state.is_answered or not state.is_past_grace(ended.ended_at, now):
             state.fate = Fate.ENDED
             return False
-        state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
+        state.switch_to(Fate.NEW, new_session_id(), now, self._context.lifetime)
         state.refuse()  # Reading finds nothing then, and writing raises.
         return True
 
