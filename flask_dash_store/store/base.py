@@ -69,7 +69,7 @@ class StoreBase:
         try:
             return read(self._state.owner, self._access())
         except SessionEnded as ended:
-            return self._read(read, nothing) if self._begins_another(ended) else nothing
+            return self._read(read, nothing) if self._recover(ended) else nothing
 
     def _stored(self, key: str) -> tuple[Owner, Stored | None]:
         """The owner that was read, and what is stored under the key; None when nothing is."""
@@ -84,7 +84,7 @@ class StoreBase:
         try:
             result = write(self._state.owner, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             return self._write(write, keys)
         if write_listeners and (keys is None or keys):
@@ -114,14 +114,14 @@ class StoreBase:
             access = self._write_access()
             self._storage.set(owner, key, stored, access, expires(access))
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self._put(key, value, expires)  # The signature is bound to the owner.
         else:
             if write_listeners:
                 self._tell((key,))
 
-    def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
+    def _recover(self, ended: SessionEnded) -> bool:  # noqa: ARG002
         """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
 
         :param ended: why the call failed

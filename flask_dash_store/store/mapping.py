@@ -99,7 +99,7 @@ class StoredMapping(StoreBase, WholeMapping):
             owner = self._state.owner
             stored = self._storage.get(owner, key, self._access())
         except SessionEnded as ended:
-            return self.get(key, default) if self._begins_another(ended) else default
+            return self.get(key, default) if self._recover(ended) else default
         return default if stored is None else self._codec.decode(owner.name, key, stored)
 
     def __contains__(self, key: object) -> bool:
@@ -135,7 +135,7 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             self._storage.set(self._state.owner, key, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self[key] = value
         else:
@@ -268,7 +268,7 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             self._storage.set_all(self._state.owner, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self._update(items)
         else:

@@ -74,8 +74,8 @@ class TabStore(StoredMapping):
     def _write_access(self) -> Access:
         return self._visitors._write_access()  # noqa: SLF001
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
-        return self._visitors._begins_another(ended)  # noqa: SLF001
+    def _recover(self, ended: SessionEnded) -> bool:
+        return self._visitors._recover(ended)  # noqa: SLF001
 
     def _tell(self, keys: Collection[str] | None) -> None:
         """Nothing watches a tab's values."""

@@ -377,7 +377,7 @@ class UserStore(StoredMapping):
                 "it, so nothing can be stored here. Store it under the client's own id: middleware.for_user(id)."
             )
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
+    def _recover(self, ended: SessionEnded) -> bool:
         state = self._state
         if state.session_id is None or state.fate is Fate.DESTROYED:
             return False
