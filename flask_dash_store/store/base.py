@@ -142,12 +142,12 @@ class StoreBase:
 
     def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
         keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
-        shown = self._shown(keys)
+        shown = self._visible(keys)
         if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
             return self._listed(None, newest_first)[:limit]
         return shown
 
-    def _shown(self, keys: list[str]) -> list[str]:
+    def _visible(self, keys: list[str]) -> list[str]:
         """Those of the owner's keys that are this store's."""
         return keys
 

@@ -72,7 +72,7 @@ def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, byt
         if state.is_past_grace(ended.ended_at, access.now):
             return {}
         raise
-    return {key: versions[key] for key in store._shown(list(versions))}  # noqa: SLF001
+    return {key: versions[key] for key in store._visible(list(versions))}  # noqa: SLF001
 
 
 # Names that are derived from the session

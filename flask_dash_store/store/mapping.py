@@ -62,9 +62,9 @@ class StoredMapping(StoreBase, WholeMapping):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._shown_keys()}>"
+        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._keys_for_repr()}>"
 
-    def _shown_keys(self) -> str:
+    def _keys_for_repr(self) -> str:
         """Some of the keys, for a debugger. It does not count as a use of the store, and raises nothing."""
         access = self._context.expiry.access(counts_as_use=False)
         try:
@@ -73,7 +73,7 @@ class StoredMapping(StoreBase, WholeMapping):
             return "ended"
         except UserStoreError as error:
             return type(error).__name__
-        keys = self._shown(keys)
+        keys = self._visible(keys)
         return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
@@ -118,7 +118,7 @@ class StoredMapping(StoreBase, WholeMapping):
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
-        shown = set(self._shown([key for key, _ in stored]))
+        shown = set(self._visible([key for key, _ in stored]))
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
     def __reduce__(self) -> NoReturn:
@@ -377,7 +377,7 @@ class StoredMapping(StoreBase, WholeMapping):
         :returns: one entry for each key, in the order of insertion; an empty list if nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
-        shown = set(self._shown([info.key for info in described]))
+        shown = set(self._visible([info.key for info in described]))
         return [StoredValue.of(info) for info in described if info.key in shown]
 
 

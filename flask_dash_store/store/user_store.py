@@ -129,7 +129,7 @@ class UserStore(StoredMapping):
             return super().__len__()
         keys: list[str] = self._read(self._first_keys, [])
         if len(keys) <= FEW:
-            return len(self._shown(keys))
+            return len(self._visible(keys))
         has_hidden = self._read(lambda owner, access: bool(self._storage.versions(owner, HIDDEN_KEYS, access)), False)
         return len(self.describe()) if has_hidden else super().__len__()
 
@@ -137,7 +137,7 @@ class UserStore(StoredMapping):
         """A few keys, and one more if there is one. To count them is not a use of the session."""
         return self._storage.keys(owner, access._replace(touch_threshold=math.inf), FEW + 1)
 
-    def _shown(self, keys: list[str]) -> list[str]:
+    def _visible(self, keys: list[str]) -> list[str]:
         if self._state.owner.session is None:
             return keys
         return [key for key in keys if not is_own_key(key)]
