@@ -135,16 +135,16 @@ class StoreBase:
         return self._access()
 
     def _keys(self, limit: int | None = None) -> list[str]:
-        return self._listed(limit, newest_first=False)
+        return self._list_keys(limit, newest_first=False)
 
     def _last_keys(self, limit: int | None = None) -> list[str]:
-        return self._listed(limit, newest_first=True)
+        return self._list_keys(limit, newest_first=True)
 
-    def _listed(self, limit: int | None, newest_first: bool) -> list[str]:
+    def _list_keys(self, limit: int | None, newest_first: bool) -> list[str]:
         keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
         shown = self._visible(keys)
         if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
-            return self._listed(None, newest_first)[:limit]
+            return self._list_keys(None, newest_first)[:limit]
         return shown
 
     def _visible(self, keys: list[str]) -> list[str]:
