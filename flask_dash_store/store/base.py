@@ -108,7 +108,7 @@ class StoreBase:
         self._put(key, value, expires)
 
     def _put(self, key: str, value: Any, expires: Callable[[Access], KeyExpiry]) -> None:
-        stored = self._encoded(key, value)
+        stored = self._encode_value(key, value)
         owner = self._state.owner
         try:
             access = self._write_access()
@@ -156,9 +156,9 @@ class StoreBase:
 
     def _encode(self, key: str, value: Any) -> Stored:
         self._check_key(key, self._context.max_key_length)
-        return self._encoded(key, value)
+        return self._encode_value(key, value)
 
-    def _encoded(self, key: str, value: Any) -> Stored:
+    def _encode_value(self, key: str, value: Any) -> Stored:
         context = self._context
         stored = self._codec.encode(self._state.owner.name, key, value)
         payload, buffers = stored

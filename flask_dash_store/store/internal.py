@@ -112,7 +112,7 @@ def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
 
 def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
     """Store a value if the payload under the key is still the former one. Returns whether it is."""
-    stored = store._encoded(key, value)  # noqa: SLF001
+    stored = store._encode_value(key, value)  # noqa: SLF001
     return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
 
 
