@@ -88,10 +88,10 @@ class StoreBase:
                 raise
             return self._write(write, keys)
         if write_listeners and (keys is None or keys):
-            self._tell(keys)
+            self._notify(keys)
         return result
 
-    def _tell(self, keys: Collection[str] | None) -> None:
+    def _notify(self, keys: Collection[str] | None) -> None:
         """Call the write listeners once the write is committed.
 
         :param keys: those that were changed; None for all
@@ -119,7 +119,7 @@ class StoreBase:
             self._put(key, value, expires)  # The signature is bound to the owner.
         else:
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
 
     def _recover(self, ended: SessionEnded) -> bool:  # noqa: ARG002
         """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.

@@ -140,7 +140,7 @@ class StoredMapping(StoreBase, WholeMapping):
             self[key] = value
         else:
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
@@ -217,7 +217,7 @@ class StoredMapping(StoreBase, WholeMapping):
             if present is None or present[0] != stored[0] or not self._storage.delete(owner, key, access):
                 return False
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
             return True
 
     def popitem(self) -> tuple[str, Any]:
@@ -273,7 +273,7 @@ class StoredMapping(StoreBase, WholeMapping):
             self._update(items)
         else:
             if write_listeners:
-                self._tell(items.keys())
+                self._notify(items.keys())
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # a dict's |= takes pairs too, its | does not
         self.update(other)

@@ -77,7 +77,7 @@ class TabStore(StoredMapping):
     def _recover(self, ended: SessionEnded) -> bool:
         return self._visitors._recover(ended)  # noqa: SLF001
 
-    def _tell(self, keys: Collection[str] | None) -> None:
+    def _notify(self, keys: Collection[str] | None) -> None:
         """Nothing watches a tab's values."""
 
 

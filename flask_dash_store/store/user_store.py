@@ -244,7 +244,7 @@ class UserStore(StoredMapping):
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
         if write_listeners:
-            self._tell(None)
+            self._notify(None)
 
     def _end(self, access: Access) -> float:
         """End the session. Returns when it ended."""
