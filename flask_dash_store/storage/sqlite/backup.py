@@ -89,7 +89,7 @@ class Backup:
             with suppress(FileNotFoundError):
                 os.link(self._directory / name, held / name)
 
-    def look_at(self, source: Path, now: float) -> Totals:
+    def inspect(self, source: Path, now: float) -> Totals:
         """How much a copy holds, which is whole.
 
         :raises StorageError: when there is no copy, or it cannot be read
