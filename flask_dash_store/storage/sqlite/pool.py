@@ -173,7 +173,7 @@ class Pool:
         timeout = self.write_lock.acquire(timeout)
         if transaction is not None:
             self.write_lock.hold(transaction)
-        if time.monotonic() > self.file.is_known_until and not self.file.is_same():
+        if time.monotonic() > self.file.is_checked_until and not self.file.is_same():
             self.check_open()
             self.check_file()
         try:
