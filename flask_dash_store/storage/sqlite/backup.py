@@ -28,7 +28,7 @@ from .buffer_files import HELD, BufferFiles, buffers_beside, copy_file, sync_dir
 from .connection import connect
 from .database import Database, Transaction
 from .files import prepare_private_file
-from .maintenance import forget_files
+from .maintenance import remove_files_on_commit
 from .schema import PAGE_BYTES
 from .statistics import args_of_totals
 
@@ -150,7 +150,7 @@ class Backup:
         self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str], step: Callable[[], object]
     ) -> None:
         renewed = transaction.execute(schema.ALL_RENEWED)
-        forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
+        remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
         for session in copy.execute(schema.ALL_SESSIONS):  # Before the values, for the triggers count these.
@@ -161,7 +161,7 @@ class Backup:
             step()
         for name, session, renewed_at, created, user in renewed:
             if session == ENDED:
-                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
+                remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
                 transaction.execute(schema.END, (name, renewed_at))
             else:
                 transaction.execute(schema.KEEP_ID, (name, session, renewed_at, created, user))

@@ -11,7 +11,7 @@ from ..base import ENDED, Dump, SupportsExport, Value
 from . import schema
 from .connection import Row
 from .database import Transaction
-from .maintenance import forget_files
+from .maintenance import remove_files_on_commit
 from .writer import Writer
 
 MOST_PROBLEMS = 100
@@ -67,7 +67,7 @@ class Exporter(Writer, SupportsExport):
         names = {buffers.name for buffers in loaded}
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.CLEAR, {"owner": name})
-            forget_files(transaction, self._buffers, [row for row in rows if row[0] not in names])
+            remove_files_on_commit(transaction, self._buffers, [row for row in rows if row[0] not in names])
             transaction.on_rollback(partial(self._buffers.remove, names - {file for (file,) in rows}))
             session = (name, dump.expires, dump.session, dump.renewed_at, dump.created_at, dump.user)
             transaction.execute(schema.LOAD_SESSION, session)

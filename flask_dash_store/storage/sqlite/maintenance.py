@@ -21,7 +21,7 @@ VACUUM_PAGES = 32
 ORPHAN_AGE = 60 * 60.0
 
 
-def forget_files(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
+def remove_files_on_commit(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
     """Remove the files of deleted or replaced rows, once the transaction is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
@@ -38,7 +38,7 @@ def delete_some(
     :returns: how many of ``pages`` are left; while there are some, no value is
     """
     for rowid, nbytes in transaction.execute(sql, {"owner": owner, "now": now, "limit": pages}):
-        forget_files(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+        remove_files_on_commit(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
         pages -= 1 + (nbytes or 0) // PAGE_BYTES
         if pages <= 0:
             break
@@ -75,7 +75,7 @@ class Maintenance:
         """How many keys were removed that had expired by themselves, and whether there are more."""
         rows = transaction.execute(schema.PAST_KEYS, (now, OWNERS_TOGETHER))
         for row in rows:
-            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
+            remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
         return len(rows), len(rows) == OWNERS_TOGETHER
 
     def _remove_owners(
