@@ -102,7 +102,7 @@ class StoreSession(SessionMixin):
     def _values(self) -> SessionValues:
         if self._loaded is None:
             self._loaded = self._load()
-        elif self._whose() != self._owner:
+        elif self._owner_name() != self._owner:
             self._loaded = self._leave_behind(self._loaded)
         return self._loaded
 
@@ -110,7 +110,7 @@ class StoreSession(SessionMixin):
         self._store = store_of(self._app, self.environ)
         self._state = state = state_of(self._store)
         stored, self._payload = self._stored()
-        self._owner = self._whose()
+        self._owner = self._owner_name()
         values = SessionValues(stored or {})
         if stored is not None:
             state.confirm_inherited()
@@ -128,12 +128,12 @@ class StoreSession(SessionMixin):
             return None, None
         return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored, payload
 
-    def _whose(self) -> str | None:
+    def _owner_name(self) -> str | None:
         return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
 
     def _leave_behind(self, values: SessionValues) -> SessionValues:
         """What this request has set itself, without what is of the session that has ended meanwhile."""
-        self._owner, self._user, self._payload = self._whose(), None, None
+        self._owner, self._user, self._payload = self._owner_name(), None, None
         kept = SessionValues({})
         kept.update(values.merged({}))
         return kept
@@ -163,7 +163,7 @@ class StoreSession(SessionMixin):
         else:
             values = SessionValues(self._merge(values))
         self._state.confirm_inherited()
-        self._owner, self._loaded, self._payload = self._whose(), values, None
+        self._owner, self._loaded, self._payload = self._owner_name(), values, None
 
     def _replace(self, payload: bytes, values: SessionValues) -> bool:
         return replace(self._store, KEY, payload, packed(values, self._settings()))
