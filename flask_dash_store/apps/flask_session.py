@@ -103,7 +103,7 @@ class StoreSession(SessionMixin):
         if self._loaded is None:
             self._loaded = self._load()
         elif self._owner_name() != self._owner:
-            self._loaded = self._leave_behind(self._loaded)
+            self._loaded = self._own_changes(self._loaded)
         return self._loaded
 
     def _load(self) -> SessionValues:
@@ -131,7 +131,7 @@ class StoreSession(SessionMixin):
     def _owner_name(self) -> str | None:
         return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
 
-    def _leave_behind(self, values: SessionValues) -> SessionValues:
+    def _own_changes(self, values: SessionValues) -> SessionValues:
         """What this request has set itself, without what is of the session that has ended meanwhile."""
         self._owner, self._user, self._payload = self._owner_name(), None, None
         kept = SessionValues({})
