@@ -148,7 +148,7 @@ class StoreSession(SessionMixin):
         """
         if not self._values().changes():
             return False
-        self._follow_user()
+        self._apply_login()
         if self._state.fate is Fate.DESTROYED:
             if not self._values() or self._state.is_answered:
                 return True
@@ -184,7 +184,7 @@ class StoreSession(SessionMixin):
 
     # Who has logged in
 
-    def _follow_user(self) -> None:
+    def _apply_login(self) -> None:
         """Give a user who logs in a session id that was not known before, and end the session of one who has left."""
         user = self._user_in(self._values())
         if user == self._user:
