@@ -62,7 +62,7 @@ def _context() -> RequestContext | None:
     return request_ctx._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _visitors_store() -> UserStore:
+def _require_store() -> UserStore:
     store = current_store.get()
     if store is not None and not has_request_context():  # As present_store() has it, with two calls less.
         return store
@@ -110,7 +110,7 @@ def visitor() -> str:
     :returns: 22 characters: letters, digits, ``-`` and ``_``
     :raises OutsideRequest: if there is no visitor
     """
-    return name_of_visitor(_visitors_store())
+    return name_of_visitor(_require_store())
 
 
 def is_available() -> bool:
@@ -131,19 +131,19 @@ class _Proxy(LocalProxy[UserStore]):
     # LocalProxy forwards these as well, in three times the time.
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_visitors_store(), name)
+        return getattr(_require_store(), name)
 
     def __getitem__(self, key: str) -> Any:
-        return _visitors_store()[key]
+        return _require_store()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _visitors_store()[key] = value
+        _require_store()[key] = value
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # LocalProxy forwards all but this.
         return self._get_current_object().__reduce_ex__(protocol)
 
 
-user_store = cast(UserStore, _Proxy(_visitors_store))
+user_store = cast(UserStore, _Proxy(_require_store))
 """The current visitor's store. It is the same as ``g.user_store``, and can be imported anywhere.
 
 :raises OutsideRequest: if it is used where there is no visitor
