@@ -64,15 +64,15 @@ def _context() -> RequestContext | None:
 
 def _require_store() -> UserStore:
     store = current_store.get()
-    if store is not None and not has_request_context():  # As present_store() has it, with two calls less.
+    if store is not None and not has_request_context():  # As find_store() has it, with two calls less.
         return store
-    store = present_store()
+    store = find_store()
     if store is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return store
 
 
-def present_store() -> UserStore | None:
+def find_store() -> UserStore | None:
     """The store of the visitor whom this call is for; None if it is for none.
 
     A job's comes first: its fork has inherited the request that started it, and elsewhere it may have made a request

@@ -22,7 +22,7 @@ from dash import hooks
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 
 from ..errors import OutsideCookiePath
-from ..proxy import present_store
+from ..proxy import find_store
 from ..store.internal import context_with, results_name
 from .jobs import NAMESPACE, extension_with, open_ticket, ticket_for
 
@@ -50,7 +50,7 @@ class _ManagerOfVisitors(BaseBackgroundCallbackManager):
 
     def build_cache_key(self, fn: Callable[..., Any], args: Any, cache_args_to_ignore: Any, triggered: Any) -> str:
         key: str = super().build_cache_key(fn, args, cache_args_to_ignore, triggered)  # type: ignore[no-untyped-call]
-        store = present_store()
+        store = find_store()
         extension = None if store is None else extension_with(store)
         if store is None or extension is None or extension.settings.background_results == "shared":
             return key
@@ -66,7 +66,7 @@ class _ManagerOfVisitors(BaseBackgroundCallbackManager):
 @contextmanager
 def _job_of_visitor(context: Any) -> Iterator[Any]:
     """In this block, which starts a job, what the job is to be given as a callback's context."""
-    store = present_store()
+    store = find_store()
     extension = None if store is None else extension_with(store)
     if store is None or extension is None:
         yield context
