@@ -204,7 +204,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         )
 
 
-def give_globals_a_store(app: Flask, name: str) -> None:
+def add_store_to_g(app: Flask, name: str) -> None:
     """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too.
 
     :param name: tells the app from the others of its process

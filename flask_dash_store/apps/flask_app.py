@@ -15,7 +15,7 @@ from ..dash.pages import has_dash, hide_store_from_dash_setup
 from ..errors import ConfigurationError
 from ..http.sessions import Inheritance, RequestSessions
 from ..http.wsgi import SessionMiddleware
-from ..proxy import EXTENSION, give_globals_a_store, request_with, store_of
+from ..proxy import EXTENSION, add_store_to_g, request_with, store_of
 from ..settings import Settings
 from ..store.user_store import UserStore
 from .adapter import AppAdapter, Extension, Opened
@@ -81,7 +81,7 @@ class FlaskApp(AppAdapter):
         self._extension = extension
         self._wsgi_app = self.app.wsgi_app
         self.app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(self.app, extension.name)
+        add_store_to_g(self.app, extension.name)
         self._login_signals = LoginSignals(self.app, lambda: extension.settings.flask_login)
         self.app.extensions[EXTENSION] = middleware
         self.app.cli.add_command(user_store)
