@@ -59,7 +59,7 @@ class Extension:
     :param options: the settings that win over the app's config
     :param stacklevel: of the call that a warning is about
     :ivar name: tells the app from the others of its process
-    :ivar has_begun: whether :meth:`prepare` has been called
+    :ivar is_prepared: whether :meth:`prepare` has been called
     :ivar opened: what :meth:`open` has returned; None where it is to be called
     """
 
@@ -70,7 +70,7 @@ class Extension:
         self._clock = clock
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
-        self._is_closed = self.has_begun = False
+        self._is_closed = self.is_prepared = False
         self._check(stacklevel + 1)
         self.name = register(self, app.import_name)
         self.begin_in_this_process()
@@ -96,12 +96,12 @@ class Extension:
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
 
-    def prepare(self, see_to: Callable[[], None]) -> None:
+    def prepare(self, prepare: Callable[[], None]) -> None:
         """See to what the app has decided by its first request, unless that has been done before."""
         with self._lock:
-            if not self.has_begun:
-                see_to()
-                self.has_begun = True
+            if not self.is_prepared:
+                prepare()
+                self.is_prepared = True
 
     def open(self) -> OpenedExtension:
         """The opened extension. The first call reads the app's settings and opens the storage.

@@ -95,7 +95,7 @@ class FlaskApp(AppAdapter):
         opened = extension.opened
         if opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
-        if not extension.has_begun:
+        if not extension.is_prepared:
             extension.prepare(self._add_to_dev_tools)
         opened = opened or extension.open()
         return opened.handler(environ, start_response)  # type: ignore[no-any-return]

@@ -191,7 +191,7 @@ class Entry:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
-        if not self._extension.has_begun:
+        if not self._extension.is_prepared:
             self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
