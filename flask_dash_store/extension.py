@@ -73,7 +73,7 @@ class Extension:
         self._is_closed = self.is_prepared = False
         self._check(stacklevel + 1)
         self.name = register(self, app.import_name)
-        self.begin_in_this_process()
+        self.renew_lock()
         _extensions.add(self)
 
     @property
@@ -81,7 +81,7 @@ class Extension:
         """The app itself; of a Dash app, its server."""
         return self.adapter.app
 
-    def begin_in_this_process(self) -> None:
+    def renew_lock(self) -> None:
         """Have a lock that no thread of another process can have left acquired."""
         self._lock = threading.Lock()
 
@@ -328,7 +328,7 @@ def extension_of(app: Any) -> Extension | None:
 
 def _begin_in_child() -> None:
     for extension in list(_extensions):
-        extension.begin_in_this_process()
+        extension.renew_lock()
 
 
 if hasattr(os, "register_at_fork"):
