@@ -82,13 +82,13 @@ class AsgiApp(AppAdapter):
         return self.app in _installed
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
-        self._entry: App = Entry(self.app, extension, self._meet)
+        self._entry: App = Entry(self.app, extension, self._on_first_request)
 
     @property
     def entry(self) -> App:
         return self._entry
 
-    def _meet(self, app: App, scope: Scope) -> App:
+    def _on_first_request(self, app: App, scope: Scope) -> App:
         """Know the app which this one is inside of, after ``app.add_middleware(UserStoreMiddleware)``."""
         self._host = scope.get("app", self.app)
         return with_dev_tools(app, self._views())
@@ -145,7 +145,7 @@ class StarletteApp(AsgiApp):
         app = self.app
         build = app.build_middleware_stack
         # The outermost of all, as the response to a request that raised an error has to bring the cookie, too.
-        app.build_middleware_stack = lambda: Entry(build(), extension, self._meet)
+        app.build_middleware_stack = lambda: Entry(build(), extension, self._on_first_request)
         app.add_exception_handler(SessionEnded, _conflict)
         self._entry = app
 
@@ -188,7 +188,7 @@ class QuartApp(AsgiApp):
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
         _installed.add(self.app)
-        self.app.asgi_app = Entry(self.app.asgi_app, extension, self._meet)
+        self.app.asgi_app = Entry(self.app.asgi_app, extension, self._on_first_request)
         self._entry = self.app
 
     def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:

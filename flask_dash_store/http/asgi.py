@@ -179,13 +179,13 @@ async def _answer_conflict(error: SessionEnded, send: Send) -> None:
 class Entry:
     """What stands in front of an ASGI app. It opens the storage with the first request.
 
-    :param meet: called with the app and the scope of that request; returns the app to serve from then on
+    :param on_first_request: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
+    def __init__(self, app: App, extension: Extension, on_first_request: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
-        self._meet = meet
+        self._on_first_request = on_first_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
@@ -199,4 +199,4 @@ class Entry:
         await opened.handler(self._app, scope, receive, send)
 
     def _begin(self, scope: Scope) -> None:
-        self._app = self._meet(self._app, scope)
+        self._app = self._on_first_request(self._app, scope)
