@@ -18,7 +18,7 @@ from ..owner import Owner
 from ..storage.base import KeyExpiry, ValueInfo
 from .base import StoreBase, write_listeners
 from .session_state import Use
-from .views import MISSING, WholeMapping, at_one_time
+from .views import MISSING, SnapshotMapping, as_snapshot
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class StoredValue:
         return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
-class StoredMapping(StoreBase, WholeMapping):
+class StoredMapping(StoreBase, SnapshotMapping):
     """A dict whose values lie in a storage, for one owner.
 
     :param context: what it shares with the app's other stores
@@ -259,7 +259,7 @@ class StoredMapping(StoreBase, WholeMapping):
         :param more: further keys and values
         """
         items: dict[str, Any] = {}
-        items.update(at_one_time(other), **more)
+        items.update(as_snapshot(other), **more)
         if items:
             self._update(items)
 
