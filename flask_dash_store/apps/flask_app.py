@@ -21,7 +21,7 @@ from ..store.user_store import UserStore
 from .adapter import AppAdapter, Extension, Opened
 from .flask_login import LoginSignals
 from .flask_session import StoreSessionInterface, check_interface
-from .inheritance import ImportedSessions, inheriting
+from .inheritance import ImportedSessions, inherit_from_cookies
 from .late_settings import COOKIES_SETTINGS, FLASKS_SETTINGS, watch_changes
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ class FlaskApp(AppAdapter):
     def inherit(
         self, name: str, secrets: Sequence[bytes], imported: ImportedSessions
     ) -> Callable[[str], Inheritance | None] | None:
-        return inheriting(self.app, name, secrets, imported)
+        return inherit_from_cookies(self.app, name, secrets, imported)

@@ -127,7 +127,7 @@ class ImportedSessions:
         return Inheritance(new_session_id(), self._context.expiry.clock())
 
 
-def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
+def inherit_from_cookies(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
     """What the cookies of a Cookie header stand for that this package has not signed.
 
     :param secrets: the app's secrets, the current one first
