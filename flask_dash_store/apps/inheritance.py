@@ -97,7 +97,7 @@ class ImportedSessions:
             logger.warning("A cookie of Flask's own is not taken over by this request: %s", error)
             found = None
         # Its lifetime counts from when Flask has signed the cookie.
-        return self._nothing() if found is None else found._replace(issued_at=issued_at)
+        return self._empty_session() if found is None else found._replace(issued_at=issued_at)
 
     def find(self, name: str) -> Inheritance | None:
         """The session that was imported by this name; None when none was.
@@ -120,9 +120,9 @@ class ImportedSessions:
             return next(filter(None, map(self.find, names)), None)
         except StorageError as error:
             logger.warning("It is not known whether a cookie is of a session that was imported: %s", error)
-            return self._nothing()
+            return self._empty_session()
 
-    def _nothing(self) -> Inheritance:
+    def _empty_session(self) -> Inheritance:
         """An empty session for one request. No response replaces the cookie of one that is inherited and not stored."""
         return Inheritance(new_session_id(), self._context.expiry.clock())
 
