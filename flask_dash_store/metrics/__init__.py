@@ -20,7 +20,7 @@ from ..owner import Owner
 from ..signals import session_started
 from ..storage.base import Removed, Storage
 
-Kind = Literal["opentelemetry", "prometheus"]
+Exporter = Literal["opentelemetry", "prometheus"]
 _PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_client"}
 
 # Seconds up to which operations are counted together: a read from SQLite takes 10 microseconds, a lock up to 5 seconds.
@@ -58,27 +58,27 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def check_kind(kind: Kind) -> None:
-    """Check that the package which a kind needs is installed.
+def check_exporter(exporter: Exporter) -> None:
+    """Check that the package which an exporter needs is installed.
 
     :raises ConfigurationError: when it is not
     """
     try:
-        import_module(f".{kind}", __name__)
+        import_module(f".{exporter}", __name__)
     except ImportError as error:
         raise ConfigurationError(
-            f"USER_STORE_METRICS (metrics=) is {kind!r}, which needs the package {_PACKAGES[kind]}, and that cannot be "
-            f"imported here: pip install 'flask_dash_store[{kind}]'."
+            f"USER_STORE_METRICS (metrics=) is {exporter!r}, which needs the package {_PACKAGES[exporter]}, and that cannot be "
+            f"imported here: pip install 'flask_dash_store[{exporter}]'."
         ) from error
 
 
-def measure(storage: Storage, kind: Kind, app: Any, name: str) -> None:
+def measure(storage: Storage, exporter: Exporter, app: Any, name: str) -> None:
     """From now on, count what a storage does.
 
     :param app: whose sessions are counted: the sender of its signals
     :param name: what the app is called there
     """
-    recorder: Recorder = import_module(f".{kind}", __name__).Recorder(name)
+    recorder: Recorder = import_module(f".{exporter}", __name__).Recorder(name)
     instance: Any = storage
     for operation in OPERATIONS:
         setattr(instance, operation, _measured(getattr(storage, operation), operation, recorder))
