@@ -25,7 +25,7 @@ from .health import Health, HealthProbe
 from .http.cookie import SessionCookie
 from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
-from .metrics import check_kind, measure
+from .metrics import check_exporter, measure
 from .owner import (
     DerivedIds,
     Owner,
@@ -89,7 +89,7 @@ class Extension:
         settings, config = self.settings, self.adapter.config
         check_scheme(settings.url)
         if settings.metrics is not None:
-            check_kind(settings.metrics)
+            check_exporter(settings.metrics)
         settings.cookie_attributes(config, self.adapter.paths(settings)[0])
         self.adapter.apply(settings)
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
