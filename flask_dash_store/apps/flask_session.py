@@ -23,7 +23,7 @@ from ..proxy import EXTENSION, store_of
 from ..settings import Settings
 from ..store.internal import csrf_token, delete, read, replace, state_of, write
 from ..store.session_state import Fate, SessionState, Use
-from .session_values import SessionValues, packed, user_in
+from .session_values import SessionValues, packed, user_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -114,7 +114,7 @@ class StoreSession(SessionMixin):
         values = SessionValues(stored or {})
         if stored is not None:
             state.confirm_inherited()
-        self._user = self._user_in(values)
+        self._user = self._user_of(values)
         return values
 
     def _stored(self) -> tuple[dict[str, Any] | None, bytes | None]:
@@ -186,7 +186,7 @@ class StoreSession(SessionMixin):
 
     def _apply_login(self) -> None:
         """Give a user who logs in a session id that was not known before, and end the session of one who has left."""
-        user = self._user_in(self._values())
+        user = self._user_of(self._values())
         if user == self._user:
             return
         if user is not None and self._state.is_answered:
@@ -205,8 +205,8 @@ class StoreSession(SessionMixin):
         self._values()  # What is of a session that has ended by this is left behind.
         self._user = user
 
-    def _user_in(self, values: SessionValues) -> str | int | None:
-        return user_in(values, self._settings().flask_session_user_key)
+    def _user_of(self, values: SessionValues) -> str | int | None:
+        return user_of(values, self._settings().flask_session_user_key)
 
 
 class StoreSessionInterface(SecureCookieSessionInterface):

@@ -27,7 +27,7 @@ from ..settings import Settings
 from ..store.internal import write
 from ..store.session_state import SessionState
 from ..store.user_store import SessionContext, UserStore
-from .session_values import packed, user_in
+from .session_values import packed, user_of
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -71,7 +71,7 @@ class ImportedSessions:
         state = SessionState(session_owner(session_id))
         state.session_id, state.ends_at = session_id, min(expires, now + context.lifetime)
         access = context.expiry.access(state.ends_at)._replace(now=now)
-        user = user_in(values, self._settings.flask_session_user_key)
+        user = user_of(values, self._settings.flask_session_user_key)
         user_is = None if user is None else user_hash(user_owner(user))
         with suppress(SessionEnded), context.storage.transaction(state.owner):
             context.storage.renew(session_owner(former), session_digest(session_id), access, user_is)

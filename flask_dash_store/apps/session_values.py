@@ -23,7 +23,7 @@ def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | st
     return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
 
 
-def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
+def user_of(values: Mapping[str, Any], key: str | None) -> str | int | None:
     """The id of the user who is logged in, from a session's values; None if there is none.
 
     :param key: the key that holds it; None if the app keeps track of logins by itself
