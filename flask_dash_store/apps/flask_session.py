@@ -23,7 +23,7 @@ from ..proxy import EXTENSION, store_of
 from ..settings import Settings
 from ..store.internal import csrf_token, delete, read, replace, state_of, write
 from ..store.session_state import Fate, SessionState, Use
-from .session_values import SessionValues, packed, user_of
+from .session_values import SessionValues, serialize, user_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -166,7 +166,7 @@ class StoreSession(SessionMixin):
         self._owner, self._loaded, self._payload = self._owner_name(), values, None
 
     def _replace(self, payload: bytes, values: SessionValues) -> bool:
-        return replace(self._store, KEY, payload, packed(values, self._settings()))
+        return replace(self._store, KEY, payload, serialize(values, self._settings()))
 
     def _merge(self, values: SessionValues) -> dict[str, Any]:
         """Bring the changes into what is stored at present. Returns what is stored then."""
@@ -175,7 +175,7 @@ class StoreSession(SessionMixin):
             present, _ = self._stored()
             merged = values.merged(present or {})
             if merged:
-                write(store, KEY, packed(merged, self._settings()))
+                write(store, KEY, serialize(merged, self._settings()))
             elif present is not None:
                 delete(store, KEY)
         if present is None and merged and state.fate is Fate.KEPT:

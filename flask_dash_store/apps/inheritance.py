@@ -27,7 +27,7 @@ from ..settings import Settings
 from ..store.internal import write
 from ..store.session_state import SessionState
 from ..store.user_store import SessionContext, UserStore
-from .session_values import packed, user_of
+from .session_values import serialize, user_of
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -75,7 +75,7 @@ class ImportedSessions:
         user_is = None if user is None else user_hash(user_owner(user))
         with suppress(SessionEnded), context.storage.transaction(state.owner):
             context.storage.renew(session_owner(former), session_digest(session_id), access, user_is)
-            write(UserStore(context, state), KEY, packed(values, self._settings))
+            write(UserStore(context, state), KEY, serialize(values, self._settings))
             return True
         return False  # A request in parallel was faster.
 

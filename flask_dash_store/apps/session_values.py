@@ -17,7 +17,7 @@ _ABSENT: Final = object()
 _UNCHANGING = frozenset({str, bytes, int, float, bool, type(None)})
 
 
-def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
+def serialize(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
     """The values of a session, as one value of the store."""
     # JSON has neither the tuples of flashed messages nor dates. Flask's serializer tags them.
     return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
