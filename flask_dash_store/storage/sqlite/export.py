@@ -14,7 +14,7 @@ from .database import Transaction
 from .maintenance import remove_files_on_commit
 from .writer import Writer
 
-MOST_PROBLEMS = 100
+MAX_PROBLEMS = 100
 
 
 class Exporter(Writer, SupportsExport):
@@ -83,7 +83,7 @@ class Exporter(Writer, SupportsExport):
 
     def problems(self) -> Iterator[str]:
         try:
-            for (problem,) in self._database.select(f"PRAGMA integrity_check({MOST_PROBLEMS})"):
+            for (problem,) in self._database.select(f"PRAGMA integrity_check({MAX_PROBLEMS})"):
                 if problem != "ok":
                     yield f"The database is damaged: {problem}."
             for (name,) in self._database.select(schema.WRONG_COUNTS):

@@ -26,7 +26,7 @@ FEW_ROWS = 64
 FEW_BYTES = 2**20
 
 # How many values are remembered, to choose the statement that writes the next one.
-MOST_WRITTEN = 4096
+MAX_WRITTEN = 4096
 
 
 class Writer(Reader):
@@ -59,7 +59,7 @@ class Writer(Reader):
         if not self._database.change(schema.SET, (*args, max_keys, key_expires, access.now)):
             return False
         if key_expires is None:
-            if len(self._written) >= MOST_WRITTEN:
+            if len(self._written) >= MAX_WRITTEN:
                 self._written.clear()
             self._written.add(row)
         return True
