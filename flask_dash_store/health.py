@@ -15,7 +15,7 @@ from .storage import Storage
 from .storage.statistics import SupportsStatistics
 
 DEFAULT_TIMEOUT = 1.0
-LEAST_FREE = 2**20
+MIN_FREE_BYTES = 2**20
 
 # Neither a session nor a user: it is counted and listed nowhere.
 _OWNER, _KEY, _TTL = Owner("h.health"), "probe", 24 * 3600.0
@@ -113,7 +113,7 @@ class _Look:
             self._used, self._free = self._probe.space()
             self._probe.write()
             self._can_write = True
-            if self._free is not None and self._free < LEAST_FREE:
+            if self._free is not None and self._free < MIN_FREE_BYTES:
                 self._problem = f"It is full: there is room for {self._free} bytes."
         except StorageError as error:
             self._problem = str(error)

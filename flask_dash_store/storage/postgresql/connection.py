@@ -40,7 +40,7 @@ _SCHEMES = ("postgresql://", "postgres://")
 _UNQUOTED = re.compile(r"[\w /-]*")
 
 # How much of a large value, in bytes a second, a server takes or gives at least.
-SLOWEST = 10 * 2**20
+MIN_BYTES_PER_SECOND = 10 * 2**20
 
 # Seconds after which waiting is interrupted, to look for signals and at the clock.
 _POLL = 0.1
@@ -226,7 +226,7 @@ class Connection(psycopg.Connection[Row]):
         :param nbytes: how large the values in it are, for it may take the longer
         """
         if nbytes:
-            self.timeout += nbytes / SLOWEST
+            self.timeout += nbytes / MIN_BYTES_PER_SECOND
         try:
             # What has arguments comes back in binary, in which a large value is half as long.
             cursor = self.execute(sql, args, binary=args is not None)
@@ -239,7 +239,7 @@ class Connection(psycopg.Connection[Row]):
             raise
         finally:
             if nbytes:
-                self.timeout -= nbytes / SLOWEST
+                self.timeout -= nbytes / MIN_BYTES_PER_SECOND
 
     def forget(self) -> None:
         """Close the socket without telling the server, for another process uses the connection."""
