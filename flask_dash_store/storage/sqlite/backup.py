@@ -32,8 +32,8 @@ from .maintenance import remove_files_on_commit
 from .schema import PAGE_BYTES
 from .statistics import args_of_totals
 
-PAGES_TOGETHER = 1000
-STEPS_TOGETHER = 1000
+PAGES_PER_CALL = 1000
+STEPS_PER_REPORT = 1000
 
 
 class Backup:
@@ -200,7 +200,7 @@ def _steps(total: int, progress: Progress) -> Callable[[], None]:
 
     def step() -> None:
         number = next(done)
-        if number % STEPS_TOGETHER == 0 or number == total:
+        if number % STEPS_PER_REPORT == 0 or number == total:
             progress(number, total)
 
     return step
@@ -213,7 +213,7 @@ def _copy_pages(source: apsw.Connection, target: Path, progress: Progress) -> in
     try:
         with destination.backup("main", source, "main") as backup:
             while not backup.done:
-                backup.step(PAGES_TOGETHER)
+                backup.step(PAGES_PER_CALL)
                 nbytes = backup.page_count * PAGE_BYTES
                 progress(nbytes - backup.remaining * PAGE_BYTES, nbytes)
     except apsw.Error as error:
