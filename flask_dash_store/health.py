@@ -62,7 +62,7 @@ class HealthProbe:
         self._storage = storage
         self._codec = codec
         self._expiry = ExpiryPolicy(_TTL, clock)
-        self._running: _Look | None = None
+        self._running: _Check | None = None
 
     def health(self, timeout: float) -> Health:
         """How it is now.
@@ -71,7 +71,7 @@ class HealthProbe:
         """
         look = self._running
         if look is None or not look.thread.is_alive():
-            look = self._running = _Look(self)
+            look = self._running = _Check(self)
             look.thread.start()
         look.thread.join(timeout)
         return look.health(timeout)
@@ -93,7 +93,7 @@ class HealthProbe:
             return None, None
 
 
-class _Look:
+class _Check:
     """One look at a storage, as far as it has come."""
 
     def __init__(self, probe: HealthProbe) -> None:
