@@ -120,7 +120,7 @@ class Extension:
                     self._has_checked_secret = True
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
-                    self.adapter.begin(self, opened, lambda: opened.open_session(new_session_id()))
+                    self.adapter.on_first_open(self, opened, lambda: opened.open_session(new_session_id()))
                     if self.adapter.has_dash:
                         from .dash import background  # Which imports Dash.
 

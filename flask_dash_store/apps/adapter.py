@@ -118,7 +118,7 @@ class AppAdapter(ABC):
         """
 
     @abstractmethod
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         """Called once, when the storage is opened for the first time.
 
         :param empty_store: makes one that belongs to no visitor

@@ -112,7 +112,7 @@ class AsgiApp(AppAdapter):
                 "leave it out, and use the store itself."
             )
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:  # noqa: ARG002
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:  # noqa: ARG002
         for functions in self._before_request():
             hide_store_from_dash_setup(functions, lambda: context_with(empty_store()))
 
@@ -191,8 +191,8 @@ class QuartApp(AsgiApp):
         self.app.asgi_app = Entry(self.app.asgi_app, extension, self._on_first_request)
         self._entry = self.app
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
-        super().begin(extension, opened, empty_store)
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+        super().on_first_open(extension, opened, empty_store)
         watch_changes(self.app.config, COOKIES_SETTINGS, extension.reopen)
 
     def _before_request(self) -> list[list[Callable[..., Any]]]:

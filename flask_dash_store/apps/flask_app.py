@@ -116,7 +116,7 @@ class FlaskApp(AppAdapter):
             if type(self.app.session_interface) is not StoreSessionInterface:
                 self.app.session_interface = StoreSessionInterface(lambda: self._extension.settings)
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         for functions in self.app.before_request_funcs.values():
             hide_store_from_dash_setup(functions, lambda: request_with(empty_store()))
         followed = FLASKS_SETTINGS if opened.settings.flask_session else COOKIES_SETTINGS
