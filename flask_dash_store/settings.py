@@ -23,7 +23,7 @@ HOUR = 60 * 60
 DAY = 24 * HOUR
 MIN_SECRET_BYTES = 16
 DEFAULT_COOKIE_NAME = "user_store"
-MAKE_SECRET_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
+HOW_TO_MAKE_A_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
 
 class Unset(Enum):
@@ -241,7 +241,7 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
     if not current:
         raise ConfigurationError(
             "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
-            f"    {MAKE_SECRET_KEY}\n"
+            f"    {HOW_TO_MAKE_A_KEY}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
             "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
         )
@@ -260,7 +260,7 @@ def weakness_of(secrets: list[bytes]) -> str | None:
         return None
     return (
         f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and "
-        f"value forged. Make one with {MAKE_SECRET_KEY}"
+        f"value forged. Make one with {HOW_TO_MAKE_A_KEY}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A Flask app, or a Dash app on Flask, as the user store sees it."""
+"""Installs the user store in a Flask app, or in a Dash app on Flask."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class FlaskApp(AppAdapter):
-    """A Flask app. It is what stands in the place of the app's ``wsgi_app``.
+    """A Flask app. This object replaces the app's ``wsgi_app``.
 
-    :param app: the Flask app, or a Dash app
+    :param app: what the middleware was given: the Flask app, or a Dash app on it
     :param server: the Flask app
     """
 
@@ -63,7 +63,7 @@ class FlaskApp(AppAdapter):
         return self.app.permanent_session_lifetime
 
     def paths(self, settings: Settings) -> tuple[str, str]:
-        # With flask_session the cookie is Flask's, whose session is that of all the server's pages.
+        # With flask_session, the cookie is Flask's, which all pages of the server share.
         if settings.flask_session or isinstance(self._outer, Flask):
             return self.app.session_interface.get_cookie_path(self.app), "/"
         config = self._outer.config
@@ -88,7 +88,7 @@ class FlaskApp(AppAdapter):
 
     @property
     def entry(self) -> Callable[..., Awaitable[None]]:
-        raise ConfigurationError(f"The app {self.name!r} is one of Flask: serve the app itself, by a WSGI server.")
+        raise ConfigurationError(f"The app {self.name!r} is a Flask app: serve the app itself, with a WSGI server.")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         extension = self._extension
@@ -104,7 +104,7 @@ class FlaskApp(AppAdapter):
         add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
 
     def _has_null_session(self) -> bool:
-        """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
+        """Whether to leave the request to Flask, which reports a missing SECRET_KEY when flask.session is used."""
         return not self.app.config.get("SECRET_KEY") and self._extension.settings.flask_session
 
     def handler(self, sessions: RequestSessions, settings: Settings) -> SessionMiddleware:  # noqa: ARG002

@@ -67,8 +67,8 @@ def check_exporter(exporter: Exporter) -> None:
         import_module(f".{exporter}", __name__)
     except ImportError as error:
         raise ConfigurationError(
-            f"USER_STORE_METRICS (metrics=) is {exporter!r}, which needs the package {_PACKAGES[exporter]}, and that cannot be "
-            f"imported here: pip install 'flask_dash_store[{exporter}]'."
+            f"USER_STORE_METRICS (metrics=) is {exporter!r}, but the package {_PACKAGES[exporter]} cannot be imported. "
+            f"Install it: pip install 'flask_dash_store[{exporter}]'."
         ) from error
 
 
