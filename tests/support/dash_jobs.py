@@ -30,9 +30,11 @@ def no_questions(page: Page) -> Iterator[Job]:
     """In this block, the page that has started a job waits for an answer, and its question has not been sent."""
     held: list[Route] = []
     page.route(QUESTION, lambda route: held.append(route), times=1)  # It asks again only when it has been answered.
-    with page.expect_request(QUESTION) as question:
-        pass
-    yield dict(parse_qsl(urlsplit(question.value.url).query))
+    deadline = time.monotonic() + TIMEOUT
+    while not held:
+        assert time.monotonic() < deadline, "The page asks for nothing."
+        page.wait_for_timeout(10)  # Playwright handles what happens in it.
+    yield dict(parse_qsl(urlsplit(held[0].request.url).query))
     held[0].continue_()
 
 
