@@ -15,7 +15,7 @@ from .storage import Storage
 from .storage.statistics import SupportsStatistics
 
 DEFAULT_TIMEOUT = 1.0
-LEAST_FREE = 2**20
+MIN_FREE_BYTES = 2**20
 
 # Neither a session nor a user: it is counted and listed nowhere.
 _OWNER, _KEY, _TTL = Owner("h.health"), "probe", 24 * 3600.0
@@ -62,7 +62,7 @@ class HealthProbe:
         self._storage = storage
         self._codec = codec
         self._expiry = ExpiryPolicy(_TTL, clock)
-        self._running: _Look | None = None
+        self._running: _Check | None = None
 
     def health(self, timeout: float) -> Health:
         """How it is now.
@@ -71,7 +71,7 @@ class HealthProbe:
         """
         look = self._running
         if look is None or not look.thread.is_alive():
-            look = self._running = _Look(self)
+            look = self._running = _Check(self)
             look.thread.start()
         look.thread.join(timeout)
         return look.health(timeout)
@@ -93,7 +93,7 @@ class HealthProbe:
             return None, None
 
 
-class _Look:
+class _Check:
     """One look at a storage, as far as it has come."""
 
     def __init__(self, probe: HealthProbe) -> None:
@@ -113,7 +113,7 @@ class _Look:
             self._used, self._free = self._probe.space()
             self._probe.write()
             self._can_write = True
-            if self._free is not None and self._free < LEAST_FREE:
+            if self._free is not None and self._free < MIN_FREE_BYTES:
                 self._problem = f"It is full: there is room for {self._free} bytes."
         except StorageError as error:
             self._problem = str(error)

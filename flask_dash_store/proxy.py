@@ -14,8 +14,8 @@ from werkzeug.local import LocalProxy
 from .dash.jobs import find_job
 from .errors import OutsideRequest
 from .http.wsgi import ENVIRON_KEY, visit
-from .store.current import current_store
-from .store.user_store import UserStore, app_of, state_of
+from .store.internal import app_of, current_store, name_of_visitor, state_of
+from .store.user_store import UserStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -31,8 +31,15 @@ _WHAT_TO_DO = (
 )
 
 
-class _NotOnGlobals(OutsideRequest, AttributeError):
-    """For ``hasattr`` and ``getattr`` with a default, which ask ``g`` as they ask any object."""
+class _OutsideRequestOnG(OutsideRequest, AttributeError):
+    """The same error, for ``hasattr(g, "user_store")`` and ``getattr`` with a default. Its traceback says the same."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutsideRequest, self.args
+
+
+_OutsideRequestOnG.__qualname__ = _OutsideRequestOnG.__name__ = OutsideRequest.__name__
+_OutsideRequestOnG.__module__ = OutsideRequest.__module__
 
 
 def _has_store(context: RequestContext) -> bool:
@@ -55,17 +62,17 @@ def _context() -> RequestContext | None:
     return request_ctx._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _visitors_store() -> UserStore:
+def _require_store() -> UserStore:
     store = current_store.get()
-    if store is not None and not has_request_context():  # As present_store() has it, with two calls less.
+    if store is not None and not has_request_context():  # As find_store() has it, with two calls less.
         return store
-    store = present_store()
+    store = find_store()
     if store is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return store
 
 
-def present_store() -> UserStore | None:
+def find_store() -> UserStore | None:
     """The store of the visitor whom this call is for; None if it is for none.
 
     A job's comes first: its fork has inherited the request that started it, and elsewhere it may have made a request
@@ -103,7 +110,7 @@ def visitor() -> str:
     :returns: 22 characters: letters, digits, ``-`` and ``_``
     :raises OutsideRequest: if there is no visitor
     """
-    return _visitors_store()._visitor()  # noqa: SLF001
+    return name_of_visitor(_require_store())
 
 
 def is_available() -> bool:
@@ -124,19 +131,19 @@ class _Proxy(LocalProxy[UserStore]):
     # LocalProxy forwards these as well, in three times the time.
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_visitors_store(), name)
+        return getattr(_require_store(), name)
 
     def __getitem__(self, key: str) -> Any:
-        return _visitors_store()[key]
+        return _require_store()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _visitors_store()[key] = value
+        _require_store()[key] = value
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # LocalProxy forwards all but this.
         return self._get_current_object().__reduce_ex__(protocol)
 
 
-user_store = cast(UserStore, _Proxy(_visitors_store))
+user_store = cast(UserStore, _Proxy(_require_store))
 """The current visitor's store. It is the same as ``g.user_store``, and can be imported anywhere.
 
 :raises OutsideRequest: if it is used where there is no visitor
@@ -183,7 +190,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         if job is not None:
             return job
         if context is None:
-            raise _NotOnGlobals(_WHAT_TO_DO)
+            raise _OutsideRequestOnG(_WHAT_TO_DO)
         return _store_of(context)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -197,7 +204,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         )
 
 
-def give_globals_a_store(app: Flask, name: str) -> None:
+def add_store_to_g(app: Flask, name: str) -> None:
     """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too.
 
     :param name: tells the app from the others of its process

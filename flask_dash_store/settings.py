@@ -23,7 +23,7 @@ HOUR = 60 * 60
 DAY = 24 * HOUR
 MIN_SECRET_BYTES = 16
 DEFAULT_COOKIE_NAME = "user_store"
-HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
+HOW_TO_MAKE_A_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
 
 class Unset(Enum):
@@ -36,6 +36,16 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
+
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "codec": tuple(CODECS),
+    "synchronous": ("NORMAL", "FULL"),
+    "background_results": ("private", "shared"),
+    "metrics": ("opentelemetry", "prometheus", None),
+    **dict.fromkeys(("authenticate_arrays", "flask_login", "flask_session", "embedded"), (True, False)),
+    **dict.fromkeys(("cookie_eager", "cookie_secure", "cookie_partitioned"), (True, False, None)),
+}
 
 
 @dataclass(frozen=True)
@@ -89,42 +99,35 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        self._must("url", isinstance(self.url, str), "a str")
+        self._require("url", isinstance(self.url, str), "a str")
         for name in ("max_bytes", "max_value_bytes", "max_keys", "max_key_length"):
             size = getattr(self, name)
-            self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
-        self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
-        self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
-        self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
-        self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
+            self._require(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
+        self._require(
+            "max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}"
+        )
+        for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, _one_of(choices))
         for name in ("counts_as_use", "starts_session"):
             function = getattr(self, name)
-            self._must(name, function is None or callable(function), "callable")
-        self._must("flask_login", self.flask_login in (True, False), "True or False")
-        self._must("flask_session", self.flask_session in (True, False), "True or False")
+            self._require(name, function is None or callable(function), "callable")
         user_key = self.flask_session_user_key
-        self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
-        self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
-        self._must(
-            "metrics", self.metrics in (None, "opentelemetry", "prometheus"), "opentelemetry, prometheus or None"
-        )
-        self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
+        self._require("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _check_embedded(self) -> None:
-        """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
-        self._must("embedded", self.embedded in (True, False), "True or False")
+        """In an iframe on another site, browsers send and keep only a cookie with these three attributes."""
         if self.embedded:
             samesite = self.cookie_samesite
             fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
-            self._must("cookie_samesite", fits, "'None', or left out, with embedded")
-            self._must("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
-            self._must(
+            self._require("cookie_samesite", fits, "'None', or left out, with embedded")
+            self._require("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
+            self._require(
                 "cookie_partitioned", self.cookie_partitioned in (None, True), "True, or left out, with embedded"
             )
 
-    def _must(self, name: str, fits: bool, what: str) -> None:
+    def _require(self, name: str, fits: bool, what: str) -> None:
         if not fits:
             raise ConfigurationError(f"{_named(name)} is {getattr(self, name)!r}; it must be {what}.")
 
@@ -169,12 +172,10 @@ class Settings:
             Flask's while that holds Flask's session
         """
         name, path, domain = self._name(config), self.cookie_path, self.cookie_domain
-        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
-        self._must("cookie_partitioned", self.cookie_partitioned in (None, True, False), "True, False or None")
-        self._must(
+        self._require(
             "cookie_path", path is None or (isinstance(path, str) and path.startswith("/")), "a path from '/' on"
         )
-        self._must("cookie_domain", domain is None or _is_domain(domain), "a domain name")
+        self._require("cookie_domain", domain is None or _is_domain(domain), "a domain name")
         samesite = self._samesite(config)
         # Flask's defaults, None and False, say nothing; what an app has set to True does.
         partitioned = self.cookie_partitioned
@@ -185,11 +186,11 @@ class Settings:
             secure = True
         host_prefix = name.lower().startswith(("__host-", "__host-http-"))
         if name.lower().startswith(("__host-", "__secure-", "__http-")) or samesite == "None" or partitioned:
-            self._must("cookie_secure", secure is not False, f"True: browsers demand it of {name!r}")
+            self._require("cookie_secure", secure is not False, f"True: browsers demand it of {name!r}")
             secure = True
         if host_prefix:
-            self._must("cookie_domain", domain is None, f"None: {name!r} belongs to one host")
-            self._must("cookie_path", path in (None, "/"), f"'/': browsers demand it of {name!r}")
+            self._require("cookie_domain", domain is None, f"None: {name!r} belongs to one host")
+            self._require("cookie_path", path in (None, "/"), f"'/': browsers demand it of {name!r}")
         return CookieAttributes(
             name=name,
             path="/" if host_prefix else path or default_path,
@@ -204,11 +205,13 @@ class Settings:
     def _name(self, config: Mapping[str, Any]) -> str:
         flasks, name = config.get("SESSION_COOKIE_NAME"), self.cookie_name
         if self.flask_session:
-            self._must("cookie_name", name in (None, flasks), "left out with flask_session: SESSION_COOKIE_NAME counts")
+            self._require(
+                "cookie_name", name in (None, flasks), "left out with flask_session: SESSION_COOKIE_NAME counts"
+            )
             return str(flasks)
         name = DEFAULT_COOKIE_NAME if name is None else name
-        self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
-        self._must(
+        self._require("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
+        self._require(
             "cookie_name", name != flasks, "another than SESSION_COOKIE_NAME, unless flask_session=True makes both one"
         )
         return name
@@ -238,7 +241,7 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
     if not current:
         raise ConfigurationError(
             "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
-            f"    {HOW_TO_MAKE_ONE}\n"
+            f"    {HOW_TO_MAKE_A_KEY}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
             "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
         )
@@ -257,12 +260,17 @@ def weakness_of(secrets: list[bytes]) -> str | None:
         return None
     return (
         f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and "
-        f"value forged. Make one with {HOW_TO_MAKE_ONE}"
+        f"value forged. Make one with {HOW_TO_MAKE_A_KEY}"
     )
 
 
 def _named(name: str) -> str:
     return f"{PREFIX}{name.upper()} ({name}=)"
+
+
+def _one_of(choices: tuple[object, ...]) -> str:
+    *first, last = map(repr, choices)
+    return f"{', '.join(first)} or {last}"
 
 
 def _suggestion(name: str, known: set[str]) -> str:

@@ -22,9 +22,9 @@ from dash import hooks
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 
 from ..errors import OutsideCookiePath
-from ..proxy import present_store
-from ..store.user_store import results_name
-from .jobs import NAMESPACE, app_with, ticket_for, working_on
+from ..proxy import find_store
+from ..store.internal import context_with, results_name
+from .jobs import NAMESPACE, extension_with, open_ticket, ticket_for
 
 
 @cache
@@ -50,9 +50,9 @@ class _ManagerOfVisitors(BaseBackgroundCallbackManager):
 
     def build_cache_key(self, fn: Callable[..., Any], args: Any, cache_args_to_ignore: Any, triggered: Any) -> str:
         key: str = super().build_cache_key(fn, args, cache_args_to_ignore, triggered)  # type: ignore[no-untyped-call]
-        store = present_store()
-        app = None if store is None else app_with(store)
-        if store is None or app is None or app.settings.background_results == "shared":
+        store = find_store()
+        extension = None if store is None else extension_with(store)
+        if store is None or extension is None or extension.settings.background_results == "shared":
             return key
         # Without a cache nothing need be found again. So no tab, and no later click, is given the result of another.
         whose = secrets.token_hex() if self.cache_by is None else results_name(store)
@@ -66,12 +66,12 @@ class _ManagerOfVisitors(BaseBackgroundCallbackManager):
 @contextmanager
 def _job_of_visitor(context: Any) -> Iterator[Any]:
     """In this block, which starts a job, what the job is to be given as a callback's context."""
-    store = present_store()
-    app = None if store is None else app_with(store)
-    if store is None or app is None:
+    store = find_store()
+    extension = None if store is None else extension_with(store)
+    if store is None or extension is None:
         yield context
         return
-    context = _without_cookie(copy(context), app.cookie_attributes.name)
+    context = _without_cookie(copy(context), extension.cookie_attributes.name)
     try:
         ticket = ticket_for(store)
     except OutsideCookiePath:  # The callback need not use the store, and could not.
@@ -79,7 +79,7 @@ def _job_of_visitor(context: Any) -> Iterator[Any]:
         return
     context["custom_data"] = copy(context.get("custom_data", {}))
     context["custom_data"][NAMESPACE] = ticket
-    with working_on(ticket):
+    with context_with(open_ticket(ticket)):
         yield context
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -28,10 +28,9 @@ from flask import current_app, has_request_context, request
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
-from ..store.base import StoreBase
+from ..store.base import StoreBase, write_listeners
+from ..store.internal import state_of, versions_of
 from ..store.session_state import Cookie
-from ..store.user_store import state_of, versions_of
-from ..store.write_listeners import write_listeners
 from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")
@@ -88,14 +87,16 @@ def _concerns(watch: Changed, keys: Collection[str] | None) -> bool:
     return keys is None or watch.keys is None or any(key in keys for key in watch.keys)
 
 
-def _version(watch: Changed, versions: dict[str, bytes]) -> str | None:
-    """The version of what is watched; None when nothing is stored under the keys.
+def _digest(key: str, version: bytes) -> int:
+    return int.from_bytes(blake2b(key.encode() + b"\0" + version, digest_size=VERSION_BYTES).digest())
 
-    :param versions: as the storage knows them
+
+def _version(digest_sum: int) -> str | None:
+    """The version of what a callback watches, from the sum of its keys' digests; None when no key is stored.
+
+    A sum can follow a write of one key without looking at the others.
     """
-    keys = versions.keys() if watch.keys is None else versions.keys() & watch.keys
-    own = [(key, versions[key]) for key in sorted(keys)]
-    return blake2b(repr(own).encode(), digest_size=VERSION_BYTES).hexdigest() if own else None
+    return f"{digest_sum % 2 ** (8 * VERSION_BYTES):0{2 * VERSION_BYTES}x}" if digest_sum else None
 
 
 def _names(keys: Iterable[Any]) -> list[str]:
@@ -109,16 +110,24 @@ def _is_iterable(value: object) -> bool:
     return isinstance(value, Iterable)
 
 
-def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
+def _stored_versions(watches: Iterable[Changed]) -> dict[Changed, str | None]:
     """The versions of what is watched, by one SELECT.
 
     :raises SessionEnded: when another request has just given the session another id, or ended it
     """
-    keys = (
-        None if any(watch.keys is None for watch in watches) else {key for watch in watches for key in watch.keys or ()}
-    )
-    versions = versions_of(user_store, keys)
-    return {watch: _version(watch, versions) for watch in watches}
+    keys = _keys_of(watches)
+    digests = {key: _digest(key, version) for key, version in versions_of(user_store, keys).items()}
+    return {watch: _version(sum(digests.get(key, 0) for key in watch.keys or digests)) for watch in watches}
+
+
+def _keys_of(watches: Iterable[Changed]) -> set[str] | None:
+    """All keys that are watched; None for every key of the store."""
+    keys: set[str] = set()
+    for watch in watches:
+        if watch.keys is None:
+            return None
+        keys.update(watch.keys)
+    return keys
 
 
 def _own_watches(is_route: bool = False) -> list[Changed]:
@@ -167,7 +176,7 @@ def _with_stores(layout: Any) -> Any:
         return layout
     present: dict[Changed, str | None] = {}
     with suppress(SessionEnded, StorageError):  # The next poll brings what is not known now.
-        present = _present(watches)
+        present = _stored_versions(watches)
     stores = [dcc.Store(id=watch.store_id, data=present.get(watch)) for watch in watches]
     return [*layout, *stores] if isinstance(layout, (list, tuple)) else [layout, *stores]
 
@@ -175,32 +184,82 @@ def _with_stores(layout: Any) -> Any:
 # What the page's own callbacks write
 
 
+class _Callback:
+    """What a running callback tells its page, kept up to date write by write.
+
+    The first write reads the versions of all that is watched, and each later one those of its own keys, so that a
+    thousand writes cost a thousand times as much as one. What other requests write meanwhile comes with the next poll.
+
+    :param inputs: the callback's, with the versions that the page has of them
+    """
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.owner = state_of(user_store).owner.name
+        self._watches = _own_watches()
+        self._told: dict[Changed, Any] = {watch: inputs.get(str(watch), ...) for watch in self._watches}
+        self._digests: dict[str, int] | None = None
+        self._sums = dict.fromkeys(self._watches, 0)
+
+    def news(self, keys: Collection[str] | None) -> dict[Changed, str | None]:
+        """The versions that the page does not have, of what a write of these keys has changed; None for all keys."""
+        self._read(None if self._digests is None else keys)
+        versions = {watch: _version(self._sums[watch]) for watch in self._watches if _concerns(watch, keys)}
+        news = {watch: version for watch, version in versions.items() if version != self._told[watch]}
+        self._told |= news
+        return news
+
+    def _read(self, keys: Collection[str] | None) -> None:
+        """Read the versions of those keys that are watched; None for all."""
+        watched = _keys_of(self._watches)
+        wanted = watched if keys is None else set(keys) if watched is None else watched.intersection(keys)
+        known = self._digests or {}
+        try:
+            found = versions_of(user_store, wanted)
+        except SessionEnded:
+            wanted, found = None, {}
+        for key in known.keys() | found if wanted is None else wanted:
+            digest = _digest(key, found[key]) if key in found else 0
+            for watch in self._watches:
+                if watch.keys is None or key in watch.keys:
+                    self._sums[watch] += digest - known.get(key, 0)
+            known[key] = digest
+        self._digests = known
+
+
+_callbacks: WeakKeyDictionary[object, _Callback] = WeakKeyDictionary()
+"""The running callbacks that have written, by Dash's object for the response to each."""
+
+
 def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
-    """Have the response to the present callback say what it has changed."""
-    watches = [watch for watch in _watches.values() if _concerns(watch, keys)]
+    """Let the response to the current callback say which versions its write has changed."""
     try:
-        if watches and is_available() and state_of(store).owner.name == state_of(user_store).owner.name:
-            for watch, version in _after_write(watches).items():
+        if (
+            any(_concerns(watch, keys) for watch in _watches.values())
+            and is_available()
+            and state_of(store).owner.name == state_of(user_store).owner.name
+        ):
+            callback = _current_callback()
+            for watch, version in callback.news(keys).items() if callback is not None else ():
                 set_props(watch.store_id, {"data": version})
-    except Exception:  # What was written is stored, and the page learns of it by its next poll.
+    except Exception:  # The write is stored, and the page learns of it with its next poll.
         logger.exception("A callback's response cannot say which keys have changed.")
 
 
-def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
-    """The versions that the page of the present callback does not have."""
+def _current_callback() -> _Callback | None:
+    """The callback that runs here; None where there is none, or no response to it, as in a job."""
     # On Flask with async callbacks, Dash's context stays with the thread, whose next request may be for a view.
     if has_request_context() and not request.path.endswith(DASHS_ROUTES[1]):
-        return {}
+        return None
     try:
-        _, inputs = ctx.response, ctx.inputs
+        response, inputs = ctx.response, ctx.inputs
     except (LookupError, AttributeError, MissingCallbackContextException):
-        return {}  # There is no callback here, or no response, as in a job.
-    own = [watch for watch in _own_watches() if watch in watches]
-    try:
-        present = _present(own)
-    except SessionEnded:
-        present = dict.fromkeys(own)
-    return {watch: version for watch, version in present.items() if inputs.get(str(watch), ...) != version}
+        return None
+    if response is None:
+        return None
+    callback = _callbacks.get(response)
+    if callback is None or callback.owner != state_of(user_store).owner.name:
+        callback = _callbacks[response] = _Callback(inputs)
+    return callback
 
 
 # What others write
@@ -217,7 +276,7 @@ def _serve() -> dict[str, dict[str, str | None] | None]:
         return {}
     state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.
     try:
-        present = _present(watches)
+        present = _stored_versions(watches)
     except SessionEnded:
         return {"versions": None}
     return {"versions": {watch.name: version for watch, version in present.items()}}

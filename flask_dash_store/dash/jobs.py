@@ -8,17 +8,13 @@ that has not loaded Dash has no such job.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 from weakref import WeakValueDictionary
 
+from ..apps.adapter import Extension, Opened
 from ..errors import ConfigurationError, InvalidKey
-from ..http.cookie import CookieAttributes
-from ..settings import Settings
-from ..store.current import current_store
-from ..store.user_store import UserStore, app_of
+from ..store.internal import app_of, current_store
+from ..store.user_store import UserStore
 
 CHANGED_ROUTE = "_user-store/changed"  # of changed.py, which imports Dash; as in changed.js
 
@@ -26,46 +22,37 @@ CHANGED_ROUTE = "_user-store/changed"  # of changed.py, which imports Dash; as i
 NAMESPACE = "flask_dash_store"
 
 
-class OpenedApp(Protocol):
-    """What is needed of an app's opened extension."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def cookie_attributes(self) -> CookieAttributes: ...
-    def open_store(self, handle: str) -> UserStore: ...
+_extensions: WeakValueDictionary[str, Extension] = WeakValueDictionary()
+"""The extensions of this process, by the names of their apps."""
 
 
-class App(Protocol):
-    """What is needed of an app's extension."""
+def register(extension: Extension, import_name: str) -> str:
+    """Let jobs of this process find an app's extension.
 
-    def open(self) -> OpenedApp: ...
-
-
-_apps: WeakValueDictionary[str, App] = WeakValueDictionary()
-
-
-def register(app: App, import_name: str) -> str:
-    """Let jobs of this process find an app.
-
-    :param import_name: as Flask has it
-    :returns: a name that tells the app from the others of this process, the same in all processes that build them alike
+    :param import_name: the app's, as for Flask
+    :returns: the app's name, unique in this process, and the same in all processes that build their apps in one order
     """
     main = getattr(sys.modules.get(import_name), "__file__", None)
     # A spawned process calls its parent's "__main__" "__mp_main__", and a worker imports it by its file's name.
     base = Path(main).stem if main and import_name in ("__main__", "__mp_main__") else import_name
     name, number = base, 1
-    while name in _apps:
+    while name in _extensions:
         number += 1
         name = f"{base}#{number}"
-    _apps[name] = app
+    _extensions[name] = extension
     return name
 
 
-def app_with(store: UserStore) -> OpenedApp | None:
-    """The app that a store belongs to, if it has not gone."""
-    app = _apps.get(app_of(store))
-    return None if app is None else app.open()
+def extension_with(store: UserStore) -> Opened | None:
+    """The opened extension of the app that a store belongs to; None if the app has been garbage-collected."""
+    extension = _extensions.get(app_of(store))
+    return None if extension is None else extension.open()
+
+
+def open_ticket(ticket: str) -> UserStore:
+    """The store of a ticket that this process has written."""
+    name, _, handle = ticket.partition(" ")
+    return _extensions[name].open().open_store(handle)
 
 
 def ticket_for(store: UserStore) -> str:
@@ -77,16 +64,6 @@ def ticket_for(store: UserStore) -> str:
     handle = store.job_handle()
     _ = NAMESPACE in store  # To read is a use, which to make a handle is not.
     return f"{app_of(store)} {handle}"
-
-
-@contextmanager
-def working_on(ticket: str) -> Iterator[None]:
-    """In this block, and in what it forks, the present store is that of a job."""
-    token = current_store.set(_open(ticket))
-    try:
-        yield
-    finally:
-        current_store.reset(token)
 
 
 def find_job() -> UserStore | None:
@@ -123,23 +100,17 @@ def _ticket_of_context() -> str | None:
     return ticket
 
 
-def _open(ticket: str) -> UserStore:
-    """The store of a ticket that this process has written."""
-    name, _, handle = ticket.partition(" ")
-    return _apps[name].open().open_store(handle)
-
-
 def _open_elsewhere(ticket: str) -> UserStore:
     """The store of a ticket that another process has written."""
     name, _, handle = ticket.partition(" ")
-    app = _app(name).open()
-    if app.settings.is_in_memory:
+    opened = _extension_named(name).open()
+    if opened.settings.is_in_memory:
         raise ConfigurationError(
-            f"USER_STORE_URL (url=) is {app.settings.url!r}, one process's memory, but background callbacks run in "
+            f"USER_STORE_URL (url=) is {opened.settings.url!r}, one process's memory, but background callbacks run in "
             "processes of their own. Let it name a file, Redis or PostgreSQL."
         )
     try:
-        return app.open_store(handle)
+        return opened.open_store(handle)
     except InvalidKey:
         raise ConfigurationError(
             "The process that runs this background callback cannot open its visitor's store: SECRET_KEY, or "
@@ -148,11 +119,11 @@ def _open_elsewhere(ticket: str) -> UserStore:
         ) from None
 
 
-def _app(name: str) -> App:
-    app = _apps.get(name)
-    if app is not None:
-        return app
-    others = list(_apps.values())
+def _extension_named(name: str) -> Extension:
+    extension = _extensions.get(name)
+    if extension is not None:
+        return extension
+    others = list(_extensions.values())
     if len(others) == 1:
         return others[0]
     raise ConfigurationError(
@@ -160,5 +131,9 @@ def _app(name: str) -> App:
         "visitors' values are. Call UserStoreMiddleware(app) in a module that this process imports too: the one that "
         "a Celery worker is started with (celery --app), or the one that holds the callback, outside of functions and "
         "of `if __name__ == '__main__'`."
-        + (f" It has built {', '.join(sorted(_apps))}; their names have to be the same in both." if others else "")
+        + (
+            f" It has built {', '.join(sorted(_extensions))}; their names have to be the same in both."
+            if others
+            else ""
+        )
     )

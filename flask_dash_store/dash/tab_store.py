@@ -20,8 +20,8 @@ from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
+from ..store.internal import is_hidden, state_of
 from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore, current_tab
-from ..store.user_store import is_hidden, state_of
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 _IN_PAYLOAD = "userStoreTab"  # as in tab_store.js

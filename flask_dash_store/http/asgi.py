@@ -11,10 +11,10 @@ from werkzeug.sansio.request import Request
 
 from ..apps.adapter import Extension
 from ..errors import SessionEnded
-from ..storage.event_loop import note_server_loop
-from ..store.current import current_store
+from ..storage.timeouts import note_server_loop
+from ..store.internal import current_store, state_of
 from ..store.session_state import SessionState, Use
-from ..store.user_store import UserStore, state_of
+from ..store.user_store import UserStore
 from .sessions import RequestSessions
 from .socket_watch import SocketWatch
 
@@ -179,19 +179,19 @@ async def _answer_conflict(error: SessionEnded, send: Send) -> None:
 class Entry:
     """What stands in front of an ASGI app. It opens the storage with the first request.
 
-    :param meet: called with the app and the scope of that request; returns the app to serve from then on
+    :param on_first_request: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
+    def __init__(self, app: App, extension: Extension, on_first_request: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
-        self._meet = meet
+        self._on_first_request = on_first_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
-        if not self._extension.has_begun:
+        if not self._extension.is_prepared:
             self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
@@ -199,4 +199,4 @@ class Entry:
         await opened.handler(self._app, scope, receive, send)
 
     def _begin(self, scope: Scope) -> None:
-        self._app = self._meet(self._app, scope)
+        self._app = self._on_first_request(self._app, scope)

@@ -102,7 +102,7 @@ class SessionCookie:
         permanent: float | None = None,
     ) -> None:
         self._prefix = attributes.name + "="
-        self.follow(attributes)
+        self.set_attributes(attributes)
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
         self._permanent = permanent
@@ -111,7 +111,7 @@ class SessionCookie:
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
         self._has_warned = False
 
-    def follow(self, attributes: CookieAttributes) -> None:
+    def set_attributes(self, attributes: CookieAttributes) -> None:
         """From now on, issue cookies with these attributes; those that have come with a request are known by it."""
         self.attributes = attributes
         self._scope = _scope(attributes)

@@ -144,7 +144,7 @@ class RequestSessions:
 
     def _begin(self, fate: Fate, session_id: str, now: float) -> SessionState:
         state = SessionState(session_owner(session_id))
-        state.take(fate, session_id, now, self._context.lifetime)
+        state.switch_to(fate, session_id, now, self._context.lifetime)
         return state
 
     def _succeed(self, session: Session, now: float) -> SessionState:

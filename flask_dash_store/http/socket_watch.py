@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import StorageError
-from ..store.user_store import UserStore, state_of
+from ..store.internal import state_of
+from ..store.user_store import UserStore
 from .sessions import RequestSessions
 
 logger = logging.getLogger("flask_dash_store")

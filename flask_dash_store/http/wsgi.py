@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
+from ..store.internal import state_of
 from ..store.session_state import Use
-from ..store.user_store import UserStore, state_of
+from ..store.user_store import UserStore
 from .caching import Headers
 from .sessions import RequestSessions
 

@@ -6,6 +6,7 @@ nothing otherwise: there is no wrapper in the way.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -18,10 +19,37 @@ from ..expiry import Access
 from ..owner import Owner
 from ..signals import session_started
 from ..storage.base import Removed, Storage
-from .recorder import Recorder
 
-Kind = Literal["opentelemetry", "prometheus"]
+Exporter = Literal["opentelemetry", "prometheus"]
 _PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_client"}
+
+# Seconds up to which operations are counted together: a read from SQLite takes 10 microseconds, a lock up to 5 seconds.
+BUCKETS = (0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0)
+
+
+class Recorder(ABC):
+    """Keeps the counts of one app's storage in this process."""
+
+    @abstractmethod
+    def observer(self, operation: str) -> Callable[[float], object]:
+        """What is called with the seconds that each call of an operation has taken."""
+
+    @abstractmethod
+    def failed(self, operation: str, error: str) -> None:
+        """A call has failed, with an error of this name."""
+
+    @abstractmethod
+    def purged(self, owners: int, keys: int) -> None:
+        """Maintenance has removed so much of what had expired."""
+
+    @abstractmethod
+    def session_started(self, app: Any, visitor: str) -> None:
+        """Receives the signal of this name."""
+
+    @abstractmethod
+    def session_ended(self) -> None:
+        """A session has been ended."""
+
 
 OPERATIONS = (
     "get", "has", "keys", "items", "stat", "describe", "versions",
@@ -30,27 +58,27 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def check_kind(kind: Kind) -> None:
-    """Check that the package which a kind needs is installed.
+def check_exporter(exporter: Exporter) -> None:
+    """Check that the package which an exporter needs is installed.
 
     :raises ConfigurationError: when it is not
     """
     try:
-        import_module(f".{kind}", __name__)
+        import_module(f".{exporter}", __name__)
     except ImportError as error:
         raise ConfigurationError(
-            f"USER_STORE_METRICS (metrics=) is {kind!r}, which needs the package {_PACKAGES[kind]}, and that cannot be "
-            f"imported here: pip install 'flask_dash_store[{kind}]'."
+            f"USER_STORE_METRICS (metrics=) is {exporter!r}, but the package {_PACKAGES[exporter]} cannot be imported. "
+            f"Install it: pip install 'flask_dash_store[{exporter}]'."
         ) from error
 
 
-def measure(storage: Storage, kind: Kind, app: Any, name: str) -> None:
+def measure(storage: Storage, exporter: Exporter, app: Any, name: str) -> None:
     """From now on, count what a storage does.
 
     :param app: whose sessions are counted: the sender of its signals
     :param name: what the app is called there
     """
-    recorder: Recorder = import_module(f".{kind}", __name__).Recorder(name)
+    recorder: Recorder = import_module(f".{exporter}", __name__).Recorder(name)
     instance: Any = storage
     for operation in OPERATIONS:
         setattr(instance, operation, _measured(getattr(storage, operation), operation, recorder))

@@ -14,15 +14,16 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
-from . import recorder
+from . import BUCKETS
+from . import Recorder as Base
 
 _PREFIX = "user_store"
-_LIMITS = (*map(str, recorder.BUCKETS), "+Inf")
+_LIMITS = (*map(str, BUCKETS), "+Inf")
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
-class Recorder(recorder.Recorder):
+class Recorder(Base):
     def __init__(self, app: str) -> None:
         self.app = app
         self.operations: dict[str, _Durations] = {}
@@ -33,7 +34,7 @@ class Recorder(recorder.Recorder):
 
     def observer(self, operation: str) -> Callable[[float], object]:
         durations = self.operations[operation] = _Durations()
-        counts, limits, find = durations.counts, recorder.BUCKETS, bisect_left
+        counts, limits, find = durations.counts, BUCKETS, bisect_left
 
         # CPython switches threads at calls and loops alone, so no count is lost between its reading and writing.
         def observe(seconds: float) -> None:

@@ -41,7 +41,7 @@ class JobStore(UserStore):
 
     _write_access = _access
 
-    def _begins_another(self, ended: SessionEnded) -> bool:  # noqa: ARG002
+    def _recover(self, ended: SessionEnded) -> bool:  # noqa: ARG002
         """Go on with the id that a login has given the session, if that is why the one before has ended."""
         try:
             self._state.owner = self._storage.current(self._state.owner, self._access())

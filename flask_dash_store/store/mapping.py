@@ -16,10 +16,9 @@ from ..errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, 
 from ..expiry import Access, seconds
 from ..owner import Owner
 from ..storage.base import KeyExpiry, ValueInfo
-from .base import StoreBase
+from .base import StoreBase, write_listeners
 from .session_state import Use
-from .views import MISSING, WholeMapping, at_one_time
-from .write_listeners import write_listeners
+from .views import MISSING, SnapshotMapping, as_snapshot
 
 T = TypeVar("T")
 
@@ -49,7 +48,7 @@ class StoredValue:
         return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
-class StoredMapping(StoreBase, WholeMapping):
+class StoredMapping(StoreBase, SnapshotMapping):
     """A dict whose values lie in a storage, for one owner.
 
     :param context: what it shares with the app's other stores
@@ -63,9 +62,9 @@ class StoredMapping(StoreBase, WholeMapping):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._shown_keys()}>"
+        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._keys_for_repr()}>"
 
-    def _shown_keys(self) -> str:
+    def _keys_for_repr(self) -> str:
         """Some of the keys, for a debugger. It does not count as a use of the store, and raises nothing."""
         access = self._context.expiry.access(counts_as_use=False)
         try:
@@ -74,7 +73,7 @@ class StoredMapping(StoreBase, WholeMapping):
             return "ended"
         except UserStoreError as error:
             return type(error).__name__
-        keys = self._shown(keys)
+        keys = self._visible(keys)
         return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
@@ -100,7 +99,7 @@ class StoredMapping(StoreBase, WholeMapping):
             owner = self._state.owner
             stored = self._storage.get(owner, key, self._access())
         except SessionEnded as ended:
-            return self.get(key, default) if self._begins_another(ended) else default
+            return self.get(key, default) if self._recover(ended) else default
         return default if stored is None else self._codec.decode(owner.name, key, stored)
 
     def __contains__(self, key: object) -> bool:
@@ -119,7 +118,7 @@ class StoredMapping(StoreBase, WholeMapping):
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
-        shown = set(self._shown([key for key, _ in stored]))
+        shown = set(self._visible([key for key, _ in stored]))
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
     def __reduce__(self) -> NoReturn:
@@ -136,12 +135,12 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             self._storage.set(self._state.owner, key, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self[key] = value
         else:
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
@@ -218,7 +217,7 @@ class StoredMapping(StoreBase, WholeMapping):
             if present is None or present[0] != stored[0] or not self._storage.delete(owner, key, access):
                 return False
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
             return True
 
     def popitem(self) -> tuple[str, Any]:
@@ -260,7 +259,7 @@ class StoredMapping(StoreBase, WholeMapping):
         :param more: further keys and values
         """
         items: dict[str, Any] = {}
-        items.update(at_one_time(other), **more)
+        items.update(as_snapshot(other), **more)
         if items:
             self._update(items)
 
@@ -269,12 +268,12 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             self._storage.set_all(self._state.owner, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self._update(items)
         else:
             if write_listeners:
-                self._tell(items.keys())
+                self._notify(items.keys())
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # a dict's |= takes pairs too, its | does not
         self.update(other)
@@ -378,7 +377,7 @@ class StoredMapping(StoreBase, WholeMapping):
         :returns: one entry for each key, in the order of insertion; an empty list if nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
-        shown = set(self._shown([info.key for info in described]))
+        shown = set(self._visible([info.key for info in described]))
         return [StoredValue.of(info) for info in described if info.key in shown]
 
 

@@ -74,10 +74,10 @@ class TabStore(StoredMapping):
     def _write_access(self) -> Access:
         return self._visitors._write_access()  # noqa: SLF001
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
-        return self._visitors._begins_another(ended)  # noqa: SLF001
+    def _recover(self, ended: SessionEnded) -> bool:
+        return self._visitors._recover(ended)  # noqa: SLF001
 
-    def _tell(self, keys: Collection[str] | None) -> None:
+    def _notify(self, keys: Collection[str] | None) -> None:
         """Nothing watches a tab's values."""
 
 
@@ -157,11 +157,11 @@ class _TabValues(OwnersValues):
     # Writing
 
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        self._take_lease(owner, access)
+        self._acquire_lease(owner, access)
         self._storage.set(owner, self._prefix + key, value, access, key_expires)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        self._take_lease(owner, access)
+        self._acquire_lease(owner, access)
         self._storage.set_all(owner, [(self._prefix + key, value) for key, value in values], access)
 
     def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
@@ -191,7 +191,7 @@ class _TabValues(OwnersValues):
                 self._delete_leftovers(owner, access)
         return True
 
-    def _take_lease(self, owner: Owner, access: Access) -> None:
+    def _acquire_lease(self, owner: Owner, access: Access) -> None:
         """Have a lease before a value is written, so that the value is a live tab's."""
         if self._is_live(owner, access):
             return

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
 from ..expiry import Access
@@ -24,16 +23,18 @@ from ..owner import (
     session_owner,
     user_hash,
     user_owner,
-    visitor_name,
 )
 from ..signals import How, Signals
 from ..storage import Storage
 from ..storage.base import SessionInfo
 from ..storage.transaction import on_commit, on_rollback
-from .base import StoreBase, StoreContext
+from .base import StoreContext, write_listeners
 from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
-from .write_listeners import write_listeners
+from .views import FEW
+
+HIDDEN_KEYS = (TABS_PREFIX, FLASK_SESSION_KEY)
+"""If a session has keys that are not the app's, it has one of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +125,20 @@ class UserStore(StoredMapping):
         return self._state.is_new
 
     def __len__(self) -> int:
-        keys = super().__len__()
-        return len(self.describe()) if keys and self._has_own_keys() else keys
-
-    def _has_own_keys(self) -> bool:
-        """Whether there are keys that are not shown, as they are not the app's. It is no use of the session."""
-        if self._state.owner.session is None:
-            return False
-        access = self._context.expiry.access(counts_as_use=False)
-        return any(
-            self._read(lambda owner, _: self._storage.has(owner, key, access), False)  # noqa: B023
-            for key in (TABS_PREFIX, FLASK_SESSION_KEY)
-        )
-
-    def _shown(self, keys: list[str]) -> list[str]:
         if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
+            return super().__len__()
+        keys: list[str] = self._read(self._first_keys, [])
+        if len(keys) <= FEW:
+            return len(self._visible(keys))
+        has_hidden = self._read(lambda owner, access: bool(self._storage.versions(owner, HIDDEN_KEYS, access)), False)
+        return len(self.describe()) if has_hidden else super().__len__()
+
+    def _first_keys(self, owner: Owner, access: Access) -> list[str]:
+        """A few keys, and one more if there is one. To count them is not a use of the session."""
+        return self._storage.keys(owner, access._replace(touch_threshold=math.inf), FEW + 1)
+
+    def _visible(self, keys: list[str]) -> list[str]:
+        if self._state.owner.session is None:
             return keys
         return [key for key in keys if not is_own_key(key)]
 
@@ -167,10 +167,6 @@ class UserStore(StoredMapping):
         self._storage.stat(owner, access)
         ends_at = min(self._state.ends_at, access.now + self._context.lifetime)
         return self._context.handles.dump(Job(owner, ends_at))
-
-    def _visitor(self) -> str:
-        self._state.is_named = True
-        return visitor_name(self._context.visitor_key, self._state.owner)
 
     def regenerate(self, user_id: str | int | None = None) -> None:
         """Give the session a new id, and keep its values. Call it at login and whenever the visitor's rights change.
@@ -248,7 +244,7 @@ class UserStore(StoredMapping):
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
         if write_listeners:
-            self._tell(None)
+            self._notify(None)
 
     def _end(self, access: Access) -> float:
         """End the session. Returns when it ended."""
@@ -276,7 +272,7 @@ class UserStore(StoredMapping):
         self._storage.renew(
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
-        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.switch_to(Fate.RENEWED, new_id, access.now, context.lifetime)
         self._state.user = None if user is None else user.name
         owner = self._state.owner
         on_commit(self._storage, lambda: context.signals.regenerated(owner, user))
@@ -290,18 +286,6 @@ class UserStore(StoredMapping):
             return self._storage.stat(state.owner, self._first_access()).user not in (None, user_hash(user))
         return False
 
-    def _is_known_as(self, user: Owner) -> bool:
-        with suppress(SessionEnded):
-            return self._storage.stat(self._state.owner, self._first_access()).user == user_hash(user)
-        return False
-
-    def _csrf_token(self) -> str:
-        return self._context.ids.csrf_token(str(self._state.session_id))
-
-    def _results_name(self) -> str:
-        self._state.is_named = True
-        return self._context.ids.of_results(str(self._state.session_id))
-
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
         """Go on after another request has ended the session: with its successor if that is the same user's.
 
@@ -312,11 +296,11 @@ class UserStore(StoredMapping):
         state, access = self._state, self._first_access()
         if state.arrived_at is None:
             raise ended
-        if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
+        if user is not None and not state.is_past_grace(ended.ended_at, access.now):
             candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
-                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
                 state.user = user.name
                 return
         if state.refuse():
@@ -331,18 +315,18 @@ class UserStore(StoredMapping):
         """
         state, now = self._state, self._context.expiry.clock()
         has_come = state.cookie in (Cookie.CURRENT, Cookie.STALE)
-        if user is not None and has_come and not state.has_missed_its_cookie(ended_at, now):
+        if user is not None and has_come and not state.is_past_grace(ended_at, now):
             new_id = self._context.ids.after_end(session_id, ended_at, user.name)
             with suppress(SessionEnded):  # The user may have logged out of that one, too.
                 self._bind(new_id, user)
-                state.take(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
                 state.user, state.is_first = user.name, True
                 return
         self._begin_another(user)
 
     def _begin_another(self, user: Owner | None) -> None:
         new_id = new_session_id()
-        self._state.take(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
+        self._state.switch_to(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
         self._bind(new_id, user)
 
     def _bind(self, session_id: str, user: Owner | None) -> None:
@@ -365,17 +349,6 @@ class UserStore(StoredMapping):
             state.use = Use.READ
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
-
-    def _versions(self, keys: Collection[str] | None) -> dict[str, bytes]:
-        state, access = self._state, self._context.expiry.access(counts_as_use=False)
-        state.is_named = True  # The response depends on who the visitor is.
-        try:
-            versions = self._storage.versions(state.owner, keys, access)
-        except SessionEnded as ended:
-            if state.has_missed_its_cookie(ended.ended_at, access.now):
-                return {}
-            raise
-        return {key: versions[key] for key in self._shown(list(versions))}
 
     def _write_access(self) -> Access:
         state = self._state
@@ -404,100 +377,17 @@ class UserStore(StoredMapping):
                 "it, so nothing can be stored here. Store it under the client's own id: middleware.for_user(id)."
             )
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
+    def _recover(self, ended: SessionEnded) -> bool:
         state = self._state
         if state.session_id is None or state.fate is Fate.DESTROYED:
             return False
         now = self._context.expiry.clock()
-        if state.is_answered or not state.has_missed_its_cookie(ended.ended_at, now):
+        if state.is_answered or not state.is_past_grace(ended.ended_at, now):
             state.fate = Fate.ENDED
             return False
-        state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
+        state.switch_to(Fate.NEW, new_session_id(), now, self._context.lifetime)
         state.refuse()  # Reading finds nothing then, and writing raises.
         return True
-
-
-def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, bytes]:
-    """By which each value is told from the one before, for the keys that there are. It is no use of the session.
-
-    :param keys: those that are asked for; None for all
-    :raises SessionEnded: when it has just ended, or got another id, which the browser may not have yet
-    """
-    return store._versions(keys)  # noqa: SLF001
-
-
-def state_of(store: StoreBase) -> SessionState:
-    """What the request has done to the session of its store."""
-    return store._state  # noqa: SLF001
-
-
-def app_of(store: UserStore) -> str:
-    """The name of the app that a store belongs to."""
-    return store._context.app  # noqa: SLF001
-
-
-def is_hidden(store: UserStore) -> bool:
-    """Whether it is a session's that no browser has, as while Dash prepares itself, or one that ``open`` has made."""
-    state = state_of(store)
-    return state.arrived_at is None and state.session_id is not None
-
-
-# What follows is for the package's own keys, which no method of a store takes.
-
-
-def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
-    """The value under a key, and the payload of what was read, for :func:`replace`; None and None when there is none.
-
-    The errors are those of :meth:`UserStore.get`.
-    """
-    owner, stored = store._stored(key)  # noqa: SLF001
-    return (None, None) if stored is None else (store._codec.decode(owner.name, key, stored), stored[0])  # noqa: SLF001
-
-
-def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
-    """Store a value if what is stored under the key is still what was read. Returns whether it is.
-
-    The errors are those of writing to the store.
-    """
-    stored = store._encoded(key, value)  # noqa: SLF001
-    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
-
-
-def write(store: UserStore, key: str, value: Any) -> None:
-    """Store a value.
-
-    The errors are those of writing to the store.
-    """
-    store._put(key, value, lambda _: None)  # noqa: SLF001
-
-
-def delete(store: UserStore, key: str) -> None:
-    """Delete a key, if it is there.
-
-    The errors are those of writing to the store.
-    """
-    store._write(lambda owner, access: store._storage.delete(owner, key, access), (key,))  # noqa: SLF001
-
-
-def is_session_of(store: UserStore, user_id: str | int) -> bool:
-    """Whether the storage knows that the session is this user's.
-
-    :raises InvalidKey: when the user id is too long or holds a lone surrogate
-    """
-    return store._is_known_as(user_owner(user_id))  # noqa: SLF001
-
-
-def csrf_token(store: UserStore) -> str:
-    """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
-    return store._csrf_token()  # noqa: SLF001
-
-
-def results_name(store: UserStore) -> str:
-    """By which the results of the session's background callbacks are found again, until it gets another id.
-
-    Unlike :func:`visitor`'s name it is shown nowhere, and an id that was planted before a login does not lead to it.
-    """
-    return store._results_name()  # noqa: SLF001
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ MISSING: Final = Missing.MISSING
 FEW = 10
 
 
-class WholeMapping(MutableMapping[str, Any]):
+class SnapshotMapping(MutableMapping[str, Any]):
     """A dict of which all is read at once, where all is asked for."""
 
     @abstractmethod
@@ -70,12 +70,12 @@ class WholeMapping(MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == dict(at_one_time(other))
+        return self.copy() == dict(as_snapshot(other))
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() | dict(at_one_time(other))
+        return self.copy() | dict(as_snapshot(other))
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
@@ -92,9 +92,9 @@ class WholeMapping(MutableMapping[str, Any]):
         return dict.fromkeys(keys, value)
 
 
-def at_one_time(other: Any) -> Any:
+def as_snapshot(other: Any) -> Any:
     """An argument for ``dict``. A store is read at one point in time, where ``dict`` would read it key by key."""
-    return other.copy() if isinstance(other, WholeMapping) else other
+    return other.copy() if isinstance(other, SnapshotMapping) else other
 
 
 def _iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _first_and_others(first: str, read: Callable[[int | None], list[str]]) -> It
 
 
 class Keys(KeysView[str]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key in self._mapping
@@ -122,7 +122,7 @@ class Keys(KeysView[str]):
 
 
 class Values(ValuesView[Any]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._mapping.copy().values())
@@ -135,7 +135,7 @@ class Values(ValuesView[Any]):
 
 
 class Items(ItemsView[str, Any]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(self._mapping.copy().items())

@@ -244,8 +244,8 @@ _PAGE = """
     SELECT total, key, COALESCE(created, 0.0), value, bytes, keys FROM (SELECT COUNT(*) AS total {all})
     LEFT JOIN "sessions" ON "sessions".rowid IN (SELECT {page} LIMIT :limit OFFSET :offset) ORDER BY {order}, key"""
 # With ORDER BY and LIMIT in one SELECT, SQLite keeps the rows up to the page's end, and no others, in a tree. Of a
-# million, that is the quickest for the first pages, and takes 3 s for one in the middle. To sort all takes 0.6 s for any
-# page, and then they are counted without another pass.
+# million, that is the quickest for the first pages, and takes 3 s for one in the middle. To sort all takes 0.6 s for
+# any page, and then they are counted without another pass.
 _SORTED = f"WITH found AS MATERIALIZED (SELECT rowid AS id {_FOUND} ORDER BY {{order}}, key)"
 _ORDERS = {"newest": "created DESC", "oldest": "created", "largest": "bytes DESC", "expiring": "value"}
 FIRST_PAGES = {
