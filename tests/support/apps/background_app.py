@@ -95,7 +95,6 @@ def report() -> str:
         "destroy": error_of(user_store.destroy),
         "cookies": dict(ctx.cookies),
         "header": ctx.headers.get("Cookie"),
-        "process": os.getpid(),
     }
     user_store["report"] = found["name"]
     return json.dumps(found)
