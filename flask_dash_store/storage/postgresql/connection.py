@@ -160,7 +160,10 @@ class Connection(psycopg.Connection[Row]):
         :param timeout: seconds that a call waits for other writers
         :raises psycopg.Error: when the server cannot be reached, or refuses the user
         """
-        connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        try:
+            connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        except OSError as error:  # To wait for the server, psycopg opens a file beside libpq's socket.
+            raise psycopg.OperationalError(str(error)) from error
         connection.timeout = silence_timeout(timeout)
         try:
             # A pooler answers for many processes of the server, so the one that it names at login is not the one at
@@ -198,7 +201,7 @@ class Connection(psycopg.Connection[Row]):
         """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
         try:
             return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
-        except psycopg.Error:  # Its socket has been closed, or the server's end of it reset.
+        except psycopg.Error:  # Some of its releases raise this for a socket whose other end has been closed or reset.
             return False
 
     def is_in_transaction(self) -> bool:
