@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..owner import SESSION_PREFIX, USER_PREFIX
 
@@ -36,6 +36,17 @@ class OwnerInfo(NamedTuple):
     def is_there(self, now: float) -> bool:
         """Whether it counts: a session until it expires, with values or without; a user that has values."""
         return (self.expires or 0.0) > now and (self.keys > 0 or not self.name.startswith(USER_PREFIX))
+
+
+class OwnerPage(NamedTuple):
+    """Some of the owners that were looked for.
+
+    :ivar owners: those of this page
+    :ivar total: how many there are on all pages
+    """
+
+    owners: list[OwnerInfo]
+    total: int
 
 
 class Totals(NamedTuple):
@@ -87,11 +98,18 @@ class SupportsStatistics(ABC):
         """
 
     @abstractmethod
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        """The first ones in an order of the owners that are there and whose names begin with the prefix.
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        """A page of the owners that are there, whose names begin with the prefix, and in which a text is found.
 
-        :param limit: how many at most
+        Among those that are equal in an order, the names decide, so that pages hold each once.
+
+        :param limit: how many a page has at most
         :param now: in seconds since the epoch
+        :param offset: how many come before the page
+        :param containing: a text, of which :mod:`.name_search` says in which names it is found: in a user id as the app
+            knows it, without regard to the case of ASCII letters
         """
 
     @abstractmethod
@@ -127,7 +145,21 @@ def totals_of(infos: Iterable[OwnerInfo], now: float) -> Totals:
     return Totals(sessions, users, nbytes, keys, oldest if oldest < math.inf else None, hour, day, expired, ended)
 
 
-def first_of(infos: Iterable[OwnerInfo], prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-    """What :meth:`SupportsStatistics.first_owners` is of these owners."""
-    found = (info for info in infos if info.name.startswith(prefix) and info.is_there(now))
-    return nsmallest(limit, found, key=_SORT_KEYS[order])
+def page_of(infos: Iterable[OwnerInfo], order: Order, limit: int, offset: int, now: float) -> OwnerPage:
+    """A page of those of these owners that are there. Of all others, no more are kept than come before it."""
+    total = 0
+
+    def counted() -> Iterator[OwnerInfo]:
+        nonlocal total
+        for info in infos:
+            if info.is_there(now):
+                total += 1
+                yield info
+
+    first = nsmallest(offset + limit, counted(), key=_SORT_KEYS[order])
+    return OwnerPage(first[offset:], total)
+
+
+def page_of_rows(rows: Sequence[Sequence[Any]]) -> OwnerPage:
+    """A page, of the rows of a query: each begins with the total, and one has nothing else if the page is empty."""
+    return OwnerPage([OwnerInfo(*row[1:]) for row in rows if row[1] is not None], rows[0][0])

@@ -79,10 +79,16 @@ _TOTALS = f"""
         SELECT *, {_IS_LIVE} AS is_live, left(owner, 2) = 's.' AS is_session, left(owner, 2) = 'u.' AS is_user
         FROM {{schema}}.sessions
     ) s"""
-_FIRST_OWNERS = f"""
-    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
-    WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
-    ORDER BY {{order}}, owner LIMIT %(limit)s"""
+# A page past the end has one row, of the total.
+_FIND_OWNERS = f"""
+    WITH found AS MATERIALIZED (
+        SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
+        WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
+        AND owner ~* %(pattern)s
+    )
+    SELECT total, page.* FROM (SELECT count(*) AS total FROM found) counted
+    LEFT JOIN (SELECT * FROM found ORDER BY {{order}}, owner LIMIT %(limit)s OFFSET %(offset)s) page ON true
+    ORDER BY {{order}}, owner"""
 _ORDERS = {"newest": "created_at DESC", "oldest": "created_at", "largest": "bytes DESC", "expiring": "expires"}
 _SPACE = """
     SELECT pg_total_relation_size('{schema}.sessions'::regclass)
@@ -101,12 +107,12 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         )
         for name, arguments in _ARGUMENTS.items()
     }
-    first_owners = {
-        f"first_owners_{order}": _FIRST_OWNERS.format(schema=schema, order=column) for order, column in _ORDERS.items()
+    find_owners = {
+        f"find_owners_{order}": _FIND_OWNERS.format(schema=schema, order=column) for order, column in _ORDERS.items()
     }
     return (
         calls
-        | first_owners
+        | find_owners
         | {
             "totals": _TOTALS.format(schema=schema),
             "space": _SPACE.format(schema=schema.replace("'", "''")),

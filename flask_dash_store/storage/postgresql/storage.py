@@ -33,7 +33,8 @@ from ..base import (
     Value,
     ValueInfo,
 )
-from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals
+from ..name_search import name_pattern
+from ..statistics import Order, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
 from ..timeouts import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
@@ -319,9 +320,12 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
     def totals(self, now: float) -> Totals:
         return Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
 
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        args = {"now": now, "prefix": prefix, "limit": limit}
-        return [OwnerInfo(*row) for row in self._database.select(self._sql[f"first_owners_{order}"], args)]
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        pattern = name_pattern(containing)
+        args = {"now": now, "prefix": prefix, "pattern": pattern, "limit": limit, "offset": offset}
+        return page_of_rows(self._database.select(self._sql[f"find_owners_{order}"], args))
 
     def space(self) -> Space:
         """How much room the server's disk has is not for its users to see."""

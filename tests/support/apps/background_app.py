@@ -154,15 +154,9 @@ def tour(name: str, set_progress: Callable[[Any], None]) -> str:
     """It goes on by a step each time that the visitor has shown what is stored."""
     for step in (1, 2):
         user_store["step"] = step  # Before the page is told, which may ask at once.
-
-        def tell_until_it_is_shown(step: int = step) -> bool:
-            # Again and again: Dash deletes a progress as it is read, so that one whose response is lost is gone.
-            set_progress(str(step))
-            set_props(f"note-{name}", {"children": f"step {step}"})
-            time.sleep(0.1)
-            return bool(user_store.get("shown", 0) >= step)
-
-        wait_until(tell_until_it_is_shown)
+        set_progress(str(step))
+        set_props(f"note-{name}", {"children": f"step {step}"})
+        wait_until(lambda step=step: user_store.get("shown", 0) >= step)  # type: ignore[misc]
     return f"after {user_store['shown']}"
 
 
