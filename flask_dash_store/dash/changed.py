@@ -1,14 +1,13 @@
 """Callbacks that fire when a key of the visitor's store changes, no matter what changed it.
 
 ``Changed(key)`` is an ``Input`` on a hidden ``dcc.Store``, which a layout hook adds to the page and which holds the
-key's *version*. A callback that writes brings the next version with its own response (``set_props``), without a
-further request. Of what other tabs, views, workers and jobs write the page learns by a small GET each second
-(``changed.js``), which is answered from one SELECT. It is no use of the session: it moves no expiry and brings no
-cookie. The job of a background callback does not use ``set_props``, for Dash keeps only the last one of those that come
-between two of its polls: it would replace what the job has set itself.
+key's *version*. A callback that writes sends the new version with its own response (``set_props``). The page learns of
+writes by other tabs, views, workers and jobs from a small GET each second (``changed.js``), which costs one SELECT. The
+GET is not a use of the session: it moves no expiry and sets no cookie. The job of a background callback does not use
+``set_props``, because Dash keeps only the last call between two of its polls, so the job's own would be lost.
 
-A version is a digest of the MAC that the value is signed with. So it says nothing of the value, not even to those who
-can guess it, for without SECRET_KEY no MAC can be made. All workers give the same one.
+A version is a digest of the MAC that the value is signed with, so all workers compute the same one. It reveals nothing
+of the value: without SECRET_KEY, even a guess cannot be verified.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")
 
-TYPE = "user-store-changed"  # of the stores' ids, as in changed.js
+TYPE = "user-store-changed"  # The type in the ids of the hidden stores, as in changed.js.
 DASHS_ROUTES = ("_dash-layout", "_dash-update-component")
 VERSION_BYTES = 12
 
 _watches: dict[str, Changed] = {}
-"""All that callbacks of this process watch, by what their keys are in an id."""
+"""Every ``Changed`` of this process with other keys, by the keys as they are in an id."""
 
 _apps: WeakSet[Dash] = WeakSet()
 
 _watches_of: WeakKeyDictionary[Dash, tuple[int, list[Changed]]] = WeakKeyDictionary()
-"""How many callbacks an app has, and what they watch."""
+"""For each app, the number of its callbacks and what they watch."""
 
 
 class Changed(Input):
@@ -74,7 +73,7 @@ class Changed(Input):
         self.keys = None if keys == (any,) else _names(keys)
         self.name = "any" if self.keys is None else json.dumps(self.keys)
         self.store_id = {"type": TYPE, "keys": self.name}
-        # It is optional, for the layout with which Dash checks the ids of callbacks is not the page's own.
+        # Optional, because Dash checks the ids of callbacks with a layout that lacks the hidden stores.
         super().__init__(self.store_id, "data", allow_optional=True)
         _watches.setdefault(self.name, self)
 
@@ -83,7 +82,7 @@ class Changed(Input):
 
 
 def _concerns(watch: Changed, keys: Collection[str] | None) -> bool:
-    """Whether one of these keys is watched; None stands for all keys."""
+    """Whether it watches one of these keys; None for all keys."""
     return keys is None or watch.keys is None or any(key in keys for key in watch.keys)
 
 
@@ -113,7 +112,7 @@ def _is_iterable(value: object) -> bool:
 def _stored_versions(watches: Iterable[Changed]) -> dict[Changed, str | None]:
     """The versions of what is watched, by one SELECT.
 
-    :raises SessionEnded: when another request has just given the session another id, or ended it
+    :raises SessionEnded: if another request has just given the session another id, or ended it
     """
     keys = _keys_of(watches)
     digests = {key: _digest(key, version) for key, version in versions_of(user_store, keys).items()}
@@ -131,11 +130,11 @@ def _keys_of(watches: Iterable[Changed]) -> set[str] | None:
 
 
 def _own_watches(is_route: bool = False) -> list[Changed]:
-    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is.
+    """What the callbacks of the current app watch; everything that is watched if the current app is not known.
 
-    :param is_route: whether this is asked in a route that is a hook's
+    :param is_route: whether this is called in the route of a hook
     """
-    app = _present_app(is_route)
+    app = _current_app(is_route)
     if app is None:
         return list(_watches.values())
     callbacks, watches = _watches_of.get(app, (0, []))
@@ -146,19 +145,19 @@ def _own_watches(is_route: bool = False) -> list[Changed]:
     return watches
 
 
-def _present_app(is_route: bool) -> Dash | None:
-    """The app of the present request. Hooks are for all apps of a process, and do not say which one it is."""
-    present = [app for app in list(_apps) if _is_present(app)]
-    if len(present) == 1:
-        return present[0]
-    # In a route that is a hook's, Dash says which app it is; but before Dash 4, it is the one that was made last.
-    return None if has_request_context() or present or not is_route else get_app()  # type: ignore[no-untyped-call]
+def _current_app(is_route: bool) -> Dash | None:
+    """The app of the current request. Hooks are called for all apps of a process, and are not told which one it is."""
+    found = [app for app in list(_apps) if _is_current(app)]
+    if len(found) == 1:
+        return found[0]
+    # In the route of a hook, get_app() knows the app. Before Dash 4 it returns the app that was made last.
+    return None if has_request_context() or found or not is_route else get_app()  # type: ignore[no-untyped-call]
 
 
-def _is_present(app: Dash) -> bool:
+def _is_current(app: Dash) -> bool:
     if has_request_context():
         return bool(app.server == current_app) and request.path in _paths_of(app)
-    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which has other servers than Flask.
+    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which also runs on other servers than Flask.
     has_request = backend is not None and backend.has_request_context()
     return has_request and backend.request_adapter().path in _paths_of(app)
 
@@ -174,10 +173,10 @@ def _with_stores(layout: Any) -> Any:
     watches = _own_watches() if is_available() else []
     if not watches:
         return layout
-    present: dict[Changed, str | None] = {}
-    with suppress(SessionEnded, StorageError):  # The next poll brings what is not known now.
-        present = _stored_versions(watches)
-    stores = [dcc.Store(id=watch.store_id, data=present.get(watch)) for watch in watches]
+    versions: dict[Changed, str | None] = {}
+    with suppress(SessionEnded, StorageError):  # The next poll brings what cannot be read now.
+        versions = _stored_versions(watches)
+    stores = [dcc.Store(id=watch.store_id, data=versions.get(watch)) for watch in watches]
     return [*layout, *stores] if isinstance(layout, (list, tuple)) else [layout, *stores]
 
 
@@ -242,7 +241,7 @@ def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
             for watch, version in callback.news(keys).items() if callback is not None else ():
                 set_props(watch.store_id, {"data": version})
     except Exception:  # The write is stored, and the page learns of it with its next poll.
-        logger.exception("A callback's response cannot say which keys have changed.")
+        logger.exception("The response to a callback cannot say which keys it has changed. The page's next poll will.")
 
 
 def _current_callback() -> _Callback | None:
@@ -262,35 +261,35 @@ def _current_callback() -> _Callback | None:
     return callback
 
 
-# What others write
+# What others write: the route that a page polls
 
 
 def _serve() -> dict[str, dict[str, str | None] | None]:
     """The versions that a page asks for each second.
 
-    ``{}`` where nothing is watched, so that the page asks no more; and ``None`` for them where the next poll is to ask
-    again, with the cookie that is on its way.
+    ``{}`` if nothing is watched, so that the page stops polling. ``{"versions": None}`` if the session has just got
+    another id: the page polls again, by then with the new cookie.
     """
     watches = _own_watches(is_route=True) if is_available() else []
     if not watches:
         return {}
-    state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.
+    state_of(user_store).cookie = Cookie.WITHHELD  # The response sets none.
     try:
-        present = _stored_versions(watches)
+        versions = _stored_versions(watches)
     except SessionEnded:
         return {"versions": None}
-    return {"versions": {watch.name: version for watch, version in present.items()}}
+    return {"versions": {watch.name: version for watch, version in versions.items()}}
 
 
-def _serve_in_app_that_is_being_made() -> None:
-    """Have the route in an app whose pages have imported this, which is when it has the routes of hooks already."""
+def _add_route_to_new_app() -> None:
+    """Add the route to an app whose pages import this module: it has already added the routes of hooks."""
     try:
         app: Dash = get_app()  # type: ignore[no-untyped-call]
-    except Exception:  # There is none yet. Before Dash 4, this is no more special.
+    except Exception:  # There is no app yet. Before Dash 4, the exception has no class of its own.
         return
     _apps.add(app)
     if not any(route.endswith(ROUTE) for route in app.routes):
-        with suppress(AssertionError):  # Flask's, for an app that serves already, whose pages this is too late for.
+        with suppress(AssertionError):  # Flask's, for an app that already serves requests: too late for its pages.
             app._add_url(ROUTE, _serve)  # noqa: SLF001
 
 
@@ -299,4 +298,4 @@ hooks.layout()(_with_stores)
 hooks.route(ROUTE)(_serve)
 hooks.script([{"relative_package_path": "changed.js", "namespace": __package__}])
 write_listeners.append(_tell_page)
-_serve_in_app_that_is_being_made()
+_add_route_to_new_app()

@@ -1,7 +1,7 @@
-"""Counts of what an app's storage does, for those who watch it.
+"""Metrics of what an app's storage does.
 
-When they are asked for, the methods of the storage object are replaced by ones that time themselves. So they cost
-nothing otherwise: there is no wrapper in the way.
+If metrics are on, the methods of the storage object are replaced by ones that time themselves. So they cost nothing if
+they are off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..storage.base import Removed, Storage
 Exporter = Literal["opentelemetry", "prometheus"]
 _PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_client"}
 
-# Seconds up to which operations are counted together: a read from SQLite takes 10 microseconds, a lock up to 5 seconds.
+# The upper bounds of the histogram, in seconds: a read from SQLite takes 10 us, a wait for a lock up to 5 s.
 BUCKETS = (0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0)
 
 
@@ -32,23 +32,23 @@ class Recorder(ABC):
 
     @abstractmethod
     def observer(self, operation: str) -> Callable[[float], object]:
-        """What is called with the seconds that each call of an operation has taken."""
+        """A function that is called with the duration of each call of an operation, in seconds."""
 
     @abstractmethod
     def failed(self, operation: str, error: str) -> None:
-        """A call has failed, with an error of this name."""
+        """Count a call that failed with an error of this name."""
 
     @abstractmethod
     def purged(self, owners: int, keys: int) -> None:
-        """Maintenance has removed so much of what had expired."""
+        """Count what maintenance has removed after it had expired."""
 
     @abstractmethod
     def session_started(self, app: Any, visitor: str) -> None:
-        """Receives the signal of this name."""
+        """Count a session, as a receiver of the signal of this name."""
 
     @abstractmethod
     def session_ended(self) -> None:
-        """A session has been ended."""
+        """Count a session that was ended."""
 
 
 OPERATIONS = (
@@ -61,7 +61,7 @@ OPERATIONS = (
 def check_exporter(exporter: Exporter) -> None:
     """Check that the package which an exporter needs is installed.
 
-    :raises ConfigurationError: when it is not
+    :raises ConfigurationError: if it is not
     """
     try:
         import_module(f".{exporter}", __name__)
@@ -75,8 +75,8 @@ def check_exporter(exporter: Exporter) -> None:
 def measure(storage: Storage, exporter: Exporter, app: Any, name: str) -> None:
     """From now on, count what a storage does.
 
-    :param app: whose sessions are counted: the sender of its signals
-    :param name: what the app is called there
+    :param app: the sender of the signals, whose sessions are counted
+    :param name: the app's name in the metrics
     """
     recorder: Recorder = import_module(f".{exporter}", __name__).Recorder(name)
     instance: Any = storage
@@ -85,7 +85,7 @@ def measure(storage: Storage, exporter: Exporter, app: Any, name: str) -> None:
     instance.end = _noting_ends(storage.end, recorder)
     instance.maintain = _noting_removals(storage.maintain, recorder)
     instance.transaction = _measured_transactions(storage.transaction, recorder)
-    instance.metrics_recorder = recorder  # Which the signal refers to weakly.
+    instance.metrics_recorder = recorder  # Keeps it alive: the signal only has a weak reference.
     session_started.connect(recorder.session_started, app)
 
 
@@ -130,7 +130,7 @@ def _measured_transactions(
     begin = recorder.observer("begin")
 
     class Measured:
-        """A transaction, of which it is measured how long it takes to begin: it waits for the locks of others then."""
+        """A transaction whose beginning is timed, because that is when it waits for locks."""
 
         def __init__(self, owner: Owner) -> None:
             self._block = transaction(owner)

@@ -1,4 +1,4 @@
-"""Counts in the default registry of prometheus_client, by its multiprocess mode too."""
+"""Metrics in the default registry of prometheus_client, also in its multiprocess mode."""
 
 from __future__ import annotations
 

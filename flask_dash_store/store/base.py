@@ -1,4 +1,4 @@
-"""What the operations of a store are made of: a value is encoded, and the storage is asked for its owner."""
+"""What the operations of a store have in common: encoding, limits, retries with a new session, and listeners."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ write_listeners: list[WriteListener] = []
 class StoreContext:
     """What all stores of an app share.
 
-    :param storage: where values are kept
-    :param codec: turns values into what is kept, and back
-    :param expiry: says for how long
-    :param max_key_length: characters that a key may have
-    :param max_value_bytes: bytes that an encoded value may take
+    :param storage: the storage of the values
+    :param codec: encodes and decodes them
+    :param expiry: the expiry policy of their owners
+    :param max_key_length: the maximum length of a key, in characters
+    :param max_value_bytes: the maximum size of an encoded value, in bytes
     """
 
     storage: Storage
@@ -52,7 +52,7 @@ class StoreBase:
     """The values of one owner in a storage.
 
     :param context: what it shares with the app's other stores
-    :param state: whose values these are, and what is done with them
+    :param state: the owner, and what the request has done with the session
     """
 
     _context: StoreContext
@@ -63,7 +63,7 @@ class StoreBase:
     def __init__(self, context: StoreContext, state: SessionState) -> None:
         vars(self).update(_context=context, _storage=context.storage, _codec=context.codec, _state=state)
 
-    # `get` and `[]=` do without _read() and _write(): each call would slow them down.
+    # `get` and `[]=` do not use _read() and _write(), because a call more would slow them down.
 
     def _read(self, read: Callable[[Owner, Access], T], nothing: T) -> T:
         try:
@@ -72,14 +72,14 @@ class StoreBase:
             return self._read(read, nothing) if self._recover(ended) else nothing
 
     def _stored(self, key: str) -> tuple[Owner, Stored | None]:
-        """The owner that was read, and what is stored under the key; None when nothing is."""
+        """The owner, and what is stored under the key; None if nothing is."""
         none: tuple[Owner, Stored | None] = (self._state.owner, None)
         return self._read(lambda owner, access: (owner, self._storage.get(owner, key, access)), none)
 
     def _write(self, write: Callable[[Owner, Access], T], keys: Collection[str] | None = ()) -> T:
-        """What a call of the storage returns.
+        """Call the storage, and return what it returns.
 
-        :param keys: those that it changes; None for all
+        :param keys: the keys that the call changes; None for all
         """
         try:
             result = write(self._state.owner, self._write_access())
@@ -94,7 +94,7 @@ class StoreBase:
     def _notify(self, keys: Collection[str] | None) -> None:
         """Call the write listeners once the write is committed.
 
-        :param keys: those that were changed; None for all
+        :param keys: the keys that were changed; None for all
         """
 
         def call_all() -> None:
@@ -122,9 +122,9 @@ class StoreBase:
                 self._notify((key,))
 
     def _recover(self, ended: SessionEnded) -> bool:  # noqa: ARG002
-        """Let the store go on with a new session, if it may. Returns whether it does, so that the call can be repeated.
+        """Move to another session after this one has ended, if possible. Returns whether the call can be repeated.
 
-        :param ended: why the call failed
+        :param ended: the error of the call
         """
         return False
 
@@ -143,12 +143,12 @@ class StoreBase:
     def _list_keys(self, limit: int | None, newest_first: bool) -> list[str]:
         keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
         shown = self._visible(keys)
-        if limit == len(keys) > len(shown):  # Others may take the places of those that are not shown.
+        if limit == len(keys) > len(shown):  # Hidden keys have used up the limit.
             return self._list_keys(None, newest_first)[:limit]
         return shown
 
     def _visible(self, keys: list[str]) -> list[str]:
-        """Those of the owner's keys that are this store's."""
+        """The owner's keys without those that the store does not show."""
         return keys
 
     def _stat(self) -> Stat:

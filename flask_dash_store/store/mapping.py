@@ -43,16 +43,16 @@ class StoredValue:
 
     @classmethod
     def of(cls, info: ValueInfo) -> StoredValue:
-        """The value that a storage knows."""
+        """The public form of what a storage knows of a value."""
         expires_at = None if info.expires is None else datetime.fromtimestamp(info.expires, UTC)
         return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
 class StoredMapping(StoreBase, SnapshotMapping):
-    """A dict whose values lie in a storage, for one owner.
+    """A dict whose values are in a storage, for one owner.
 
     :param context: what it shares with the app's other stores
-    :param state: whose values these are, and what is done with them
+    :param state: the owner, and what the request has done with the session
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -65,7 +65,7 @@ class StoredMapping(StoreBase, SnapshotMapping):
         return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._keys_for_repr()}>"
 
     def _keys_for_repr(self) -> str:
-        """Some of the keys, for a debugger. It does not count as a use of the store, and raises nothing."""
+        """Some of the keys, for repr(). It does not count as a use of the session, and does not raise."""
         access = self._context.expiry.access(counts_as_use=False)
         try:
             keys = self._storage.keys(self._state.owner, access, KEYS_SHOWN + 1)
@@ -127,8 +127,8 @@ class StoredMapping(StoreBase, SnapshotMapping):
             "store.job_handle(), and open the store there with middleware.open(handle)."
         )
 
-    # Writing. Each of these raises, beside what its docstring says: UnstorableValue, ValueTooLarge, QuotaExceeded,
-    # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded, StorageError. UserStore's docstring says when.
+    # Writing. In addition to its docstring, each of these raises UnstorableValue, ValueTooLarge, QuotaExceeded,
+    # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded and StorageError. UserStore's docstring says when.
 
     def __setitem__(self, key: str, value: Any) -> None:
         stored = self._encode(key, value)
@@ -192,7 +192,7 @@ class StoredMapping(StoreBase, SnapshotMapping):
         """
         self._check_key(key, self._context.max_key_length)
         while True:
-            # A large value is read and decoded before the lock is taken, and removed if it is still there then.
+            # A large value is read and decoded before the lock is acquired, and then removed if it is unchanged.
             owner, stored = self._stored(key)
             if stored is None:
                 break
@@ -204,9 +204,9 @@ class StoredMapping(StoreBase, SnapshotMapping):
         return default
 
     def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
-        """Delete the key if the same value is still stored under it. Returns whether it was.
+        """Delete the key if its value has not been replaced. Returns whether it was deleted.
 
-        :param stored: what was read; its payload tells, for no two values that are stored have the same
+        :param stored: the value that was read. Its payload identifies it: no two writes have the same MAC and buffers.
         :param only_last: whether the key must also be the one that was inserted last
         """
         with self.transaction():
@@ -297,7 +297,8 @@ class StoredMapping(StoreBase, SnapshotMapping):
             if stored is None or stored[1] is None:
                 number = 0 if stored is None else self._codec.decode(owner.name, key, stored)
                 return self._add(key, number, by)
-        # A value with buffers is hardly a number. It is read outside of the transaction, so other writers do not wait.
+        # A value with buffers is most likely not a number. Read it outside of the transaction: other writers need not
+        # wait.
         self._check_number(key, self.get(key, 0))
         with self.transaction():
             return self._add(key, self.get(key, 0), by)
@@ -307,8 +308,9 @@ class StoredMapping(StoreBase, SnapshotMapping):
         try:
             total = number + by
         except TypeError as error:
-            both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
-            raise NotANumber(f"increment({key!r}): {both}.", key=key) from error
+            raise NotANumber(
+                f"increment({key!r}): a {type(by).__name__} cannot be added to a {type(number).__name__}.", key=key
+            ) from error
         self._set(key, total, _keep)
         return total
 
@@ -384,7 +386,7 @@ class StoredMapping(StoreBase, SnapshotMapping):
 class _Block(AbstractContextManager["Any"]):
     """A storage's transaction as a block that gives the store.
 
-    It is a class, for a generator of contextlib's would add frames to each call.
+    A class, because a generator of contextlib would add frames to each call.
     """
 
     def __init__(self, store: StoredMapping, block: AbstractContextManager[object]) -> None:
