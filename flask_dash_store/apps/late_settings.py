@@ -23,6 +23,10 @@ def watch_changes(config: Config, followed: tuple[str, ...], follow: Callable[[]
     :param follow: called after a change
     """
     kind = type(config)
+    if issubclass(
+        kind, _ReadConfig
+    ):  # An exception of a signal handler interrupted the app's first request after this.
+        return
     attributes = {"_followed": followed, "_follow": staticmethod(follow)}
     config.__class__ = type(kind.__name__, (_ReadConfig, kind), attributes)
 

@@ -20,7 +20,8 @@ from ..expiry import Access
 from ..extension import OpenedExtension
 from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
 from ..storage.base import ValueInfo
-from ..storage.statistics import Order, OwnerInfo, SupportsStatistics, first_of
+from ..storage.name_search import name_filter
+from ..storage.statistics import Order, OwnerInfo, OwnerPage, SupportsStatistics, page_of
 from .app import fail, opened_extension
 from .output import count, finite, json_option, say_json, size, table, time
 
@@ -43,8 +44,7 @@ def stats_command(as_json: bool) -> None:
     """
     extension = opened_extension()
     storage, now = _counted(extension), _now(extension)
-    totals, space = storage.totals(now), storage.space()
-    largest = storage.first_owners("", "largest", LARGEST, now)
+    totals, space = storage.totals(now, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(
@@ -54,7 +54,7 @@ def stats_command(as_json: bool) -> None:
                 "users": counts.pop("users"),
                 "bytes": counts.pop("nbytes"),
                 **counts,
-                "largest": [_as_dict(info) for info in largest],
+                "largest": [_as_dict(info) for info in totals.largest],
                 "space": space._asdict(),
             }
         )
@@ -65,7 +65,7 @@ def stats_command(as_json: bool) -> None:
         ["Users", f"{totals.users:,}"],
         ["Stored", f"{size(totals.nbytes)} in {count(totals.keys, 'key')}"],
         ["Oldest", "none" if totals.oldest is None else f"began {time(totals.oldest)}"],
-        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(largest)),
+        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(totals.largest)),
         ["Takes", "not known" if space.used is None else size(space.used)],
         *([["", f"{size(space.log)} of it in the write-ahead log"]] if space.log else []),
         ["Free", "not known" if space.free is None else size(space.free)],
@@ -81,25 +81,34 @@ def stats_command(as_json: bool) -> None:
 @click.option("--user", "user_id", help="The sessions in which the user of this id is logged in.")
 @click.option("--sort", type=click.Choice(get_args(Order)), default="newest", show_default=True)
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="How many at most.")
+@click.option("--offset", type=click.IntRange(0), default=0, show_default=True, help="How many to pass over first.")
+@click.option("--search", "containing", default="", help="Only those with this text in their name or user id.")
 @json_option
 @with_appcontext
-def list_command(users: bool, user_id: str | None, sort: Order, limit: int, as_json: bool) -> None:
+def list_command(
+    users: bool, user_id: str | None, sort: Order, limit: int, offset: int, containing: str, as_json: bool
+) -> None:
     """List sessions, or users: when each began and expires, its bytes and keys."""
     extension = opened_extension()
     now = _now(extension)
     if user_id is not None:
-        found = first_of(_sessions_of(extension, user_id), SESSION_PREFIX, sort, limit, now)
+        is_wanted = name_filter(SESSION_PREFIX, containing)
+        sessions = (info for info in _sessions_of(extension, user_id) if is_wanted(info.name))
+        page = page_of(sessions, sort, limit, offset, now)
     else:
-        found = _counted(extension).first_owners(USER_PREFIX if users else SESSION_PREFIX, sort, limit, now)
+        prefix = USER_PREFIX if users else SESSION_PREFIX
+        page = _counted(extension).find_owners(prefix, sort, limit, now, offset=offset, containing=containing)
     if as_json:
-        say_json([_as_dict(info) for info in found])
-    elif found:
-        rows = [
-            [info.name, time(info.created_at), time(finite(info.expires)), size(info.nbytes), f"{info.keys:,}"]
-            for info in found
-        ]
-        for line in table([["Name", "Began", "Expires", "Bytes", "Keys"], *rows]):
-            click.echo(line)
+        say_json([_as_dict(info) for info in page.owners])
+        return
+    rows = [
+        [info.name, time(info.created_at), time(finite(info.expires)), size(info.nbytes), f"{info.keys:,}"]
+        for info in page.owners
+    ]
+    for line in table([["Name", "Began", "Expires", "Bytes", "Keys"], *rows]) if rows else ():
+        click.echo(line)
+    if len(rows) < page.total:
+        click.echo(_where(page, offset))
 
 
 @click.command("show")
@@ -196,6 +205,13 @@ def _now(extension: OpenedExtension) -> float:
 def _access(extension: OpenedExtension) -> Access:
     """Looking is no use: it keeps nothing alive."""
     return Access(_now(extension), math.inf, math.inf)
+
+
+def _where(page: OwnerPage, offset: int) -> str:
+    """Which of all are on a page: "51-100 of 12,345"."""
+    if not page.owners:
+        return f"There are {page.total:,}, so with --offset {offset} there is none."
+    return f"{offset + 1:,}-{offset + len(page.owners):,} of {page.total:,}"
 
 
 def _as_dict(info: OwnerInfo) -> dict[str, object]:

@@ -432,7 +432,7 @@ class SupportsBackup(ABC):
         """
 
     @abstractmethod
-    def look_at_backup(self, source: Path, now: float) -> Totals:
+    def inspect_backup(self, source: Path, now: float) -> Totals:
         """How much a backup holds, which is whole. Nothing is restored.
 
         :param now: what has expired by then does not count; seconds since the epoch

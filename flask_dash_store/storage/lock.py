@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StorageBusy
-from .event_loop import longest_wait
-from .transaction import Transaction, busy
+from .timeouts import busy, longest_wait
+from .transaction import Transaction
 
 # Seconds between two tries to acquire a lock that cannot be waited for.
 POLL = 0.001
@@ -46,7 +46,7 @@ class Lock:
         # Made when it is first used, so that it is gevent's wherever gevent has patched threading by then.
         lock = self._lock or self._make()
         if lock._is_owned():  # noqa: SLF001  # As threading.Condition asks; there is no other way to know.
-            self._take_over()
+            self._release_leftover()
         if not lock.acquire(blocking=False):
             timeout, began = longest_wait(timeout), time.monotonic()
             if not acquire_lock(lock, timeout):
@@ -60,7 +60,7 @@ class Lock:
                 self._lock = threading.RLock()
             return self._lock
 
-    def _take_over(self) -> None:
+    def _release_leftover(self) -> None:
         """Release what an interrupted call of this thread has left acquired."""
         self.release()
 
@@ -94,7 +94,7 @@ class WriteLock(Lock):
         """The lock, which this thread has acquired, is this transaction's."""
         self._holder = weakref.ref(holder)
 
-    def _take_over(self) -> None:
+    def _release_leftover(self) -> None:
         holder = self._holder() if self._holder is not None else None
         if holder is not None and holder.is_open:
             raise StorageBusy(

@@ -24,7 +24,8 @@ from ..owner import Owner
 from . import base
 from .base import Dump, Expired, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat, ValueInfo
 from .lock import WriteLock
-from .statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
+from .name_search import name_filter
+from .statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of, totals_of
 from .transaction import Transaction, current_transaction, joined
 
 NAME = "storage memory://"
@@ -269,11 +270,14 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return totals_of(self._infos(now), now)
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        return totals_of(self._infos(now), now, largest)
 
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        return first_of(self._infos(now), prefix, order, limit, now)
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        is_wanted = name_filter(prefix, containing)
+        return page_of((info for info in self._infos(now) if is_wanted(info.name)), order, limit, offset, now)
 
     def space(self) -> Space:
         return Space()

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
-from .event_loop import longest_wait
+from .timeouts import longest_wait
 
 begun: ContextVar[tuple[weakref.ref[Transaction], ...]] = ContextVar("flask_dash_store.transactions", default=())
 """The transactions that the present context is in, the outermost first. Where it is empty, no call has one to join."""
@@ -271,23 +271,6 @@ def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractCo
     """
     outer = current_transaction(storage, kind)
     return begin().block() if outer is None else outer.savepoint()
-
-
-def busy(name: str, timeout: float) -> StorageBusy:
-    """The error for a lock that others held for longer than a call may wait."""
-    longest = longest_wait(timeout)
-    if longest < timeout:
-        return StorageBusy(
-            f"The {name} was in use by others for longer than the {longest:g} seconds for which a call may keep an "
-            "event loop waiting, and all other requests with it. In a thread it may wait for longer: use the store in "
-            "a function, and await asyncio.to_thread(function). Keep transaction() blocks short, without an await.",
-            limit=longest,
-        )
-    return StorageBusy(
-        f"The {name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) "
-        "lets a call wait. Keep transaction() blocks short, or raise it.",
-        limit=timeout,
-    )
 
 
 def _still_open() -> tuple[weakref.ref[Transaction], ...]:

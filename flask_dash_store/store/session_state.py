@@ -123,7 +123,7 @@ class SessionState:
         """Whether the session is the cookie's, and the response does not depend on it."""
         return self.use is Use.NONE and self.fate is Fate.KEPT and not self.is_named
 
-    def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
+    def switch_to(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
         """Go on with another session id."""
         owner = session_owner(session_id)
         if owner.name != self.owner.name:
@@ -144,12 +144,12 @@ class SessionState:
         self.cookie = Cookie.REFUSED
         return True
 
-    def settle(self) -> None:
+    def confirm_inherited(self) -> None:
         """What was inherited is there, so that the browser's next cookie may be the session's own."""
         if self.fate is Fate.INHERITED:
             self.fate = Fate.SUCCEEDED
 
-    def make_due(self) -> None:
+    def reissue_cookie(self) -> None:
         """Have the cookie sent again."""
         if self.cookie is Cookie.CURRENT:
             self.cookie = Cookie.STALE
@@ -166,7 +166,7 @@ class SessionState:
 
         return restore
 
-    def has_missed_its_cookie(self, ended_at: float, now: float) -> bool:
+    def is_past_grace(self, ended_at: float, now: float) -> bool:
         """Whether the browser should know another id by now than that of a session which ended then.
 
         A session whose end lies in the future ended by a clock that has been put right since.

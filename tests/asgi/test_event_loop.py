@@ -14,7 +14,7 @@ from asgi_visitor import SECRET
 from urls import SERVERS
 
 from flask_dash_store import StorageBusy, UserStoreMiddleware, user_store
-from flask_dash_store.storage.event_loop import LOOP_TIMEOUT, longest_wait
+from flask_dash_store.storage.timeouts import LOOP_TIMEOUT, longest_wait
 
 TIMEOUT = 30.0
 

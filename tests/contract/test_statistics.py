@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from backends import BACKENDS, large, owner, small
 from clocks import HandClock
 
 from flask_dash_store.expiry import ExpiryPolicy
-from flask_dash_store.storage.statistics import SupportsStatistics, Totals
+from flask_dash_store.owner import user_id_of, user_owner
+from flask_dash_store.storage.statistics import Order, SupportsStatistics, Totals
 
 TTL = 1000.0
 DAY = 24 * 3600.0
@@ -80,12 +81,25 @@ def test_totals_leave_out_what_has_expired_or_ended_and_say_how_many_those_are(s
     assert totals.expired == 4
 
 
+def test_totals_name_the_largest_owners_if_asked(storage: Any, clock: HandClock) -> None:
+    assert storage.totals(clock.now, 2).largest == ()
+    fill(storage, clock)
+    storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL, clock).access())
+    storage.end(owner("s.b"), ExpiryPolicy(TTL, clock).access())
+    storage.clear(owner("u.ann"), ExpiryPolicy(TTL, clock).access())
+    totals = storage.totals(clock.now, 2)
+    assert list(totals.largest) == storage.find_owners("", "largest", 2, clock.now).owners
+    assert [info.name for info in totals.largest] == ["s.a", "h.other"]
+    assert totals._replace(largest=()) == storage.totals(clock.now)
+    assert [info.name for info in storage.totals(clock.now, 9).largest] == ["s.a", "h.other", "u.bob"]
+
+
 def test_the_first_owners_come_in_each_order(storage: Any, clock: HandClock) -> None:
     fill(storage, clock)
     storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL / 2, clock).access())
 
     def names(prefix: str, order: str, limit: int = 10) -> list[str]:
-        return [info.name for info in storage.first_owners(prefix, order, limit, clock.now)]
+        return [info.name for info in storage.find_owners(prefix, order, limit, clock.now).owners]
 
     assert names("", "newest") == list(reversed(NAMES))
     assert names("", "oldest") == list(NAMES)
@@ -98,7 +112,7 @@ def test_the_first_owners_come_in_each_order(storage: Any, clock: HandClock) -> 
 
 def test_what_is_said_of_an_owner_is_what_its_stat_says(storage: Any, clock: HandClock) -> None:
     fill(storage, clock)
-    [info] = storage.first_owners("s.a", "newest", 1, clock.now)
+    [info] = storage.find_owners("s.a", "newest", 1, clock.now).owners
     stat = storage.stat(owner("s.a"), ExpiryPolicy(TTL, clock).access())
     assert (info.name, info.created_at) == ("s.a", START + 10)
     assert (info.expires, info.nbytes, info.keys) == (stat.expires, stat.nbytes, stat.keys)
@@ -110,10 +124,106 @@ def test_the_first_owners_are_neither_expired_nor_ended_nor_without_values(stora
     storage.end(owner("s.b"), access)
     storage.clear(owner("u.ann"), access)
     storage.clear(owner("s.a"), access)
-    found = storage.first_owners("", "oldest", 10, clock.now)
+    found, total = storage.find_owners("", "oldest", 10, clock.now)
     assert [info.name for info in found] == ["s.a", "u.bob", "h.other"]
+    assert total == 3
     clock.step(TTL + 1)
-    assert storage.first_owners("", "oldest", 10, clock.now) == []
+    assert storage.find_owners("", "oldest", 10, clock.now) == ([], 0)
+
+
+ORDERS = get_args(Order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_pages_hold_each_owner_once_though_all_are_equal_in_the_order(
+    storage: Any, clock: HandClock, order: str
+) -> None:
+    access = ExpiryPolicy(TTL, clock).access()
+    names = [f"s.{number * 7 % 11:02}" for number in range(11)]
+    for name in names:
+        storage.set(owner(name), "k", small(b"x"), access)
+    pages = [storage.find_owners("", order, 3, clock.now, offset=offset) for offset in range(0, 12, 3)]
+    assert [info.name for page in pages for info in page.owners] == sorted(names)
+    assert [page.total for page in pages] == [11] * 4
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_pages_far_from_the_first_are_in_the_same_order(storage: Any, clock: HandClock, order: str) -> None:
+    fill(storage, clock)
+    storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL / 2, clock).access())
+    whole = storage.find_owners("", order, 10, clock.now).owners
+    assert storage.find_owners("", order, 5000, clock.now).owners == whole
+    assert storage.find_owners("", order, 5000, clock.now, offset=2) == (whole[2:], 5)
+
+
+def test_a_page_past_the_end_is_empty_and_says_how_many_there_are(storage: Any, clock: HandClock) -> None:
+    assert storage.find_owners("", "newest", 10, clock.now, offset=5) == ([], 0)
+    fill(storage, clock)
+    for offset in (5, 6, 5000):
+        assert storage.find_owners("", "newest", 10, clock.now, offset=offset) == ([], 5)
+    assert storage.find_owners("s.", "newest", 10, clock.now, offset=2) == ([], 2)
+
+
+SESSIONS = [owner(f"s.{rest}") for rest in ("aB_-9", "ab.c", "xs.y")]
+USERS = [
+    user_owner(user_id)
+    for user_id in ("ann@example.com", "Bob 40", "100%", "1000", "a_b", "aXb", "[ab]*?", "Zoë", "c:\\d", "u.u", "\0")
+]
+
+
+@pytest.mark.parametrize(
+    ("containing", "found"),
+    [
+        ("ANN", ["ann@example.com"]),
+        ("@example", ["ann@example.com"]),
+        ("40", ["Bob 40"]),  # "@" is quoted as "%40".
+        ("0", ["Bob 40", "100%", "1000"]),
+        ("b 4", ["Bob 40"]),
+        ("0%", ["100%"]),
+        ("%", ["100%"]),
+        ("25", []),
+        ("_", ["a_b"]),
+        ("*", ["[ab]*?"]),
+        ("?", ["[ab]*?"]),
+        ("[ab]", ["[ab]*?"]),
+        ("zoë", ["Zoë"]),
+        ("ZOË", []),  # Only the cases of ASCII are ignored.
+        ("\\", ["c:\\d"]),
+        ("'", []),
+        ("u", ["u.u"]),
+        ("u.", ["u.u"]),
+        ("\0", ["\0"]),
+        ("\ud800", []),
+        ("x" * 100_000, []),
+        ("u.bob%2040", ["Bob 40"]),
+        ("u.Bob%20", []),
+    ],
+)
+def test_a_search_finds_user_ids_as_the_app_knows_them(
+    storage: Any, clock: HandClock, containing: str, found: list[str]
+) -> None:
+    for each in USERS:
+        storage.set(each, "k", small(b"x"), ExpiryPolicy(TTL, clock).access())
+    page = storage.find_owners("u.", "oldest", 20, clock.now, containing=containing)
+    assert {user_id_of(info.name) for info in page.owners} == set(found)
+    assert page.total == len(found)
+
+
+def test_a_search_finds_sessions_by_what_follows_their_prefix(storage: Any, clock: HandClock) -> None:
+    for each in (*SESSIONS, owner("u.ab")):
+        storage.set(each, "k", small(b"x"), ExpiryPolicy(TTL, clock).access())
+
+    def found(containing: str, **page: int) -> list[str]:
+        owners, total = storage.find_owners("s.", "newest", 20, clock.now, containing=containing, **page)
+        assert total == len(owners) + page.get("offset", 0)
+        return [info.name for info in owners]
+
+    assert found("AB") == ["s.aB_-9", "s.ab.c"]
+    assert found("AB", offset=1) == ["s.ab.c"]
+    assert found("_-") == ["s.aB_-9"]
+    assert found("s.ab_-9") == ["s.aB_-9"]
+    assert found("s.") == found("s") == ["s.xs.y"]
+    assert found("") == ["s.aB_-9", "s.ab.c", "s.xs.y"]
 
 
 def test_the_space_that_is_used_is_known_where_there_is_any(storage: Any, clock: HandClock) -> None:

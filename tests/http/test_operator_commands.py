@@ -117,6 +117,32 @@ def test_sessions_and_users_are_listed_in_the_order_that_is_asked_for(on_sqlite:
     assert [line.split()[0] for line in lines] == oldest
 
 
+def test_a_list_of_more_than_a_page_says_which_they_are(on_sqlite: Site, clock: HandClock) -> None:
+    for _ in range(5):
+        on_sqlite.visitor(key="value")
+        clock.step(1)
+    names = on_sqlite.names
+    page = ("--sort", "oldest", "--limit", "2", "--offset", "2")
+    assert [info["name"] for info in on_sqlite.json("list", *page)] == names[2:4]
+    [_, *lines, where] = on_sqlite.run("list", *page).splitlines()
+    assert ([line.split()[0] for line in lines], where) == (names[2:4], "3-4 of 5")
+    assert "of 5" not in on_sqlite.run("list", "--limit", "5")
+    assert "There are 5" in on_sqlite.run("list", "--offset", "5")
+
+
+def test_a_list_can_be_searched(on_sqlite: Site) -> None:
+    for user in ("ann@example.com", "bob@example.com", "user 40"):
+        on_sqlite.stores.for_user(user)["cart"] = 1
+        client = on_sqlite.visitor(key="value")
+        client.get("/log-in/ann")
+    assert [info["name"] for info in on_sqlite.json("list", "--users", "--search", "ANN@")] == ["u.ann%40example.com"]
+    assert [info["name"] for info in on_sqlite.json("list", "--users", "--search", "40")] == ["u.user%2040"]
+    [name, *_] = on_sqlite.names
+    assert [info["name"] for info in on_sqlite.json("list", "--search", name)] == [name]
+    assert [info["name"] for info in on_sqlite.json("list", "--user", "ann", "--search", name)] == [name]
+    assert len(on_sqlite.json("list", "--user", "ann", "--offset", "1")) == 2
+
+
 def test_the_sessions_in_which_a_user_is_logged_in_are_listed(site: Site) -> None:
     clients = [site.visitor(key="value") for _ in range(3)]
     assert len(site.names) == 3
@@ -195,9 +221,19 @@ def test_end_logs_a_user_out_everywhere_and_leaves_what_is_stored_for_the_user(s
 
 def test_stats_and_lists_look_at_no_value(on_sqlite: Site, tmp_path: Path) -> None:
     on_sqlite.visitor(key="value")
-    args = {"now": 1.0, "hour": 1.0, "day": 1.0, "prefix": "", "end": "z", "limit": 5}
+    args = {
+        "now": 1.0,
+        "hour": 1.0,
+        "day": 1.0,
+        "prefix": "",
+        "end": "z",
+        "name": "",
+        "part": "",
+        "limit": 5,
+        "offset": 5,
+    }
     connection = apsw.Connection(str(tmp_path / "store.sqlite"))
-    for query in (schema.TOTALS, *schema.FIRST_OWNERS.values()):
+    for query in (schema.TOTALS, schema.LARGEST, *schema.FIRST_PAGES.values(), *schema.SORTED_PAGES.values()):
         plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", args))
         assert "sessions" in plan
         assert "values" not in plan

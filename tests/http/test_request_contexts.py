@@ -23,7 +23,7 @@ from flask_dash_store import (
     is_available,
     user_store,
 )
-from flask_dash_store.store.current import current_store
+from flask_dash_store.store.internal import current_store
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[2]

@@ -87,24 +87,28 @@ def test_the_secret_key_that_is_made_is_long_enough(tmp_path: Path) -> None:
 # Links, which PyPI shows without the files beside them
 
 
-def links_of_the_readme() -> list[str]:
-    return re.findall(r"\]\(([^)\s]+)\)", read(README))
+def links_of(readme: str) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", readme)
 
 
-def test_every_link_is_absolute() -> None:
-    assert [link for link in links_of_the_readme() if not link.startswith("https://")] == []
-
-
-def test_every_link_into_the_repository_leads_to_a_file() -> None:
-    raw = REPOSITORY.replace("https://github.com/", "https://raw.githubusercontent.com/")
-    paths = [
-        link.removeprefix(prefix).partition("#")[0]
-        for prefix in (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{raw}/main/")
-        for link in links_of_the_readme()
-        if link.startswith(prefix)
-    ]
-    assert len(paths) == sum("flask-dash-store/" in link for link in links_of_the_readme())
+def test_every_link_leads_to_a_file_or_to_another_site() -> None:
+    links = links_of(read(README))
+    assert len(links) > 20
+    paths = [link.partition("#")[0] for link in links if not link.startswith("https://")]
     assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [link for link in links if link.startswith(REPOSITORY)] == []
+
+
+def test_on_pypi_each_of_them_is_absolute() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "readme_for_pypi.py")]
+    published = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    tag = f"v{PROJECT['version']}"
+    raw = REPOSITORY.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    pairs = list(zip(links_of(read(README)), links_of(published), strict=True))
+    for link, absolute in pairs:
+        prefix = raw if link.endswith(".svg") else f"{REPOSITORY}/blob"
+        assert absolute == (link if link.startswith("https://") else f"{prefix}/{tag}/{link}")
+    assert read("README.md").count("\n") == published.count("\n")
 
 
 def test_the_picture_is_well_formed_and_has_a_title_and_a_description() -> None:

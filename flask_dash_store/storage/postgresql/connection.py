@@ -40,7 +40,7 @@ _SCHEMES = ("postgresql://", "postgres://")
 _UNQUOTED = re.compile(r"[\w /-]*")
 
 # How much of a large value, in bytes a second, a server takes or gives at least.
-SLOWEST = 10 * 2**20
+MIN_BYTES_PER_SECOND = 10 * 2**20
 
 # Seconds after which waiting is interrupted, to look for signals and at the clock.
 _POLL = 0.1
@@ -197,7 +197,7 @@ class Connection(psycopg.Connection[Row]):
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def is_quiet(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
         try:
             return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
@@ -229,7 +229,7 @@ class Connection(psycopg.Connection[Row]):
         :param nbytes: how large the values in it are, for it may take the longer
         """
         if nbytes:
-            self.timeout += nbytes / SLOWEST
+            self.timeout += nbytes / MIN_BYTES_PER_SECOND
         try:
             # What has arguments comes back in binary, in which a large value is half as long.
             cursor = self.execute(sql, args, binary=args is not None)
@@ -242,7 +242,7 @@ class Connection(psycopg.Connection[Row]):
             raise
         finally:
             if nbytes:
-                self.timeout -= nbytes / SLOWEST
+                self.timeout -= nbytes / MIN_BYTES_PER_SECOND
 
     def forget(self) -> None:
         """Close the socket without telling the server, for another process uses the connection."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ...buffers import batches
 from ...errors import StorageCorrupt
 from ...expiry import Access
 from ...owner import Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
-from ..statistics import Order, OwnerInfo, Space, SupportsStatistics, Totals, first_of, totals_of
+from ..name_search import name_filter
+from ..statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of, totals_of
 from . import scripts
 from .owner_record import (
     ANY_SESSION,
@@ -116,15 +117,21 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return totals_of(self._infos(), now)
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        return totals_of(self._infos(name_filter("", "")), now, largest)
 
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        return first_of(self._infos(), prefix, order, limit, now)
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        return page_of(self._infos(name_filter(prefix, containing)), order, limit, offset, now)
 
-    def _infos(self) -> Iterator[OwnerInfo]:
-        """What is counted of each owner. The server is asked for a thousand at a time, and answers others between."""
-        for names in self._names():
+    def _infos(self, is_wanted: Callable[[str], bool]) -> Iterator[OwnerInfo]:
+        """What is counted of owners. The server is asked for a thousand at a time, and answers others between.
+
+        :param is_wanted: by its name
+        """
+        for found in self._names():
+            names = list(filter(is_wanted, found))
             commands = [("HMGET", self._leases.record(name), "created", "expires", "bytes", "keys") for name in names]
             for name, (created, expires, nbytes, keys) in zip(names, self._server.execute_each(commands), strict=True):
                 counts = int(nbytes or 0), int(keys or 0)

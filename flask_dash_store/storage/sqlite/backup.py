@@ -28,12 +28,12 @@ from .buffer_files import HELD, BufferFiles, buffers_beside, copy_file, sync_dir
 from .connection import connect
 from .database import Database, Transaction
 from .files import prepare_private_file
-from .maintenance import forget_files
+from .maintenance import remove_files_on_commit
 from .schema import PAGE_BYTES
 from .statistics import args_of_totals
 
-PAGES_TOGETHER = 1000
-STEPS_TOGETHER = 1000
+PAGES_PER_CALL = 1000
+STEPS_PER_REPORT = 1000
 
 
 class Backup:
@@ -89,7 +89,7 @@ class Backup:
             with suppress(FileNotFoundError):
                 os.link(self._directory / name, held / name)
 
-    def look_at(self, source: Path, now: float) -> Totals:
+    def inspect(self, source: Path, now: float) -> Totals:
         """How much a copy holds, which is whole.
 
         :raises StorageError: when there is no copy, or it cannot be read
@@ -150,7 +150,7 @@ class Backup:
         self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str], step: Callable[[], object]
     ) -> None:
         renewed = transaction.execute(schema.ALL_RENEWED)
-        forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
+        remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
         for session in copy.execute(schema.ALL_SESSIONS):  # Before the values, for the triggers count these.
@@ -161,7 +161,7 @@ class Backup:
             step()
         for name, session, renewed_at, created, user in renewed:
             if session == ENDED:
-                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
+                remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
                 transaction.execute(schema.END, (name, renewed_at))
             else:
                 transaction.execute(schema.KEEP_ID, (name, session, renewed_at, created, user))
@@ -200,7 +200,7 @@ def _steps(total: int, progress: Progress) -> Callable[[], None]:
 
     def step() -> None:
         number = next(done)
-        if number % STEPS_TOGETHER == 0 or number == total:
+        if number % STEPS_PER_REPORT == 0 or number == total:
             progress(number, total)
 
     return step
@@ -213,7 +213,7 @@ def _copy_pages(source: apsw.Connection, target: Path, progress: Progress) -> in
     try:
         with destination.backup("main", source, "main") as backup:
             while not backup.done:
-                backup.step(PAGES_TOGETHER)
+                backup.step(PAGES_PER_CALL)
                 nbytes = backup.page_count * PAGE_BYTES
                 progress(nbytes - backup.remaining * PAGE_BYTES, nbytes)
     except apsw.Error as error:

@@ -35,7 +35,7 @@ _TEMPORARY = ".tmp"
 HELD = "held-"
 """How the name of the directory begins in which a running backup keeps buffers."""
 # Python keeps a file open for as long as it is mapped, and a process may have 1024 open, its sockets among them.
-MOST_MAPS = 256
+MAX_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
@@ -187,7 +187,7 @@ class BufferFiles:
 def _map_or_copy(path: str) -> mmap.mmap | bytearray:
     """What a file holds, which may be changed without changing the file: mapped, or a copy when many files are."""
     with open(path, "rb") as file:
-        if len(_maps) < MOST_MAPS:
+        if len(_maps) < MAX_MAPS:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             _maps.add(mapped)
             return mapped

@@ -66,17 +66,17 @@ class Checkpoints:
             if pages <= LONG_WAL_PAGES:
                 self.make()
             else:
-                self._make_most()
+                self._catch_up()
                 wait = LONG_WAIT if pages <= HUGE_WAL_PAGES else HUGE_WAIT
                 with self._pool.write_lock.held(min(wait, self._pool.timeout)) as left:
                     self.make(apsw.SQLITE_CHECKPOINT_RESTART, left)
 
     def truncate(self) -> None:
         """Leave the WAL empty, unless readers and writers take longer than a call may wait."""
-        self._make_most()
+        self._catch_up()
         self.make(apsw.SQLITE_CHECKPOINT_TRUNCATE, self._pool.timeout)
 
-    def _make_most(self) -> None:
+    def _catch_up(self) -> None:
         """Copy the WAL while others write, until they have written little meanwhile."""
         before = 0
         for _ in range(ROUNDS):

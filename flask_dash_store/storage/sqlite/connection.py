@@ -10,8 +10,7 @@ import apsw
 
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
-from ..event_loop import longest_wait
-from ..transaction import busy
+from ..timeouts import busy, longest_wait
 from .files import NO_SPACE
 from .filesystem import advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format

@@ -7,10 +7,13 @@ import shutil
 import sys
 from contextlib import suppress
 
-from ..statistics import DAY, HOUR, Order, OwnerInfo, Space, SupportsStatistics, Totals
+from ..name_search import SearchedText
+from ..statistics import DAY, HOUR, Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
 from . import schema
 from .export import Exporter
 from .reader import end_of
+
+FIRST_PAGES_END = 1000  # From here on, it is quicker to sort all owners than to keep the first ones of an order.
 
 
 class Counter(Exporter, SupportsStatistics):
@@ -18,12 +21,20 @@ class Counter(Exporter, SupportsStatistics):
 
     filename: str
 
-    def totals(self, now: float) -> Totals:
-        return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        totals = Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+        if not largest:
+            return totals
+        rows = self._database.select(schema.LARGEST, {"now": now, "limit": largest})
+        return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
 
-    def first_owners(self, prefix: str, order: Order, limit: int, now: float) -> list[OwnerInfo]:
-        args = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "now": now}
-        return [OwnerInfo(*row) for row in self._database.select(schema.FIRST_OWNERS[order], args)]
+    def find_owners(
+        self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
+    ) -> OwnerPage:
+        bounds = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "offset": offset, "now": now}
+        is_near = not containing and offset + limit <= FIRST_PAGES_END  # A search is worth doing once, not twice.
+        queries = schema.FIRST_PAGES if is_near else schema.SORTED_PAGES
+        return page_of_rows(self._database.select(queries[order], bounds | SearchedText.of(containing)._asdict()))
 
     def space(self) -> Space:
         """The files of large values are many, so they do not count as used; the disk's free space says how full it is.
