@@ -49,14 +49,14 @@ if TYPE_CHECKING:
     from .dash.changed import Changed
     from .dash.tab_store import tab_store
 
-# These need Dash, which an app on Flask alone has not.
-_OF_DASH = {"Changed": ".dash.changed", "UserStoreAdmin": ".admin", "tab_store": ".dash.tab_store"}
+# These import Dash, which an app on Flask alone does not have.
+_FROM_DASH = {"Changed": ".dash.changed", "UserStoreAdmin": ".admin", "tab_store": ".dash.tab_store"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_DASH:
+    if name not in _FROM_DASH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_OF_DASH[name], __name__), name)
+    value = getattr(import_module(_FROM_DASH[name], __name__), name)
     globals()[name] = value
     return value
 

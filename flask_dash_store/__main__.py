@@ -1,4 +1,4 @@
-"""``python -m flask_dash_store URL COMMAND ...``: ``flask user-store`` for an app that is not one of Flask."""
+"""``python -m flask_dash_store URL COMMAND ...``: ``flask user-store`` for an app that is not a Flask app."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .storage import StorageOptions, open_storage
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def main(context: click.Context, url: str, arguments: tuple[str, ...]) -> None:
-    """Look after the store that URL names: what USER_STORE_URL (url=) of its app is.
+    """Look after the store at URL, the USER_STORE_URL (url=) of its app.
 
-    Of `sqlite:///name` the file lies in the current folder. What is signed needs the app's key, in FLASK_SECRET_KEY;
-    other settings that the app has are taken from FLASK_USER_STORE_..., as those of any app of Flask.
+    `sqlite:///name` is a file in the current folder. Commands that verify or sign values need the app's secret key in
+    FLASK_SECRET_KEY. Other settings of the app are read from FLASK_USER_STORE_..., as Flask does.
     """
     try:
         app = _app_for(url, must_exist=arguments[:1] != ("restore",))
@@ -35,13 +35,13 @@ def main(context: click.Context, url: str, arguments: tuple[str, ...]) -> None:
 
 
 def _app_for(url: str, must_exist: bool) -> Flask:
-    """An app that has the store.
+    """A Flask app with the store.
 
-    :param must_exist: whether a file that is not there is an error, instead of being made
+    :param must_exist: whether a missing file is an error; otherwise it is created
     """
     app = Flask("flask_dash_store", instance_path=str(Path.cwd()))
     app.config.from_prefixed_env()
-    # Whose cookies live longer than by default, their ends must be remembered for as long.
+    # Ended sessions must be remembered for as long as their cookies live, and the app's lifetime is not known here.
     app.config.setdefault("USER_STORE_LIFETIME", CENTURY)
     if not app.secret_key:
         app.secret_key = secrets.token_hex()

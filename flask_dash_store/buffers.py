@@ -1,7 +1,7 @@
-"""The buffers of a large value: where they lie, and what the payload says of them.
+"""The buffers of a large value, and the manifest in its payload that describes them.
 
-Buffers lie one behind the other, each aligned to 64 bytes, as NumPy and Arrow like them. The payload ends with a
-manifest, which names them and says where each one is, so that they are authenticated together.
+Buffers are stored one after the other, each aligned to 64 bytes, as NumPy and Arrow recommend. The payload ends with a
+manifest, which has their name, offsets and lengths, so that these are authenticated, too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LENGTH = struct.Struct("<I")
 
 
 class Buffers(NamedTuple):
-    """What is kept beside a payload, under a name that is never used twice.
+    """The buffers of one value, under a name that is never used twice.
 
-    Those that are to be written are several; those that were read are one, which spans them all.
+    When they are written there may be several. When they are read there is one, which spans them all.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Buffers(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes they take, with those that align them."""
+        """How many bytes they take, including padding."""
         return max((offset + view.nbytes for offset, view in self.with_offsets()), default=0)
 
     def with_offsets(self) -> Iterator[tuple[int, memoryview]]:
@@ -47,7 +47,7 @@ class Buffers(NamedTuple):
             offset += -(-view.nbytes // ALIGNMENT) * ALIGNMENT
 
     def chunks(self) -> Iterator[memoryview]:
-        """The buffers, and the zeros between them that align them."""
+        """The buffers, and the padding between them."""
         end = 0
         for offset, view in self.with_offsets():
             if offset > end:
@@ -56,26 +56,28 @@ class Buffers(NamedTuple):
             end = offset + view.nbytes
 
     def joined(self) -> bytes | memoryview:
-        """All of them in one piece, copied only if they are several."""
+        """All of them in one piece. A single buffer is not copied."""
         return self.views[0] if len(self.views) == 1 else b"".join(self.chunks())
 
 
 Stored = tuple[bytes, Buffers | None]
-"""What a storage keeps of a value: its payload, and its buffers if it is large."""
+"""A value as a storage keeps it: its payload, and its buffers if it is large."""
 
 E = TypeVar("E", bound=tuple[str, Stored, Any])
 
 
 def size_of(stored: Stored) -> int:
-    """How many bytes a value takes, without its key."""
+    """The size of a value in bytes, without its key."""
     payload, buffers = stored
     return len(payload) if buffers is None else len(payload) + buffers.nbytes
 
 
 def batches(entries: Iterable[E], nbytes: int, most: float = inf) -> Iterator[list[E]]:
-    """Values in groups to be sent together: of one value, or of at most so many bytes and so many values.
+    """Group values into batches of a limited size. A larger value is a batch of its own.
 
-    :param entries: keys, each with what is stored under it, and more
+    :param entries: tuples that begin with a key and its value
+    :param nbytes: the maximum number of bytes in a batch
+    :param most: the maximum number of values in a batch
     """
     batch: list[E] = []
     size = 0
@@ -91,7 +93,7 @@ def batches(entries: Iterable[E], nbytes: int, most: float = inf) -> Iterator[li
 
 
 class View(NamedTuple):
-    """A buffer that is to be packed, and whether each of its bytes is authenticated."""
+    """A buffer to be packed, and whether the digest includes it."""
 
     view: memoryview
     is_authenticated: bool
@@ -100,11 +102,11 @@ class View(NamedTuple):
 def pack(data: bytes, views: list[View], threshold: int) -> tuple[bytes, Buffers]:
     """Put views, and data that are large themselves, into buffers.
 
-    :param data: of a codec, such as a pickle
-    :param views: the buffers that the data lack
-    :param threshold: bytes from which data go into a buffer of their own
-    :returns: the rest of the data with a manifest, which is to be signed; and the buffers. The manifest has the digest
-        of all that is authenticated.
+    :param data: the data of a codec, such as a pickle
+    :param views: the buffers that are not in the data
+    :param threshold: the size in bytes from which the data become a buffer, too
+    :returns: the rest of the data and the manifest, to be signed; and the buffers. The manifest has a digest of all
+        buffers that are authenticated.
     """
     if len(data) >= threshold:
         views, data, is_apart = [View(memoryview(data), True), *views], b"", True
@@ -120,13 +122,13 @@ def pack(data: bytes, views: list[View], threshold: int) -> tuple[bytes, Buffers
 
 
 def unpack(signed: bytes, buffers: Buffers | None) -> tuple[bytes | memoryview, list[memoryview]] | None:
-    """The data and the views that :func:`pack` has separated; None when they do not belong together.
+    """The data and views that :func:`pack` has packed; None if they do not belong together.
 
     :param signed: data with a manifest, whose signature has been verified
-    :param buffers: what the storage has kept under the name in the manifest; None for nothing
+    :param buffers: the buffers from the storage; None if there are none
 
-    What is authenticated is copied first, and digested and given from the copy: a file may be mapped, and even a
-    private mapping shows what others write into pages that this process has not written to
+    Authenticated buffers of a mapped file are copied before the digest is computed, and the copy is returned. Even a
+    private mapping shows what others write to the file, in pages that this process has not written to
     (https://man7.org/linux/man-pages/man2/mmap.2.html, "MAP_PRIVATE").
     """
     if buffers is None or len(signed) < _LENGTH.size + _HEAD.size:

@@ -1,14 +1,14 @@
-"""A value to a payload and back, authenticated.
+"""Encodes values as authenticated payloads, and decodes them.
 
 A payload is the data (a pickle, or JSON), then the manifest of its buffers, then a MAC. Unpickling runs code, so
-nothing is unpickled before the MAC shows that this app wrote it, for this owner and under this key. A pickle stops at
-its own end mark: stock sqlitedict reads the small rows of this package, and ignores what follows.
+nothing is unpickled before the MAC proves that this app wrote it for this owner and key. A pickle ends with a mark of
+its own: stock sqlitedict reads the small rows of this package, and ignores what follows the mark.
 
-Buffers are what is too large for a row: those that pickle 5 hands out (PEP 574), or large data as a whole. The storage
-keeps them apart, under the random name that the manifest authenticates. A digest in the manifest authenticates their
-bytes too, with one exception: NumPy's arrays of floating-point numbers, which can then be mapped instead of read.
-Nothing reads these as code, lengths or offsets. Integers are authenticated, for pandas (Categorical) and SciPy (sparse
-matrices) use theirs as indexes without a look at the bounds: a changed one would be a read or write of other memory.
+Buffers are data that are too large for a row: those that pickle protocol 5 passes separately (PEP 574), or large data
+as a whole. The storage keeps them under a random name, which the manifest authenticates. A digest in the manifest
+authenticates their bytes too, except those of NumPy's arrays of floating-point numbers, which can then be mapped
+instead of read: no one uses such numbers as code, lengths or offsets. Integers are authenticated, because pandas
+(Categorical) and SciPy (sparse matrices) use them as indexes without checking bounds.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ from .buffers import NO_MANIFEST, Stored, View, pack, unpack
 from .errors import UnreadableValue, UnstorableValue
 from .signer import Signer, tampered
 
-# Where a file of its own becomes faster than a row, for a value that is read three times as often as written:
-# `python -m benchmarks.threshold`.
+# From this size on, a file is faster than a row for a value that is read three times as often as it is written.
 BUFFER_THRESHOLD = 128 * 1024
 
 
 class Codec(Protocol):
-    """Turns values into what a storage keeps, bound to the owner's name and the key, and back."""
+    """Encodes and decodes values for a storage, bound to the owner's name and the key."""
 
     def encode(self, owner: str, key: str, value: Any) -> Stored:
         """The payload of a value, and its buffers if it is large.
 
-        :raises UnstorableValue: when the value cannot be turned into bytes
+        :raises UnstorableValue: if the value cannot be turned into bytes
         """
 
     def decode(self, owner: str, key: str, stored: Stored) -> Any:
         """The value of a payload and its buffers.
 
-        :raises TamperedValue: when they were not encoded for this owner and key, or not for each other
-        :raises UnreadableValue: when they are authentic but cannot be turned back
+        :raises TamperedValue: if they were not encoded together, for this owner and key
+        :raises UnreadableValue: if they are authentic but cannot be decoded
         """
 
     def re_sign(self, owner: str, key: str, payload: bytes) -> bytes:
-        """The payload of the same value, signed with the current secret; neither the value nor its buffers are read.
+        """The same payload, signed with the current secret. Neither the value nor its buffers are read.
 
-        :raises TamperedValue: when the payload was not encoded for this owner and key
+        :raises TamperedValue: if the payload was not encoded for this owner and key
         """
 
 
@@ -69,7 +68,7 @@ class _SignedCodec:
         except Exception as error:
             if raised_by_signal_handler(error):
                 raise
-            # Without its cause: what Python says of a value that it cannot pickle may show the value in a log.
+            # `from None`: the message of the cause may contain the value, and end up in a log.
             raise UnstorableValue(
                 f"The value for {key!r}, a {type(value).__qualname__}, cannot be stored: {_reason(error)}. "
                 f"{self.takes}",
@@ -100,7 +99,7 @@ class _SignedCodec:
         except Exception as error:
             if raised_by_signal_handler(error):
                 raise
-            # Without its cause, too: what the class says of its state may show the value in a log.
+            # `from None`, for the same reason.
             raise UnreadableValue(
                 f"The value stored under {key!r} cannot be read back ({_failure(error)}): its class may have been "
                 "moved, renamed or changed. Delete the key, or bring the class back.",
@@ -111,7 +110,7 @@ class _SignedCodec:
         return self._signer.sign(owner, key, self._signer.verify(owner, key, payload))
 
     def _dumps(self, value: Any, views: list[View]) -> bytes:
-        """The data of a value, whose large buffers are put into ``views``."""
+        """The data of a value. Its large buffers are added to ``views``."""
         raise NotImplementedError
 
     @staticmethod
@@ -126,7 +125,7 @@ class PickleCodec(_SignedCodec):
     takes = "Any value that can be pickled can be stored. Lambdas, locks, connections and generators cannot be pickled."
 
     def adopt(self, owner: str, key: str, pickled: bytes) -> Stored:
-        """The payload and buffers of what was pickled elsewhere. It is not read, so its writer must be trusted."""
+        """The payload and buffers of a pickle from another program, which must be trusted: it is signed unread."""
         if len(pickled) >= BUFFER_THRESHOLD:
             return self._pack(owner, key, pickled, [])
         return self._signer.sign(owner, key, pickled + NO_MANIFEST), None
@@ -146,20 +145,20 @@ class PickleCodec(_SignedCodec):
     def _view(self, view: memoryview) -> View:
         if not self._authenticate_arrays and _is_array_of_floats(view.obj):
             return View(view, is_authenticated=False)
-        # The digest has to be of the bytes that are written, whatever another thread does to the value meanwhile.
+        # A copy, so that the digest matches the bytes that are written even if another thread changes the value.
         return View(view if view.readonly else memoryview(bytes(view)), is_authenticated=True)
 
-    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # It takes more than it is given here.
+    _loads = staticmethod(pickle.loads)  # type: ignore[assignment]  # pickle.loads has more parameters.
 
 
 def _is_array_of_floats(value: Any) -> bool:
-    """Whether it is such an array of NumPy's own, not of a subclass, which may read what is in it as anything."""
+    """Whether it is an array of floats of NumPy's own class. A subclass may interpret the bytes in any way."""
     is_array = type(value).__module__ == "numpy" and type(value).__qualname__ == "ndarray"
     return is_array and value.dtype.kind in "fc"
 
 
 class _Bytes:
-    """Pickles as bytes do, but hands them out as a buffer."""
+    """Pickles like bytes, but out of band, as a buffer."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -169,7 +168,7 @@ class _Bytes:
 
 
 class _Text:
-    """Pickles as a str does, but hands it out as a buffer."""
+    """Pickles like a str, but out of band, as a buffer."""
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -179,7 +178,7 @@ class _Text:
 
 
 class JsonCodec(_SignedCodec):
-    """What JSON can say; a tuple comes back as a list, and pickle is never called."""
+    """Values that JSON can represent. A tuple comes back as a list. Pickle is never used."""
 
     purpose = b"json"
     takes = (
@@ -197,11 +196,11 @@ class JsonCodec(_SignedCodec):
 
 
 class _UnsuitableKey(TypeError):
-    """A key that JSON cannot say, in words that do not show it."""
+    """A dict key that JSON cannot represent. The message does not contain the key."""
 
 
 def _check_dict_keys(value: Any) -> None:
-    """Refuse dict keys that json.dumps() would turn into str: of ``{1: "a", "1": "b"}`` one value would be lost."""
+    """Refuse dict keys that json.dumps() would convert to str: ``{1: "a", "1": "b"}`` would lose a value."""
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
@@ -212,7 +211,7 @@ def _check_dict_keys(value: Any) -> None:
             _check_dict_keys(each)
 
 
-# What Python says of a class or a kind of object that cannot be pickled shows none of its contents.
+# Messages of pickle that name a class or function, and contain nothing of the value.
 _HARMLESS = re.compile(
     "cannot pickle '[\\w. ]+' object"
     "|Can't pickle <(function|class) [\\w.<>' ]+>: .+"
@@ -222,16 +221,16 @@ _NO_ATTRIBUTE = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'"
 
 
 def _reason(error: Exception) -> str:
-    """Why a value cannot be stored, without what may show it."""
+    """Why a value cannot be stored, in words that contain nothing of it."""
     text = str(error)
     is_harmless = isinstance(error, _UnsuitableKey) or _HARMLESS.fullmatch(text)
     return text if is_harmless else type(error).__name__
 
 
 def _failure(error: Exception) -> str:
-    """The class or module that a value needs and that is not there, or else the kind of error and where it was raised.
+    """Why a value cannot be decoded: the missing class or module, or the type of the error and where it was raised.
 
-    What an error says is left out, for it may show the value.
+    The error's message is left out, because it may contain the value.
     """
     found = _NO_ATTRIBUTE.match(str(error))
     if found is not None:
@@ -246,10 +245,9 @@ def _failure(error: Exception) -> str:
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
-    """Whether an exception was not raised by what was called, but by a signal's handler that interrupted it.
+    """Whether an exception comes from the handler of a signal that interrupted the call.
 
-    Celery's soft time limits and alarms raise such exceptions. They are passed on as they are, to the code that set
-    them.
+    Celery's soft time limits and alarms raise such exceptions. They must reach the code that has set them.
     """
     handlers = [signal.getsignal(each) for each in signal.valid_signals()]
     codes = {getattr(getattr(each, "__func__", each), "__code__", None) for each in handlers}

@@ -160,7 +160,7 @@ class DashDatabase:
 
 
 class _UserValues(StoredMapping):
-    """Takes any text as a key, as dash_database does: file names, URLs, even the empty text."""
+    """Accepts any text as a key, as dash_database does: file names, URLs, even the empty string."""
 
     @staticmethod
     def _check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
@@ -185,5 +185,7 @@ def _secrets(secret_key: str | bytes | Sequence[str | bytes] | None) -> list[byt
         return []
     keys = [secret_key] if isinstance(secret_key, (str, bytes)) else list(secret_key)
     if not keys or not all(keys):
-        raise ConfigurationError("secret_key= is empty; None keeps values that are not authenticated.")
+        raise ConfigurationError(
+            "secret_key= is empty. Pass a key, or None to store values that are not authenticated."
+        )
     return [key.encode() if isinstance(key, str) else key for key in keys]

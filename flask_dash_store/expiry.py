@@ -1,8 +1,8 @@
 """When values expire, and when a use of them is worth a write.
 
-Two limits hold at once, as OWASP's Session Management Cheat Sheet asks: the *idle timeout* (TTL) is moved by each use;
-the *lifetime* is the age at which a session ends however busy it is. To move an expiry at each use would be a write
-for each read, so it is *touched* only when it has moved by a twentieth of the TTL.
+There are two limits, as recommended by OWASP's Session Management Cheat Sheet. Each use restarts the *idle timeout*
+(TTL). The *lifetime* is the age at which a session ends, however active it is. To store the new expiry at each use
+would be a write for each read, so an owner is only *touched* when its expiry has moved by a twentieth of the TTL.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ CENTURY = 100 * 365 * 24 * 60 * 60.0
 
 
 def wall_clock() -> float:
-    """:func:`time.time`, looked up at each call, so that what has replaced it in its module (freezegun) is asked."""
+    """:func:`time.time`, looked up at each call, so that freezegun can replace it."""
     return time.time()
 
 
 class Access(NamedTuple):
-    """One use of an owner's values: what time it is, and what the use does to the owner's expiry.
+    """One access to an owner's values.
 
-    ``now`` and ``expires`` (the owner's new expiry) are seconds since the epoch. ``touch_threshold`` is how far, in
-    seconds, a stored expiry may be from ``expires`` before it is worth a write to move it; infinity for a use that
-    keeps nothing alive.
+    :ivar now: the time, in seconds since the epoch
+    :ivar expires: the owner's new expiry, in seconds since the epoch
+    :ivar touch_threshold: by how many seconds the stored expiry may differ from ``expires`` before it is updated;
+        infinity for an access that keeps nothing alive
     """
 
     now: float
@@ -40,27 +41,27 @@ class Access(NamedTuple):
     touch_threshold: float
 
     def is_touch_due(self, stored: float) -> bool:
-        """Whether an owner whose stored expiry is ``stored`` has to be touched.
+        """Whether an owner with this stored expiry must be touched.
 
-        The distance counts in both directions: an expiry that lies too far ahead was written before the clock
-        stepped back, and would otherwise keep an idle session alive.
+        The difference counts in both directions: an expiry too far ahead was stored before the clock was stepped back,
+        and would keep an idle session alive.
         """
         return abs(stored - self.expires) > self.touch_threshold
 
     def is_future(self, expiry: object) -> TypeGuard[float]:
-        """Whether a stored expiry is yet to come. One that is missing or unreadable has passed."""
+        """Whether a stored expiry is in the future. A missing or unreadable one is not."""
         return isinstance(expiry, (float, int)) and expiry > self.now
 
     def is_live_key(self, expiry: object) -> bool:
-        """Whether a key has no expiry of its own, or one that is yet to come; an unreadable one has passed."""
+        """Whether a key has no expiry of its own, or one in the future."""
         return expiry is None or self.is_future(expiry)
 
 
 class ExpiryPolicy:
     """The rule by which owners expire.
 
-    :param ttl: idle seconds after which an owner's values are gone; None keeps them until they are deleted
-    :param clock: gives seconds since the epoch, like :func:`time.time`
+    :param ttl: idle seconds after which an owner's values expire; None keeps them until they are deleted
+    :param clock: returns seconds since the epoch, like :func:`time.time`
     :ivar ttl: the same, infinity for None
     """
 
@@ -71,25 +72,25 @@ class ExpiryPolicy:
         self._touch_threshold = 0.0 if ttl is None else ttl / TOUCHES_PER_TTL
 
     def access(self, ends_at: float = math.inf, counts_as_use: bool = True) -> Access:
-        """A use of values now.
+        """An access to values now.
 
         :param ends_at: when their session ends at the latest, in seconds since the epoch
-        :param counts_as_use: whether it keeps the values alive. One that does not moves no expiry, but still gives
-            one to an owner without.
+        :param counts_as_use: whether it keeps the values alive. If not, it moves no expiry, but a first write still
+            sets one.
         """
-        now = time.time() if self._is_wall_clock else self.clock()  # A frame less, for each operation.
+        now = time.time() if self._is_wall_clock else self.clock()  # Saves each operation a frame.
         expires = now + self.ttl
         threshold = self._touch_threshold if counts_as_use else math.inf
-        # Access(...) does the same in twice the time, and this is done for each operation.
+        # Each operation does this. Access(...) would take twice the time.
         return tuple.__new__(Access, (now, expires if expires < ends_at else ends_at, threshold))
 
 
 def seconds(duration: float | timedelta, what: str = "A TTL", longest: float = CENTURY) -> float:
     """Turn a duration, in seconds or as a timedelta, into seconds.
 
-    :param what: what error messages call it
+    :param what: its name in error messages
     :param longest: the longest duration allowed, in seconds
-    :raises InvalidTTL: when it is not a positive duration of at most ``longest`` seconds
+    :raises InvalidTTL: if it is not a positive duration of at most ``longest`` seconds
     """
     if isinstance(duration, timedelta):
         value = duration.total_seconds()
@@ -99,6 +100,6 @@ def seconds(duration: float | timedelta, what: str = "A TTL", longest: float = C
         raise InvalidTTL(f"{what} must be a number of seconds or a timedelta, not {duration!r}.")
     if not 0 < value <= longest:
         raise InvalidTTL(
-            f"{what} must be longer than zero and at most {longest:g} seconds, not {value:g}.", limit=longest
+            f"{what} must be longer than zero and at most {longest:,.0f} seconds, not {value:g}.", limit=longest
         )
     return value

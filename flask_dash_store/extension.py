@@ -25,7 +25,7 @@ from .health import Health, HealthProbe
 from .http.cookie import SessionCookie
 from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
-from .metrics import check_kind, measure
+from .metrics import check_exporter, measure
 from .owner import (
     DerivedIds,
     Owner,
@@ -47,20 +47,20 @@ from .store.user_store import SessionContext, UserSession, UserStore
 _extensions: weakref.WeakSet[Extension] = weakref.WeakSet()
 
 opened_in_test: ContextVar[OpenedExtension | None] = ContextVar("flask_dash_store.opened_in_test", default=None)
-"""What is used instead of an app's storage, as in user_store_context()."""
+"""Replaces the app's own, inside ``user_store_context()``."""
 
 
 class Extension:
     """The user store of one app.
 
-    The app's config is read, and the storage opened, with the first request or other use, so settings that come after
-    ``init_app`` count too. Settings that are wrong already when it is made are an error at once.
+    The first request, or other use, reads the app's config and opens the storage, so settings may come after
+    ``init_app``. Settings that are invalid already at ``init_app`` raise an error there.
 
-    :param options: the settings that win over the app's config
-    :param stacklevel: of the call that a warning is about
-    :ivar name: tells the app from the others of its process
-    :ivar has_begun: whether :meth:`prepare` has been called
-    :ivar opened: what :meth:`open` has returned; None where it is to be called
+    :param options: settings that override the app's config
+    :param stacklevel: of the call that warnings point to
+    :ivar name: the app's name, unique in this process
+    :ivar is_prepared: whether :meth:`prepare` has been called
+    :ivar opened: what :meth:`open` returned; None if it must be called first
     """
 
     def __init__(self, app: AppAdapter, options: Mapping[str, Any], clock: Clock, stacklevel: int) -> None:
@@ -70,59 +70,59 @@ class Extension:
         self._clock = clock
         self._settings_read: Settings | None = None
         self._storage: Storage | None = None
-        self._is_closed = self.has_begun = False
+        self._is_closed = self.is_prepared = False
         self._check(stacklevel + 1)
         self.name = register(self, app.import_name)
-        self.begin_in_this_process()
+        self.renew_lock()
         _extensions.add(self)
 
     @property
     def app(self) -> Any:
-        """The app itself; of a Dash app, its server."""
+        """The app itself; for a Dash app, its server."""
         return self.adapter.app
 
-    def begin_in_this_process(self) -> None:
-        """Have a lock that no thread of another process can have left acquired."""
+    def renew_lock(self) -> None:
+        """Replace the lock, which another thread of the parent may have held when this process was forked."""
         self._lock = threading.Lock()
 
     def _check(self, stacklevel: int) -> None:
         settings, config = self.settings, self.adapter.config
         check_scheme(settings.url)
         if settings.metrics is not None:
-            check_kind(settings.metrics)
+            check_exporter(settings.metrics)
         settings.cookie_attributes(config, self.adapter.paths(settings)[0])
-        self.adapter.follow(settings)
+        self.adapter.apply(settings)
         self._has_checked_secret = bool(config.get("SECRET_KEY"))
         if self._has_checked_secret:
             _warn_of_weak_secret(secrets_of(config), stacklevel + 1)
 
-    def prepare(self, see_to: Callable[[], None]) -> None:
-        """See to what the app has decided by its first request, unless that has been done before."""
+    def prepare(self, prepare: Callable[[], None]) -> None:
+        """Call a function once, with the first request, when the app is complete."""
         with self._lock:
-            if not self.has_begun:
-                see_to()
-                self.has_begun = True
+            if not self.is_prepared:
+                prepare()
+                self.is_prepared = True
 
     def open(self) -> OpenedExtension:
         """The opened extension. The first call reads the app's settings and opens the storage.
 
-        :raises ConfigurationError: when one cannot be used, or SECRET_KEY is missing
-        :raises StorageError: when the storage cannot be opened, or has been closed
+        :raises ConfigurationError: if a setting is invalid, or SECRET_KEY is missing
+        :raises StorageError: if the storage cannot be opened, or has been closed
         """
         with self._lock:
             if self._is_closed:
                 raise StorageClosed(f"The user store of the app {self.adapter.name!r} has been closed.")
             if self.opened is None:
                 settings = self.settings
-                self.adapter.follow(settings)
+                self.adapter.apply(settings)
                 if not self._has_checked_secret:
                     _warn_of_weak_secret(secrets_of(self.adapter.config), stacklevel=2)
                     self._has_checked_secret = True
                 opened = self._open(settings, self._storage)
                 if self._storage is None:
-                    self.adapter.begin(self, opened, lambda: opened.open_session(new_session_id()))
+                    self.adapter.on_first_open(self, opened, lambda: opened.open_session(new_session_id()))
                     if self.adapter.has_dash:
-                        from .dash import background  # Which imports Dash.
+                        from .dash import background  # It imports Dash.
 
                         background.install()
                 self._storage, self._settings_read, self.opened = opened.storage, settings, opened
@@ -132,29 +132,29 @@ class Extension:
         return OpenedExtension(self.adapter, self.name, settings, self._clock, storage)
 
     def reopen(self) -> None:
-        """From now on, follow Flask's settings, as Flask's own session does.
+        """Read Flask's cookie settings again, as Flask's own session does with each response.
 
-        Flask-Talisman sets SESSION_COOKIE_SECURE in the first request, and again in each, so the cookie of the response
-        to that request follows, too.
+        Flask-Talisman sets SESSION_COOKIE_SECURE during each request. So the cookie of the current response uses the
+        new settings, too.
         """
         with self._lock:
             if self.opened is not None:
-                self.opened.follow_cookie_settings()
+                self.opened.update_cookie_attributes()
             self.opened = None
 
     @property
     def settings(self) -> Settings:
-        """Those that were read when the storage was opened; before that, as they are now."""
+        """The settings with which the storage was opened; before that, those of now."""
         return self._settings_read or Settings.of(self.adapter.config, self._options)
 
     def open_in_memory(self) -> OpenedExtension:
-        """One more opened extension with the app's settings, whose values are its own and in memory: for a test."""
+        """Another opened extension with the app's settings, whose values are its own, in memory: for a test."""
         return self._open(replace(self.settings, url="memory://", metrics=None))
 
     def health(self, timeout: float) -> Health:
-        """How the app's storage is now; one that cannot be opened, too.
+        """Whether the app's storage works now. One that cannot be opened does not.
 
-        :param timeout: seconds after which it is taken for one that does not answer
+        :param timeout: seconds to wait for the storage to answer
         """
         began = time.perf_counter()
         try:
@@ -164,7 +164,7 @@ class Extension:
         return opened.health_probe.health(timeout)
 
     def close(self) -> None:
-        """Release the app's storage. Requests that do not use their store are still answered."""
+        """Close the app's storage. Requests that do not use their store still work."""
         with self._lock:
             self._is_closed = True
             if self._storage is not None:
@@ -174,9 +174,9 @@ class Extension:
 class OpenedExtension:
     """An app's storage, codec and sessions, made from its settings.
 
-    :param name: tells the app from the others of its process
-    :param storage: one that is open already; None opens that of the settings
-    :ivar handler: what the app's requests go through
+    :param name: the app's name, unique in this process
+    :param storage: a storage that is already open; None opens the one that the settings name
+    :ivar handler: the middleware that the app's requests go through
     """
 
     def __init__(
@@ -233,10 +233,10 @@ class OpenedExtension:
         )
         self.handler = app.handler(self.request_sessions, settings)
 
-    def follow_cookie_settings(self) -> None:
-        """Send the cookies of requests that are being handled with what Flask's settings have become."""
+    def update_cookie_attributes(self) -> None:
+        """Use Flask's current cookie settings for the responses of requests that are already running."""
         with suppress(ConfigurationError):  # The next request raises it.
-            self._cookie.follow(self.settings.cookie_attributes(self._app.config, self._cookie_path))
+            self._cookie.set_attributes(self.settings.cookie_attributes(self._app.config, self._cookie_path))
 
     def _open_own_storage(self, name: str) -> Storage:
         storage = self.open_storage(self.settings.url)
@@ -245,9 +245,9 @@ class OpenedExtension:
         return storage
 
     def open_storage(self, url: str, must_exist: bool = False) -> Storage:
-        """The storage that a URL names, with this app's limits.
+        """Open the storage that a URL names, with this app's limits.
 
-        :param must_exist: whether a file that is not there is an error, instead of being made
+        :param must_exist: whether a missing file is an error; otherwise it is created
         """
         settings = self.settings
         return open_storage(
@@ -263,10 +263,10 @@ class OpenedExtension:
         )
 
     def access_of_users(self) -> Access:
-        """A use now of the values of a user, which are kept until they are deleted."""
+        """An access to the values of a user id, which do not expire."""
         return ExpiryPolicy(None, self._context.expiry.clock).access()
 
-    # The calls of UserStoreMiddleware, whose docstrings say what they do.
+    # These implement the methods of UserStoreMiddleware, whose docstrings describe them.
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None) -> UserStore:
         expiry = ExpiryPolicy(None if ttl is None else seconds(ttl), self._context.expiry.clock)
@@ -280,14 +280,14 @@ class OpenedExtension:
     def open_session(self, session_id: str) -> UserStore:
         state = SessionState(session_owner(session_id))
         state.session_id = session_id
-        state.counts_as_use = lambda: False  # A job keeps no session alive; only the visitor does.
+        state.counts_as_use = lambda: False  # Only the visitor's own requests keep the session alive.
         return UserStore(self._context, state)
 
     def sessions(self, user_id: str | int) -> list[UserSession]:
         return [UserSession.of(info, self._context.expiry.ttl) for info in self.session_infos(user_id)]
 
     def session_infos(self, user_id: str | int) -> list[SessionInfo]:
-        """The sessions in which a user is logged in, as the storage knows them."""
+        """The sessions in which a user is logged in."""
         return self.storage.sessions(user_hash(user_owner(user_id)), self._context.expiry.access())
 
     def end_sessions(self, user_id: str | int, but: UserStore | None) -> int:
@@ -295,10 +295,12 @@ class OpenedExtension:
         user = user_hash(user_owner(user_id))
         if but is not None:
             if but.session_id is None:
-                raise NotASession("but= takes the store of a session, as g.user_store is, not a user id's or a job's.")
+                raise NotASession(
+                    "but= takes the store of a session, such as g.user_store, not that of a user id or a job."
+                )
             kept = session_owner(but.session_id).name
         ended = set[str]()
-        while True:  # A session that is given another id meanwhile is found again in the next round.
+        while True:  # A session that gets another id in the meantime is found in the next round.
             access = self._context.expiry.access()
             owners = [info.owner for info in self.storage.sessions(user, access) if info.owner.name != kept]
             if not owners:
@@ -307,28 +309,28 @@ class OpenedExtension:
                 self._context.end(owner, access, "destroyed", user_id_of(name))
                 ended.add(owner.name)
 
-    # The calls of an operator.
+    # For operators
 
     def end_session(self, owner: Owner) -> bool:
-        """End a session. Returns whether there was one that its id opened."""
+        """End a session. Returns whether it was still open."""
         access = self._context.expiry.access()
         return owner.session is not None and self._context.end(owner, access, "destroyed") == access.now
 
     def name_of_visitor(self, visitor: str) -> str | None:
-        """The name of the owner whom ``visitor()`` names so; None where there is none. It goes through all owners."""
+        """The name of the owner for whom ``visitor()`` returns this; None if there is none. It scans all owners."""
         storage, key = self.storage, self._context.visitor_key
         names = storage.all_owners() if isinstance(storage, SupportsExport) else ()
         return next((name for name in names if visitor_name(key, Owner(name)) == visitor), None)
 
 
 def extension_of(app: Any) -> Extension | None:
-    """That of an app, if it has a user store."""
+    """The extension of an app; None if the app has no user store."""
     return next((each for each in list(_extensions) if each.app is app), None)
 
 
 def _begin_in_child() -> None:
     for extension in list(_extensions):
-        extension.begin_in_this_process()
+        extension.renew_lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Whether a storage can be read and written now, for those who watch an app."""
+"""Whether a storage can be read and written now, for monitoring."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .storage import Storage
 from .storage.statistics import SupportsStatistics
 
 DEFAULT_TIMEOUT = 1.0
-LEAST_FREE = 2**20
+MIN_FREE_BYTES = 2**20
 
 _OWNER, _KEY, _TTL = HEALTH_OWNER, "probe", 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Health:
-    """Whether an app's storage can be used, as :meth:`UserStoreMiddleware.health` has found it.
+    """Whether an app's storage works, as returned by :meth:`UserStoreMiddleware.health`.
 
     :ivar can_read: whether a value could be read
     :ivar can_write: whether a value could be written
-    :ivar problem: why not, or what will be soon; None when all is well
-    :ivar seconds: how long it took to find out
-    :ivar used: bytes that the storage's files or tables take, without the files of large values; of a Redis server, all
-        of its memory. None where that is not known
-    :ivar free: bytes for which there is room; None where that is not known, or has no limit
+    :ivar problem: what is wrong, as a sentence; None if nothing is
+    :ivar seconds: how long the check took
+    :ivar used: bytes that the storage's files or tables take, without the files of large values; for a Redis server,
+        all of its memory; None if not known
+    :ivar free: bytes that are left; None if not known, or not limited
     """
 
     can_read: bool
@@ -42,38 +42,38 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether all is well: it can be read and written, and there is room for a value of 1 MiB."""
+        """Whether the storage can be read and written, and has room for a value of 1 MiB."""
         return self.problem is None
 
     def as_dict(self) -> dict[str, object]:
-        """The same for JSON, with ``ok``."""
+        """All of it as a dict for JSON, with ``ok``."""
         return {"ok": self.ok, **asdict(self)}
 
 
 class HealthProbe:
-    """Looks at one storage, by reading and writing a value of its own.
+    """Checks one storage by reading and writing a value of its own.
 
-    It does so in a thread, so that the answer comes in time when the storage does not; there is one at a time, however
-    often it is asked.
+    It does so in a thread, so that its answer comes in time even if the storage's does not. There is one thread at a
+    time, however often it is asked.
     """
 
     def __init__(self, storage: Storage, codec: Codec, clock: Clock) -> None:
         self._storage = storage
         self._codec = codec
         self._expiry = ExpiryPolicy(_TTL, clock)
-        self._running: _Look | None = None
+        self._running: _Check | None = None
 
     def health(self, timeout: float) -> Health:
-        """How it is now.
+        """Whether the storage works now.
 
-        :param timeout: seconds after which the storage is taken for one that does not answer
+        :param timeout: seconds to wait for the storage to answer
         """
-        look = self._running
-        if look is None or not look.thread.is_alive():
-            look = self._running = _Look(self)
-            look.thread.start()
-        look.thread.join(timeout)
-        return look.health(timeout)
+        check = self._running
+        if check is None or not check.thread.is_alive():
+            check = self._running = _Check(self)
+            check.thread.start()
+        check.thread.join(timeout)
+        return check.health(timeout)
 
     def read(self) -> None:
         access = self._expiry.access()
@@ -83,17 +83,17 @@ class HealthProbe:
         self._storage.set(_OWNER, _KEY, self._codec.encode(_OWNER.name, _KEY, True), self._expiry.access())
 
     def space(self) -> tuple[int | None, int | None]:
-        """Bytes that are used and free, each None where it is not known."""
+        """Bytes that are used and free, each None if not known."""
         if not isinstance(self._storage, SupportsStatistics):
             return None, None
         try:
             return self._storage.space()[:2]
-        except StorageError:  # A server may forbid to ask.
+        except StorageError:  # A server may forbid the query.
             return None, None
 
 
-class _Look:
-    """One look at a storage, as far as it has come."""
+class _Check:
+    """One check of a storage, as far as it has come."""
 
     def __init__(self, probe: HealthProbe) -> None:
         self.thread = threading.Thread(target=self._run, name="flask_dash_store.health", daemon=True)
@@ -112,8 +112,8 @@ class _Look:
             self._used, self._free = self._probe.space()
             self._probe.write()
             self._can_write = True
-            if self._free is not None and self._free < LEAST_FREE:
-                self._problem = f"It is full: there is room for {self._free} bytes."
+            if self._free is not None and self._free < MIN_FREE_BYTES:
+                self._problem = f"The storage is nearly full: {self._free:,} bytes are left."
         except StorageError as error:
             self._problem = str(error)
         except Exception as error:
@@ -123,6 +123,6 @@ class _Look:
     def health(self, timeout: float) -> Health:
         problem = self._problem
         if problem is None and not self._can_write:
-            problem = f"The storage has answered no {self._doing} within {timeout:g} seconds."
+            problem = f"The storage did not answer {self._doing} within {timeout:g} seconds."
         seconds = time.perf_counter() - self._began
         return Health(self._can_read, self._can_write, problem, seconds, self._used, self._free)

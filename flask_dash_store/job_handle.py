@@ -1,11 +1,11 @@
-"""A job's handle: a signed text that stands for a visitor's values, and opens no session.
+"""A job handle: a signed text that opens a visitor's values in a job, but no session over HTTP.
 
-It is ``<name>.<session>.<end>.<signature>``: what follows the prefix in the owner's name, the SHA-256 of the session id
-as a storage keeps it, and when the session's lifetime ends. None of it leads back to the session id, and the cookie has
-another form. So who reads it in a queue, a log or a broker's backup has nothing to send to the app.
+It is ``<name>.<session>.<end>.<signature>``: the owner's name without its prefix, the SHA-256 of the session id as in
+the storage, and the end of the session's lifetime. The session id cannot be derived from it, and a cookie has another
+form. So a handle from a queue, a log or a broker's backup cannot be sent to the app.
 
-The session's hash is needed by a job that writes before its visitor has: the first write decides which session id opens
-the values. If that has been replaced meanwhile, the storage knows, for as long as the handle is good.
+The hash is for a job that writes before its visitor does: the first write decides which session id opens the values. If
+a login has replaced the id in the meantime, the storage knows that for as long as the handle is valid.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _FORM = re.compile(r"([A-Za-z0-9_-]{20})\.([A-Za-z0-9_-]{43})\.([0-9]{1,15})\.([
 
 
 class Job(NamedTuple):
-    """What a handle stands for: whose values, and when their session ends at the latest, in seconds since the epoch."""
+    """What a handle contains: the owner, and the end of the session's lifetime, in seconds since the epoch."""
 
     owner: Owner
     ends_at: float
 
 
 class JobHandles:
-    """Writes and reads the handles of one app.
+    """Makes and reads the handles of one app.
 
-    :param secrets: the app's secrets, the current one first; it signs, and each of them verifies
-    :param app: tells it from other apps with the same secret
+    :param secrets: the app's secrets. The first one signs, and each of them verifies.
+    :param app: distinguishes the app from others with the same secret
     """
 
     def __init__(self, secrets: Sequence[bytes], app: str) -> None:
@@ -47,19 +47,19 @@ class JobHandles:
         return f"{signed}.{self._sign(self._keys[0], signed)}"
 
     def load(self, handle: str) -> Job:
-        """What a handle stands for.
+        """What a handle contains.
 
-        :raises InvalidKey: when this app has not made it
+        :raises InvalidKey: if this app has not made it
         """
         form = _FORM.fullmatch(handle)
         if form is None:
-            raise InvalidKey("This is neither a job's handle, as UserStore.job_handle() gives it, nor a session id.")
+            raise InvalidKey("This is neither a job handle from UserStore.job_handle() nor a session id.")
         name, session, ends_at, signature = form.groups()
         signed = handle[: form.start(4) - 1]
         if not any(hmac.compare_digest(self._sign(key, signed), signature) for key in self._keys):
             raise InvalidKey(
-                "This job's handle was not made by this app: it was changed, or the SECRET_KEY it was made with is "
-                "neither the job's SECRET_KEY nor among its SECRET_KEY_FALLBACKS, or the apps' cookie names differ."
+                "This app did not make the job handle: it was changed, or it was made with a SECRET_KEY that is "
+                "neither this process's SECRET_KEY nor in its SECRET_KEY_FALLBACKS, or with another cookie name."
             )
         return Job(Owner(SESSION_PREFIX + name, urlsafe_b64decode(session + "=")), float(ends_at))
 
@@ -68,7 +68,7 @@ class JobHandles:
 
 
 def is_handle(text: object) -> bool:
-    """Whether a text has the form of a handle rather than that of a session id, which holds no dot."""
+    """Whether a text looks like a handle. A session id contains no dot."""
     return isinstance(text, str) and "." in text
 
 

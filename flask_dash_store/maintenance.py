@@ -1,4 +1,4 @@
-"""What is done after responses: the storage removes what has expired, a little at a time, and gives its space back."""
+"""After responses, from time to time, the storage removes a little of what has expired, and frees its space."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from .store.base import StoreContext
 logger = logging.getLogger("flask_dash_store")
 
 INTERVAL = 60.0
-# One call does a little, while the next request waits for this thread or for the lock; then more after a pause, or
-# removing very much would take all of the processor.
+# Each run is short, because the next request may wait for this thread or for the lock. The pause between two runs keeps
+# a large removal from taking the whole processor.
 PAUSE = 0.03
 
 
 class Maintenance:
-    """Maintains a storage from time to time, so that the app needs no other process for it.
+    """Maintains a storage from time to time, so that no other process has to.
 
-    :param prefix: what the names of the owners begin with whose expiry the context's policy sets
-    :param keep_ended: seconds for which it must be known that a session was ended: as long as its cookie could be
-        replayed
-    :param expired: gives what is to be called for each owner whose values have expired, if anything is
+    :param prefix: the prefix of owners whose expiry the context's policy sets
+    :param keep_ended: seconds for which ended sessions are remembered: as long as their cookies could be replayed
+    :param expired: returns the function to call for each owner whose values have expired; None for none
     """
 
     def __init__(
@@ -43,12 +42,15 @@ class Maintenance:
         self._next = self._clock() + INTERVAL
 
     def is_due(self, now: float, was_written: bool) -> bool:
-        """Whether :meth:`run` has something to do, after a request in which the storage was written to, or not."""
-        # A clock that was stepped back must not keep it from being due for as long as the step.
+        """Whether to call :meth:`run` after a request.
+
+        :param was_written: whether the request has written to its store
+        """
+        # The upper bound: after the clock was stepped back, it must not wait for as long as the step.
         return not now < self._next <= now + INTERVAL or (was_written and self._storage.needs_maintenance)
 
     def run(self) -> None:
-        """Do a little, after a response was sent. Where there is more to do, it is due again soon."""
+        """Do a little, after a response was sent. If there is more to do, it is due again soon."""
         now = self._clock()
         limit = self._expiry_limit(now)
         self._next = now + INTERVAL
@@ -56,15 +58,15 @@ class Maintenance:
             if self._maintain(now, limit).has_more:
                 self._next = now + PAUSE
         except StorageBusy:
-            self._next = now + PAUSE  # Others are writing, and visitors come first.
+            self._next = now + PAUSE  # Others are writing. Visitors come first.
         except StorageError as error:
-            logger.warning("What has expired could not be purged: %s", error)
+            logger.warning("Maintenance could not remove expired values, and tries again later: %s", error)
 
     def run_to_the_end(self, progress: Callable[[int], object] = lambda _: None) -> int:
-        """Remove all that has expired. Returns how many sessions, and users, were removed.
+        """Remove everything that has expired. Returns how many sessions and users were removed.
 
         :param progress: called from time to time with how many were removed so far
-        :raises StorageError: when the storage fails
+        :raises StorageError: if the storage fails
         """
         limit = self._expiry_limit(self._clock())
         total = 0
@@ -79,7 +81,7 @@ class Maintenance:
         return self._storage.maintain(now, now - self._keep_ended, limit, wait, self._expired())
 
     def _expiry_limit(self, now: float) -> ExpiryLimit | None:
-        """After a clock was stepped back, what it said before would keep sessions alive for as long as the step."""
+        """The latest valid expiry, if the clock was stepped back: earlier expiries would live longer by that step."""
         if self._next <= now + INTERVAL:
             return None
         return ExpiryLimit(self._prefix, self._expiry.access().expires)

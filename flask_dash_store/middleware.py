@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
@@ -19,7 +20,7 @@ from .health import DEFAULT_TIMEOUT, Health
 from .http.asgi import App as ASGIApp
 from .http.asgi import Receive, Scope, Send
 from .http.wsgi import OPENED_KEY
-from .settings import UNSET, Unset
+from .settings import UNSET, Settings, Unset
 from .storage.base import Synchronous
 from .store.user_store import UserSession, UserStore
 
@@ -139,39 +140,12 @@ class UserStoreMiddleware:
         cookie_eager: bool | Unset | None = UNSET,
         clock: Clock = wall_clock,
     ) -> None:
-        options: dict[str, Any] = {
-            "url": url,
-            "ttl": ttl,
-            "lifetime": lifetime,
-            "tab_ttl": tab_ttl,
-            "max_bytes": max_bytes,
-            "max_value_bytes": max_value_bytes,
-            "max_keys": max_keys,
-            "max_key_length": max_key_length,
-            "timeout": timeout,
-            "codec": codec,
-            "authenticate_arrays": authenticate_arrays,
-            "synchronous": synchronous,
-            "counts_as_use": counts_as_use,
-            "starts_session": starts_session,
-            "flask_login": flask_login,
-            "flask_session": flask_session,
-            "flask_session_user_key": flask_session_user_key,
-            "embedded": embedded,
-            "background_results": background_results,
-            "metrics": metrics,
-            "cookie_name": cookie_name,
-            "cookie_path": cookie_path,
-            "cookie_domain": cookie_domain,
-            "cookie_samesite": cookie_samesite,
-            "cookie_secure": cookie_secure,
-            "cookie_partitioned": cookie_partitioned,
-            "cookie_eager": cookie_eager,
-        }
-        self._options = {name: value for name, value in options.items() if value is not UNSET}
+        given = locals()  # Each setting is a parameter of the same name.
+        self._options = {each.name: given[each.name] for each in fields(Settings) if given[each.name] is not UNSET}
         self._secrets = [*(() if secret_key is None else (secret_key,)), *secret_key_fallbacks]
         self._clock = clock
-        # An app keeps its own extension. One instance for many apps, as tests make them, keeps none of them alive.
+        # Each app keeps its own extension. Weak references: an instance that serves many apps, as in tests, must not
+        # keep them alive.
         self._extensions = WeakSet[Extension]()
         self._own = None if app is None else self._install(app, stacklevel=3)
 
@@ -199,7 +173,10 @@ class UserStoreMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request as the ASGI app that was passed to the constructor."""
         if self._own is None:
-            raise ConfigurationError("This UserStoreMiddleware was made without an app, so it cannot be served as one.")
+            raise ConfigurationError(
+                "This UserStoreMiddleware was created without an app, so it cannot be served as one. Pass the ASGI "
+                "app to the constructor."
+            )
         await self._own.adapter.entry(scope, receive, send)
 
     def for_user(self, user_id: str | int, ttl: float | timedelta | None = None) -> UserStore:
@@ -266,12 +243,12 @@ class UserStoreMiddleware:
     def health(self, timeout: float = DEFAULT_TIMEOUT) -> Health:
         """Whether the storage can be read and written now, and how full it is: for a load balancer, or an alarm.
 
-        It reads and writes a value of its own, which takes a few milliseconds. On an event loop, call it by
+        It reads and writes a value of its own, which takes a few milliseconds. On an event loop, call it with
         ``asyncio.to_thread``.
 
-        :param timeout: seconds after which the storage is taken for one that does not answer
-        :returns: what was found. That the storage fails is no error here, but what is said.
-        :raises ConfigurationError: when it serves several apps and none is current, or when a setting cannot be used
+        :param timeout: seconds to wait for the storage to answer
+        :returns: what was found. A storage that fails raises nothing here: the result says so.
+        :raises ConfigurationError: if it serves several apps and none is current, or if a setting is invalid
         """
         return self.extension().health(timeout)
 
@@ -285,12 +262,11 @@ class UserStoreMiddleware:
             extension.close()
 
     def opened(self, app: Flask | None = None) -> OpenedExtension:
-        """An app's storage, codec and session middleware; the storage is opened if it was not before.
+        """An app's storage, codec and sessions. The first call opens the storage.
 
-        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
-        :raises ConfigurationError: when it serves no such app, or several and none is current; or when a setting
-            cannot be used
-        :raises StorageError: when the storage cannot be opened
+        :param app: an app that it serves; None for the current app or, outside of an app context, the only one
+        :raises ConfigurationError: if it serves no such app, or several and none is current; or if a setting is invalid
+        :raises StorageError: if the storage cannot be opened
         """
         if has_request_context() and OPENED_KEY in request.environ:
             opened: OpenedExtension = request.environ[OPENED_KEY]
@@ -298,10 +274,10 @@ class UserStoreMiddleware:
         return opened_in_test.get() or self.extension(app).open()
 
     def extension(self, app: Flask | None = None) -> Extension:
-        """An app's extension, which opens nothing by itself.
+        """An app's extension. This opens nothing.
 
-        :param app: one that it serves; None for the current one, or outside of all app contexts the only one
-        :raises ConfigurationError: when it serves no such app, or several and none is current
+        :param app: an app that it serves; None for the current app or, outside of an app context, the only one
+        :raises ConfigurationError: if it serves no such app, or several and none is current
         """
         extensions = list(self._extensions)
         if app is None and has_app_context():
@@ -312,8 +288,8 @@ class UserStoreMiddleware:
         if len(extensions) == 1:
             return extensions[0]
         raise ConfigurationError(
-            f"This UserStoreMiddleware serves {len(extensions)} apps, so it cannot tell which one is meant; "
-            + ("call it inside `with app.app_context():`." if extensions else "call init_app(app) first.")
+            f"This UserStoreMiddleware serves {len(extensions)} apps, so it does not know which one you mean. "
+            + ("Call it inside `with app.app_context():`." if extensions else "Call init_app(app) first.")
         )
 
 
@@ -322,12 +298,12 @@ def _adapter_of(app: Any, secrets: Sequence[str | bytes]) -> AppAdapter:
     adapter = FlaskApp(app, server) if isinstance(server, Flask) else asgi_app(app, server, secrets)
     if adapter is None:
         raise ConfigurationError(
-            "UserStoreMiddleware wraps a Flask app, a Dash app, or an ASGI app such as one of Quart, FastAPI or "
-            f"Starlette, not {type(app).__name__}."
+            "UserStoreMiddleware needs a Flask app, a Dash app, or an ASGI app such as a Quart, FastAPI or "
+            f"Starlette app, not {type(app).__name__}."
         )
     if secrets and adapter.has_config:
         raise ConfigurationError(
-            f"secret_key= is for an app that has no config, and the app {adapter.name!r} has one: set its secret_key, "
-            "and SECRET_KEY_FALLBACKS in its config."
+            f"secret_key= is for an app without a config, but the app {adapter.name!r} has one. Set app.secret_key "
+            "instead, and SECRET_KEY_FALLBACKS in app.config."
         )
     return adapter

@@ -20,25 +20,22 @@ def looking(extension: OpenedExtension) -> Access:
     return Access(extension.access_of_users().now, math.inf, math.inf)
 
 
-def visitors_totals(extension: OpenedExtension) -> Totals:
+def visitors_totals(extension: OpenedExtension, largest: int = 0) -> Totals:
     """How much there is, without what the package keeps for itself.
 
+    :param largest: how many of the largest sessions and users to name
     :raises StorageError: when the storage fails, or keeps no counts
     """
     storage, access = extension.storage, looking(extension)
     if not isinstance(storage, SupportsStatistics):
         raise StorageError(f"{type(storage).__name__} does not say how much it keeps.")
-    totals, own = storage.totals(access.now), [storage.stat(owner, access) for owner in OWN_OWNERS]
+    totals = storage.totals(access.now, largest + len(OWN_OWNERS) if largest else 0)
+    own, names = [storage.stat(owner, access) for owner in OWN_OWNERS], {owner.name for owner in OWN_OWNERS}
     return totals._replace(
-        nbytes=totals.nbytes - sum(stat.nbytes for stat in own), keys=totals.keys - sum(stat.keys for stat in own)
+        nbytes=totals.nbytes - sum(stat.nbytes for stat in own),
+        keys=totals.keys - sum(stat.keys for stat in own),
+        largest=tuple(info for info in totals.largest if info.name not in names)[:largest],
     )
-
-
-def largest_visitors(storage: SupportsStatistics, number: int, now: float) -> list[OwnerInfo]:
-    """The sessions and users who store the most."""
-    own = {owner.name for owner in OWN_OWNERS}
-    page = storage.find_owners("", "largest", number + len(own), now)
-    return [info for info in page.owners if info.name not in own][:number]
 
 
 def sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]:

@@ -1,11 +1,11 @@
-"""Whose values: the names under which a storage keeps what belongs to a session or to a user id, and their keys.
+"""Owners: the names under which a storage keeps the values of sessions and user ids; session ids; and keys.
 
-A session id is 64 characters of url-safe base64. The first 20 name the owner; they stay the same when the session gets
-a new id at login, so that nothing has to be moved or signed again. The other 44, 264 random bits, are the secret: a
-storage keeps the SHA-256 of the whole id, so that nothing at rest opens a session.
+A session id is 64 characters of url-safe base64. The first 20 name the owner. They stay the same when the session gets
+a new id at login, so that no value has to be moved or signed again. The other 44, 264 random bits, are the secret. A
+storage keeps only the SHA-256 of the whole id, so nothing in it opens a session.
 
-No owner holds a ``/``, and sessions and users have prefixes of their own, so no two owners can meet
-(Django's CVE-2011-4136 was such a meeting).
+No owner's name contains a ``/``, and sessions and users have different prefixes, so names cannot collide
+(Django's CVE-2011-4136 was such a collision).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ SESSION_ID_BYTES = 48  # A multiple of 3, so that base64 leaves no bit unused an
 _OWNER_CHARACTERS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 
-# The package's own keys among those of a session. No key that an app may name holds a "/": an app that lets its
-# visitors choose keys must not let them write their flask.session, which says who has logged in.
-TABS_PREFIX = "tab/"  # What the keys begin with under which a visitor's tabs keep their values.
+# The package's own keys among those of a session contain a "/", which an app's keys cannot. So an app that lets
+# visitors choose keys does not let them write their flask.session, which holds the id of the logged-in user.
+TABS_PREFIX = "tab/"  # The prefix of the keys of tab stores.
 FLASK_SESSION_KEY = "flask/session"
 
 _REFUSED_IN_KEYS = re.compile("[\0/%\ud800-\udfff]")
 
 
 class Owner(NamedTuple):
-    """Whose values these are, as a storage knows it.
+    """The owner of values in a storage.
 
-    ``name`` is ``s.`` and the first characters of a session id, or ``u.`` and a quoted user id. ``session`` is the
-    SHA-256 of the session id that opens the values, 32 bytes; None for the values of a user id, which need none.
+    :ivar name: ``s.`` and the first characters of a session id, or ``u.`` and a quoted user id
+    :ivar session: the SHA-256 of the session id that opens the values, 32 bytes; None for the values of a user id
     """
 
     name: str
@@ -49,12 +49,12 @@ class Owner(NamedTuple):
 
 
 def new_session_id() -> str:
-    """A session id that cannot be guessed, of a new owner."""
+    """A random session id, of a new owner."""
     return secrets.token_urlsafe(SESSION_ID_BYTES)
 
 
 def renewed_session_id(session_id: str) -> str:
-    """Another session id of the same owner, which cannot be guessed."""
+    """Another random session id, of the same owner."""
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
 
 
@@ -66,10 +66,10 @@ OWN_OWNERS = (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER)
 
 
 class DerivedIds:
-    """Session ids, and what else follows from one, on which requests in parallel agree, in whichever workers they are.
+    """Session ids, and names derived from one, on which parallel requests agree, in any worker.
 
-    Each derives the id by itself, from what all of them know: the id before, and what the storage says of its end.
-    Without SECRET_KEY it cannot be derived from what is at rest.
+    Each request derives the id from the same facts: the former id, and when it ended, which the storage knows. Without
+    SECRET_KEY, it cannot be derived from the storage.
 
     :param secret: the app's current secret
     """
@@ -78,11 +78,11 @@ class DerivedIds:
         self._key = hmac.digest(secret, b"flask_dash_store.derived_id", "sha256")
 
     def after_lifetime(self, session_id: str, ended_at: float) -> str:
-        """The id, of a new owner, that follows one whose lifetime has ended."""
+        """The next id, of a new owner, after the end of a session's lifetime."""
         return self._derive("lifetime", session_id, ended_at)
 
     def after_login(self, session_id: str, renewed_at: float, user: str) -> str:
-        """The id, of the same owner, that follows one with which a user has logged in.
+        """The next id, of the same owner, after a login.
 
         :param user: the name of the user's owner
         """
@@ -90,50 +90,52 @@ class DerivedIds:
         return session_id[:_OWNER_CHARACTERS] + derived[_OWNER_CHARACTERS:]
 
     def of_imported(self, name: str) -> str:
-        """The id, of a new owner, that a session has which is imported by this name, until it is."""
+        """The id, of a new owner, that a session of this name has before it is imported."""
         return self._derive("imported", name)
 
     def after_import(self, session_id: str, imported_at: float) -> str:
-        """The id, of the same owner, that follows such a one with the import."""
+        """The next id, of the same owner, after the import."""
         return session_id[:_OWNER_CHARACTERS] + self._derive("import", session_id, imported_at)[_OWNER_CHARACTERS:]
 
     def after_end(self, session_id: str, ended_at: float, user: str) -> str:
-        """The id, of a new owner, with which a user begins who has logged in instead of a session that has ended.
+        """The next id, of a new owner, after a login in a session that has ended.
 
         :param user: the name of the user's owner
         """
         return self._derive("instead", session_id, ended_at, user)
 
     def csrf_token(self, session_id: str) -> str:
-        """The token of a session's forms. It leads back to no id, and another id has another one."""
+        """The CSRF token of a session's forms. It does not reveal the id, and differs for each id."""
         return self._derive("csrf", session_id)
 
     def of_results(self, session_id: str) -> str:
-        """By which the results of a session's background callbacks are found again. It leads back to no id."""
+        """A name for the results of a session's background callbacks. It does not reveal the id."""
         return self._derive("results", session_id)
 
     def _derive(self, *facts: str | float) -> str:
-        # SHA-384 gives the 48 bytes of an id. No fact but the last one, a user's name, can hold a space.
+        # SHA-384 gives the 48 bytes of an id. Only the last fact, a user's name, can contain a space.
         digest = hmac.digest(self._key, " ".join(map(str, facts)).encode(), "sha384")
         return urlsafe_b64encode(digest).decode("ascii")
 
 
 def session_owner(session_id: str) -> Owner:
-    """The owner of a session's values, opened by this id.
+    """The owner of the values of the session with this id.
 
-    :raises InvalidKey: when the text has not the form of a session id
+    :raises InvalidKey: if the text is not a session id
     """
     digest = session_digest(session_id)
     return Owner(SESSION_PREFIX + session_id[:_OWNER_CHARACTERS], digest)
 
 
 def session_digest(session_id: str) -> bytes:
-    """What a storage keeps of a session id.
+    """The hash of a session id that a storage keeps.
 
-    :raises InvalidKey: when the text has not the form of a session id
+    :raises InvalidKey: if the text is not a session id
     """
     if not isinstance(session_id, str) or _SESSION_ID.fullmatch(session_id) is None:
-        raise InvalidKey("A session id is 64 characters of url-safe base64, as UserStore.session_id gives it.")
+        raise InvalidKey(
+            "This is not a session id, which has 64 characters of url-safe base64, as in UserStore.session_id."
+        )
     return sha256(session_id.encode("ascii")).digest()
 
 
@@ -147,43 +149,45 @@ def user_owner(user_id: str | int) -> Owner:
         raise InvalidKeyType(f"A user id must be a str or an int, not {type(user_id).__name__}.")
     text = str(user_id)
     if len(text) > MAX_USER_ID_LENGTH:
-        raise InvalidKey(f"A user id has at most {MAX_USER_ID_LENGTH} characters, not {len(text)}; hash longer ones.")
+        raise InvalidKey(
+            f"A user id must have at most {MAX_USER_ID_LENGTH} characters; this one has {len(text)}. Hash longer ids."
+        )
     try:
         return Owner(USER_PREFIX + quote(text, safe=""))
     except UnicodeEncodeError:
-        raise InvalidKey(f"The user id {text!a} holds a lone surrogate, which no encoding can store.") from None
+        raise InvalidKey(f"The user id {text!a} contains a lone surrogate, which cannot be encoded.") from None
 
 
 def user_hash(user: Owner) -> bytes:
-    """The name under which a storage keeps whose session it is: it can be looked up, and not read."""
+    """The hash by which a storage finds a user's sessions. It does not reveal the user id."""
     return sha256(user.name.encode()).digest()
 
 
 def visitor_name(key: bytes, owner: Owner) -> str:
-    """A name for an owner that leads back to none: 22 characters of url-safe base64.
+    """A name for an owner that does not reveal it: 22 characters of url-safe base64.
 
-    :param key: derived from the app's secret, without which no one can tell whose name it is
+    :param key: a key that is derived from the app's secret
     """
     return urlsafe_b64encode(hmac.digest(key, owner.name.encode(), "sha256")[:16]).decode("ascii").rstrip("=")
 
 
 def user_id_of(name: str) -> str:
-    """The user id, as text, whose owner has this name."""
+    """The user id in the name of an owner."""
     return unquote(name.removeprefix(USER_PREFIX))
 
 
 def is_own_key(key: str) -> bool:
-    """Whether a key among those of a session is the package's own, and not the app's."""
+    """Whether a key of a session is the package's own, and not the app's."""
     return "/" in key
 
 
 def check_key(key: object, max_length: int = DEFAULT_MAX_KEY_LENGTH) -> str:
-    """The key, if a store takes it.
+    """The key, if it is valid.
 
-    :param max_length: in characters
-    :raises InvalidKeyType: when it is not a str
-    :raises InvalidKey: when it is empty, longer than ``max_length`` characters, or holds NUL, ``/``, ``%`` or a
-        lone surrogate
+    :param max_length: the maximum length in characters
+    :raises InvalidKeyType: if it is not a str
+    :raises InvalidKey: if it is empty, longer than ``max_length`` characters, or contains NUL, ``/``, ``%`` or a lone
+        surrogate
     """
     if not isinstance(key, str):
         raise InvalidKeyType(f"A key must be a str, not {type(key).__name__}; use str(key).")

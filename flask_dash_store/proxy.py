@@ -14,8 +14,8 @@ from werkzeug.local import LocalProxy
 from .dash.jobs import find_job
 from .errors import OutsideRequest
 from .http.wsgi import ENVIRON_KEY, visit
-from .store.current import current_store
-from .store.user_store import UserStore, app_of, state_of
+from .store.internal import app_of, current_store, name_of_visitor, state_of
+from .store.user_store import UserStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -31,8 +31,15 @@ _WHAT_TO_DO = (
 )
 
 
-class _NotOnGlobals(OutsideRequest, AttributeError):
-    """For ``hasattr`` and ``getattr`` with a default, which ask ``g`` as they ask any object."""
+class _OutsideRequestOnG(OutsideRequest, AttributeError):
+    """The same error, for ``hasattr(g, "user_store")`` and ``getattr`` with a default. Its traceback says the same."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutsideRequest, self.args
+
+
+_OutsideRequestOnG.__qualname__ = _OutsideRequestOnG.__name__ = OutsideRequest.__name__
+_OutsideRequestOnG.__module__ = OutsideRequest.__module__
 
 
 def _has_store(context: RequestContext) -> bool:
@@ -42,7 +49,7 @@ def _has_store(context: RequestContext) -> bool:
 def store_of(app: Flask, environ: WSGIEnvironment) -> UserStore:
     """The store of a request's visitor."""
     if ENVIRON_KEY not in environ:
-        # The request has not come through the middleware: it is a test's, or an event of a socket.
+        # The request did not come through the middleware: it is a test's, or a socket event.
         visit(app.extensions[EXTENSION].opened(app).request_sessions, environ)
     return cast(UserStore, environ[ENVIRON_KEY])
 
@@ -55,24 +62,24 @@ def _context() -> RequestContext | None:
     return request_ctx._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _visitors_store() -> UserStore:
+def _require_store() -> UserStore:
     store = current_store.get()
-    if store is not None and not has_request_context():  # As present_store() has it, with two calls less.
+    if store is not None and not has_request_context():  # Like find_store(), with two calls less.
         return store
-    store = present_store()
+    store = find_store()
     if store is None:
         raise OutsideRequest(_WHAT_TO_DO)
     return store
 
 
-def present_store() -> UserStore | None:
-    """The store of the visitor whom this call is for; None if it is for none.
+def find_store() -> UserStore | None:
+    """The store of the current visitor; None if there is no visitor.
 
-    A job's comes first: its fork has inherited the request that started it, and elsewhere it may have made a request
-    of its own, to have URLs built. An ASGI request's comes last, for a Flask app may be mounted in its app. A request
-    of Flask that has come through the middleware needs no search.
+    The store of a job comes first: a forked job has inherited the request that started it, and any job may have made
+    a test request to build URLs. The store of an ASGI request comes last, because a Flask app may be mounted in an ASGI
+    app. A Flask request that came through the middleware cannot belong to a job of another process.
 
-    :raises ConfigurationError: when a background callback runs here, but this process cannot open its visitor's store
+    :raises ConfigurationError: if a background callback runs here, but this process cannot open its visitor's store
     """
     store, context = current_store.get(), _context()
     if store is None and (context is None or ENVIRON_KEY not in context.request.environ):
@@ -103,7 +110,7 @@ def visitor() -> str:
     :returns: 22 characters: letters, digits, ``-`` and ``_``
     :raises OutsideRequest: if there is no visitor
     """
-    return _visitors_store()._visitor()  # noqa: SLF001
+    return name_of_visitor(_require_store())
 
 
 def is_available() -> bool:
@@ -117,26 +124,26 @@ def is_available() -> bool:
 
 def _store_without_request() -> UserStore | None:
     store = current_store.get()
-    return find_job() if store is None else store  # An empty store is false, as an empty dict is.
+    return find_job() if store is None else store  # Not `or`: an empty store is false.
 
 
 class _Proxy(LocalProxy[UserStore]):
-    # LocalProxy forwards these as well, in three times the time.
+    # LocalProxy would forward these as well, but takes three times as long.
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_visitors_store(), name)
+        return getattr(_require_store(), name)
 
     def __getitem__(self, key: str) -> Any:
-        return _visitors_store()[key]
+        return _require_store()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _visitors_store()[key] = value
+        _require_store()[key] = value
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # LocalProxy forwards all but this.
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # LocalProxy does not forward this one.
         return self._get_current_object().__reduce_ex__(protocol)
 
 
-user_store = cast(UserStore, _Proxy(_visitors_store))
+user_store = cast(UserStore, _Proxy(_require_store))
 """The current visitor's store. It is the same as ``g.user_store``, and can be imported anywhere.
 
 :raises OutsideRequest: if it is used where there is no visitor
@@ -145,7 +152,7 @@ user_store = cast(UserStore, _Proxy(_visitors_store))
 
 @contextmanager
 def request_with(store: UserStore) -> Iterator[None]:
-    """A block in which the Flask request has another store than its visitor's."""
+    """A block in which the Flask request has this store instead of its visitor's."""
     environ = request.environ
     visitors = environ.get(ENVIRON_KEY)
     environ[ENVIRON_KEY] = store
@@ -156,18 +163,18 @@ def request_with(store: UserStore) -> Iterator[None]:
 
 
 class _GlobalsWithStore(_AppCtxGlobals):
-    """A ``g`` that gives the store of the request, and keeps none: tests share one ``g`` among several requests."""
+    """A ``g`` that looks up the request's store on each access: tests share one ``g`` among several requests."""
 
     _flask_dash_store_app: Flask
     _flask_dash_store_name: str
 
     def _job(self) -> UserStore | None:
-        """The store of the job that runs here, if it is one of the app whose ``g`` this is."""
+        """The store of the job that runs here, if it is a job of the app of this ``g``."""
         job = _store_without_request()
         return job if job is not None and _is_job(job) and app_of(job) == self._flask_dash_store_name else None
 
     def _request_with_store(self) -> RequestContext | None:
-        """The present request, if it is one of the app whose ``g`` this is."""
+        """The current request, if it is a request of the app of this ``g``."""
         context = _context()
         return context if context is not None and context.app is self._flask_dash_store_app else None
 
@@ -175,7 +182,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         if name != "user_store":
             return super().__getattr__(name)
         context = self._request_with_store()
-        # Without the calls, where the middleware has made it: this is asked for in almost every request.
+        # The short way for almost every request: the middleware has put the store into the environ.
         store = None if context is None else context.request.environ.get(ENVIRON_KEY)
         if store is not None and current_store.get() is None:
             return store
@@ -183,7 +190,7 @@ class _GlobalsWithStore(_AppCtxGlobals):
         if job is not None:
             return job
         if context is None:
-            raise _NotOnGlobals(_WHAT_TO_DO)
+            raise _OutsideRequestOnG(_WHAT_TO_DO)
         return _store_of(context)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -197,16 +204,16 @@ class _GlobalsWithStore(_AppCtxGlobals):
         )
 
 
-def give_globals_a_store(app: Flask, name: str) -> None:
-    """Let an app's ``g`` have the visitor's store, that of a context which is pushed already, too.
+def add_store_to_g(app: Flask, name: str) -> None:
+    """Give an app's ``g`` the attribute ``user_store``, also in a context that is already pushed.
 
-    :param name: tells the app from the others of its process
+    :param name: the app's name, unique in this process
     """
-    kind = app.app_ctx_globals_class
-    bases = (_GlobalsWithStore, kind)
+    cls = app.app_ctx_globals_class
+    bases = (_GlobalsWithStore, cls)
     with_store: type[_AppCtxGlobals] = type(
-        kind.__name__, bases, {"_flask_dash_store_app": app, "_flask_dash_store_name": name}
+        cls.__name__, bases, {"_flask_dash_store_app": app, "_flask_dash_store_name": name}
     )
     app.app_ctx_globals_class = with_store
     if has_app_context() and current_app == app:
-        object.__setattr__(app_ctx.g, "__class__", with_store)  # A g keeps for itself what it is set.
+        object.__setattr__(app_ctx.g, "__class__", with_store)  # g.__setattr__ would store it as an attribute.

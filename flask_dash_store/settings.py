@@ -23,11 +23,11 @@ HOUR = 60 * 60
 DAY = 24 * HOUR
 MIN_SECRET_BYTES = 16
 DEFAULT_COOKIE_NAME = "user_store"
-HOW_TO_MAKE_ONE = "python -c 'import secrets; print(secrets.token_hex())'"
+HOW_TO_MAKE_A_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
 
 class Unset(Enum):
-    """The default of an option that leaves the setting to the app's config."""
+    """The default of an option: the app's config decides."""
 
     UNSET = "unset"
 
@@ -38,11 +38,21 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "codec": tuple(CODECS),
+    "synchronous": ("NORMAL", "FULL"),
+    "background_results": ("private", "shared"),
+    "metrics": ("opentelemetry", "prometheus", None),
+    **dict.fromkeys(("authenticate_arrays", "flask_login", "flask_session", "embedded"), (True, False)),
+    **dict.fromkeys(("cookie_eager", "cookie_secure", "cookie_partitioned"), (True, False, None)),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What ``UserStoreMiddleware(app, ttl=3600)`` or ``app.config["USER_STORE_TTL"] = 3600`` sets. Options win.
+    """What ``UserStoreMiddleware(app, ttl=3600)`` or ``app.config["USER_STORE_TTL"] = 3600`` sets. The option wins.
 
-    :class:`~flask_dash_store.UserStoreMiddleware` says what each of them is.
+    :class:`~flask_dash_store.UserStoreMiddleware` documents each of them.
     """
 
     url: str = field(default="sqlite:///user_store.sqlite", repr=False)  # It may hold a password.
@@ -77,7 +87,7 @@ class Settings:
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
         """The settings of an app's config, overridden by options.
 
-        :raises ConfigurationError: when one is unknown or cannot be used; the message names it
+        :raises ConfigurationError: if one is unknown or invalid; the message names it
         """
         known = {each.name for each in fields(cls)}
         given = {key.removeprefix(PREFIX).lower(): key for key in config if key.startswith(PREFIX)}
@@ -89,48 +99,41 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        self._must("url", isinstance(self.url, str), "a str")
+        self._require("url", isinstance(self.url, str), "a str")
         for name in ("max_bytes", "max_value_bytes", "max_keys", "max_key_length"):
             size = getattr(self, name)
-            self._must(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
-        self._must("max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}")
-        self._must("codec", isinstance(self.codec, str) and self.codec in CODECS, f"one of {', '.join(CODECS)}")
-        self._must("authenticate_arrays", self.authenticate_arrays in (True, False), "True or False")
-        self._must("synchronous", self.synchronous in ("NORMAL", "FULL"), "NORMAL or FULL")
+            self._require(name, isinstance(size, int) and not isinstance(size, bool) and size > 0, "an int above zero")
+        self._require(
+            "max_key_length", self.max_key_length <= DEFAULT_MAX_KEY_LENGTH, f"at most {DEFAULT_MAX_KEY_LENGTH}"
+        )
+        for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, _one_of(choices))
         for name in ("counts_as_use", "starts_session"):
             function = getattr(self, name)
-            self._must(name, function is None or callable(function), "callable")
-        self._must("flask_login", self.flask_login in (True, False), "True or False")
-        self._must("flask_session", self.flask_session in (True, False), "True or False")
+            self._require(name, function is None or callable(function), "callable")
         user_key = self.flask_session_user_key
-        self._must("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
-        self._must("background_results", self.background_results in ("private", "shared"), "private or shared")
-        self._must(
-            "metrics", self.metrics in (None, "opentelemetry", "prometheus"), "opentelemetry, prometheus or None"
-        )
-        self._must("cookie_eager", self.cookie_eager in (None, True, False), "True, False or None")
+        self._require("flask_session_user_key", user_key is None or isinstance(user_key, str), "a str or None")
         self._check_embedded()
         _ = self.ttl_seconds, self.lifetime_seconds, self.tab_ttl_seconds, self.timeout_seconds
 
     def _check_embedded(self) -> None:
-        """Of an iframe on another site, browsers send and keep a cookie with these three attributes alone."""
-        self._must("embedded", self.embedded in (True, False), "True or False")
+        """In an iframe on another site, browsers send and keep only a cookie with these three attributes."""
         if self.embedded:
             samesite = self.cookie_samesite
             fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
-            self._must("cookie_samesite", fits, "'None', or left out, with embedded")
-            self._must("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
-            self._must(
+            self._require("cookie_samesite", fits, "'None', or left out, with embedded")
+            self._require("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
+            self._require(
                 "cookie_partitioned", self.cookie_partitioned in (None, True), "True, or left out, with embedded"
             )
 
-    def _must(self, name: str, fits: bool, what: str) -> None:
+    def _require(self, name: str, fits: bool, what: str) -> None:
         if not fits:
             raise ConfigurationError(f"{_named(name)} is {getattr(self, name)!r}; it must be {what}.")
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the values are in one process's memory, where no other process finds them."""
+        """Whether the values are in the memory of one process, out of reach for all others."""
         return self.url == "memory://" or self.url.endswith(":memory:")
 
     @property
@@ -161,22 +164,22 @@ class Settings:
             raise ConfigurationError(str(error), limit=error.limit) from None
 
     def cookie_attributes(self, config: Mapping[str, Any], default_path: str) -> CookieAttributes:
-        """What the cookie is sent with: what is set here, and else what Flask's own session cookie has.
+        """The attributes of the cookie: those that are set here, else those of Flask's session cookie.
 
-        :param config: the app's, for SESSION_COOKIE_*
-        :param default_path: the path of a cookie for which none is set
-        :raises ConfigurationError: when browsers would refuse a cookie with these attributes, or it has the name of
-            Flask's while that holds Flask's session
+        :param config: the app's config, for SESSION_COOKIE_*
+        :param default_path: the path if none is set
+        :raises ConfigurationError: if browsers would refuse a cookie with these attributes, or if it has the name of
+            Flask's session cookie without ``flask_session``
         """
         name, path, domain = self._name(config), self.cookie_path, self.cookie_domain
-        self._must("cookie_secure", self.cookie_secure in (None, True, False), "True, False or None")
-        self._must("cookie_partitioned", self.cookie_partitioned in (None, True, False), "True, False or None")
-        self._must(
-            "cookie_path", path is None or (isinstance(path, str) and path.startswith("/")), "a path from '/' on"
+        self._require(
+            "cookie_path",
+            path is None or (isinstance(path, str) and path.startswith("/")),
+            "a path that begins with '/'",
         )
-        self._must("cookie_domain", domain is None or _is_domain(domain), "a domain name")
+        self._require("cookie_domain", domain is None or _is_domain(domain), "a domain name")
         samesite = self._samesite(config)
-        # Flask's defaults, None and False, say nothing; what an app has set to True does.
+        # Flask's defaults, None and False, do not override ours. True does.
         partitioned = self.cookie_partitioned
         if partitioned is None:
             partitioned = self.embedded or bool(config.get("SESSION_COOKIE_PARTITIONED"))
@@ -185,11 +188,11 @@ class Settings:
             secure = True
         host_prefix = name.lower().startswith(("__host-", "__host-http-"))
         if name.lower().startswith(("__host-", "__secure-", "__http-")) or samesite == "None" or partitioned:
-            self._must("cookie_secure", secure is not False, f"True: browsers demand it of {name!r}")
+            self._require("cookie_secure", secure is not False, f"True, which browsers require for {name!r}")
             secure = True
         if host_prefix:
-            self._must("cookie_domain", domain is None, f"None: {name!r} belongs to one host")
-            self._must("cookie_path", path in (None, "/"), f"'/': browsers demand it of {name!r}")
+            self._require("cookie_domain", domain is None, f"None, because {name!r} belongs to one host")
+            self._require("cookie_path", path in (None, "/"), f"'/', which browsers require for {name!r}")
         return CookieAttributes(
             name=name,
             path="/" if host_prefix else path or default_path,
@@ -204,21 +207,25 @@ class Settings:
     def _name(self, config: Mapping[str, Any]) -> str:
         flasks, name = config.get("SESSION_COOKIE_NAME"), self.cookie_name
         if self.flask_session:
-            self._must("cookie_name", name in (None, flasks), "left out with flask_session: SESSION_COOKIE_NAME counts")
+            self._require(
+                "cookie_name", name in (None, flasks), "left out, because flask_session uses SESSION_COOKIE_NAME"
+            )
             return str(flasks)
         name = DEFAULT_COOKIE_NAME if name is None else name
-        self._must("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
-        self._must(
-            "cookie_name", name != flasks, "another than SESSION_COOKIE_NAME, unless flask_session=True makes both one"
+        self._require("cookie_name", isinstance(name, str) and _is_token(name), "a cookie name (RFC 6265)")
+        self._require(
+            "cookie_name",
+            name != flasks,
+            "different from SESSION_COOKIE_NAME, unless flask_session=True makes them one cookie",
         )
         return name
 
     def idle_seconds(self, permanent: timedelta) -> float:
-        """The idle timeout: at least as long as browsers keep the cookie of a permanent session of Flask."""
+        """The idle timeout. With ``flask_session``, at least as long as a permanent session of Flask lasts."""
         return max(self.ttl_seconds, permanent.total_seconds()) if self.flask_session else self.ttl_seconds
 
     def _samesite(self, config: Mapping[str, Any]) -> str | None:
-        """In any spelling that Flask takes. Flask's default is to set none; ours, for a cookie of our own, is Lax."""
+        """SameSite, in any case, as in Flask. The default is Lax; with ``flask_session`` it is Flask's: not set."""
         samesite, setting = "None" if self.embedded else self.cookie_samesite, _named("cookie_samesite")
         if samesite is None:
             samesite, setting = config.get("SESSION_COOKIE_SAMESITE"), "SESSION_COOKIE_SAMESITE"
@@ -232,15 +239,15 @@ class Settings:
 def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
     """SECRET_KEY, then SECRET_KEY_FALLBACKS.
 
-    :raises ConfigurationError: when there is no SECRET_KEY, or a key cannot be one
+    :raises ConfigurationError: if there is no SECRET_KEY, or one of the keys is invalid
     """
     current = config.get("SECRET_KEY")
     if not current:
         raise ConfigurationError(
-            "The app has no SECRET_KEY, so its cookies cannot be signed. Make one with\n"
-            f"    {HOW_TO_MAKE_ONE}\n"
+            "The app has no SECRET_KEY, so cookies and values cannot be signed. Make one with\n"
+            f"    {HOW_TO_MAKE_A_KEY}\n"
             "keep it out of the source code, and set app.secret_key before the first request. For Dash, the app is "
-            "app.server. UserStoreMiddleware(app, secret_key=...) does for FastAPI and other ASGI apps."
+            "app.server. For FastAPI and other ASGI apps, pass it as UserStoreMiddleware(app, secret_key=...)."
         )
     fallbacks = config.get("SECRET_KEY_FALLBACKS") or []
     if not isinstance(fallbacks, (list, tuple)):
@@ -252,17 +259,22 @@ def secrets_of(config: Mapping[str, Any]) -> list[bytes]:
 
 
 def weakness_of(secrets: list[bytes]) -> str | None:
-    """Why the current secret is weak; None when it is not."""
+    """Why the current secret is weak; None if it is not."""
     if len(secrets[0]) >= MIN_SECRET_BYTES:
         return None
     return (
-        f"SECRET_KEY has fewer than {MIN_SECRET_BYTES} bytes, so it can be guessed, and with it every session and "
-        f"value forged. Make one with {HOW_TO_MAKE_ONE}"
+        f"SECRET_KEY has {len(secrets[0])} bytes. With fewer than {MIN_SECRET_BYTES}, it can be guessed, and sessions "
+        f"and values can be forged. Make one with {HOW_TO_MAKE_A_KEY}"
     )
 
 
 def _named(name: str) -> str:
     return f"{PREFIX}{name.upper()} ({name}=)"
+
+
+def _one_of(choices: tuple[object, ...]) -> str:
+    *first, last = map(repr, choices)
+    return f"{', '.join(first)} or {last}"
 
 
 def _suggestion(name: str, known: set[str]) -> str:

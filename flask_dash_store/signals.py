@@ -74,8 +74,8 @@ class Signals:
     """Sends the signals of one app. Without a receiver, each call does nothing.
 
     :param app: the sender
-    :param ensure_sync: gives a function that calls a receiver, which may be a coroutine function
-    :param visitor_key: from which the names of visitors are derived
+    :param ensure_sync: makes a plain function of a receiver, which may be a coroutine function
+    :param visitor_key: the key from which the names of visitors are derived
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Signals:
         return session_ended.has_receivers_for(self._app)
 
     def expired(self) -> Callable[[str, list[str]], None] | None:
-        """What is to be called for each owner whose values have expired; None for nothing."""
+        """The function to call for each owner whose values have expired; None without a receiver."""
         return self._expired if self.tells_of_ends else None
 
     def _expired(self, name: str, keys: list[str]) -> None:
-        if name.startswith(SESSION_PREFIX):  # The values of a user id are no session.
+        if name.startswith(SESSION_PREFIX):  # The values of a user id are not a session.
             self.ended(Owner(name), "expired", keys)
 
     def _send(self, signal: NamedSignal, owner: Owner, **arguments: Any) -> None:

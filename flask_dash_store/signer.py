@@ -1,4 +1,4 @@
-"""The MAC that shows that this app wrote a value, for this owner and under this key."""
+"""The MAC that proves that this app wrote a value for this owner and key."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAC_BYTES = 32
 class Signer:
     """A keyed BLAKE2b (RFC 7693) over owner, key and data.
 
-    :param secrets: app secrets, the current one first; it signs, and each of them verifies. Without any, nothing is
+    :param secrets: the app's secrets. The first one signs, and each of them verifies. Without any, nothing is
         authenticated.
-    :param purpose: at most 16 bytes that keep apart what must not be mistaken for each other
+    :param purpose: at most 16 bytes. Data that are signed for one purpose do not verify for another.
     """
 
     def __init__(self, secrets: Sequence[bytes], purpose: bytes) -> None:
@@ -26,7 +26,7 @@ class Signer:
         ]
 
     def sign(self, owner: str, key: str, data: bytes) -> bytes:
-        """The data with its MAC behind it."""
+        """The data, followed by its MAC."""
         if not self._hashes:
             return data
         return data + _mac(self._hashes[0], owner, key, data)
@@ -34,7 +34,7 @@ class Signer:
     def verify(self, owner: str, key: str, payload: bytes) -> bytes:
         """The data of a payload.
 
-        :raises TamperedValue: when no secret gives the MAC it carries
+        :raises TamperedValue: if no secret gives its MAC
         """
         if type(payload) is bytes:
             if not self._hashes:
@@ -47,7 +47,8 @@ class Signer:
 
 
 def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
-    # Neither an owner nor a key holds a "/", so no two values share a message.
+    # No two values have the same message: neither owners nor an app's keys contain a "/", and data do not begin like
+    # the rest of one of the package's own keys ("tab/...").
     mac = keyed.copy()
     mac.update(f"{owner}/{key}/".encode())
     mac.update(data)
@@ -57,7 +58,7 @@ def _mac(keyed: blake2b, owner: str, key: str, data: bytes) -> bytes:
 def tampered(owner: str, key: str) -> TamperedValue:
     """The error for a value that no secret verifies."""
     return TamperedValue(
-        f"The value stored under {key!r} was not written by this app for {owner[:10]}… under this key: it was "
-        "changed, moved, or written with another codec or with a SECRET_KEY that SECRET_KEY_FALLBACKS lacks.",
+        f"This app did not write the value stored under {key!r} for {owner[:10]}…. It was changed or moved, or written "
+        "with another codec, or with a SECRET_KEY that is missing from SECRET_KEY_FALLBACKS.",
         key=key,
     )

@@ -20,9 +20,9 @@ from .extension import Extension, OpenedExtension, extension_of, opened_in_test
 from .http.asgi import Scope
 from .http.wsgi import OPENED_KEY, visit
 from .middleware import UserStoreMiddleware
-from .store.current import context_with
+from .store.internal import context_with, state_of
 from .store.tab_values import NO_TAB, TAB_HEADER, TAB_IN_ENVIRON, current_tab
-from .store.user_store import UserStore, state_of
+from .store.user_store import UserStore
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -115,7 +115,7 @@ def _of_asgi_client(client: Any, args: Any, kwargs: Any) -> Iterator[UserStore]:
     builder = EnvironBuilder(*(args or (opened.request_sessions.home,)), **{"base_url": base_url} | kwargs)
     jar: CookieJar = client.cookie_jar if hasattr(client, "cookie_jar") else client.cookies.jar
     url = f"{builder.url_scheme}://{builder.host}{builder.script_root}{builder.path}"
-    request = Request(url)  # noqa: S310  # It is not sent; it says which cookies of the jar it would bring.
+    request = Request(url)  # noqa: S310  # It is never sent: the jar adds the cookies that it would bring.
     jar.add_cookie_header(request)
     builder.headers.setdefault("Cookie", request.get_header("Cookie", ""))
     store = _visit(opened, builder)
@@ -124,7 +124,7 @@ def _of_asgi_client(client: Any, args: Any, kwargs: Any) -> Iterator[UserStore]:
 
 
 class _Response:
-    """What a cookie jar asks of a response."""
+    """The part of a response that a cookie jar reads."""
 
     def __init__(self, cookies: list[str]) -> None:
         self._headers = Message()
@@ -136,7 +136,7 @@ class _Response:
 
 
 def _app_of(client: Any) -> Any:
-    """The ASGI app that a client calls; httpx's AsyncClient does so by its transport."""
+    """The ASGI app that a client calls. An httpx.AsyncClient has it in its transport."""
     return client.app if hasattr(client, "app") else getattr(getattr(client, "_transport", None), "app", None)
 
 
@@ -158,7 +158,7 @@ def _scope(builder: EnvironBuilder) -> Scope:
 
 
 def _cookies(opened: OpenedExtension, store: UserStore, builder: EnvironBuilder) -> list[str]:
-    """Those that the response to a request of this store would set."""
+    """The cookies that the response to a request with this store would set."""
     headers = opened.request_sessions.finish(state_of(store), [], builder.url_scheme)
     return [value for name, value in headers if name == "Set-Cookie"]
 
@@ -168,7 +168,7 @@ def _extension_of(app: Any) -> Extension:
     if extension is None:
         name = getattr(app, "name", type(app).__name__)
         raise ConfigurationError(
-            f"The app {name!r} has no user store: install it first, by UserStoreMiddleware(app). What "
-            "app.add_middleware() adds is made with the first request, too late for this."
+            f"The app {name!r} has no user store. Install it first, with UserStoreMiddleware(app). (Middleware that "
+            "app.add_middleware() adds is only created with the first request, which is too late here.)"
         )
     return extension

@@ -11,16 +11,16 @@ from .storage.base import ENDED, Dump, SupportsExport, Value
 def copy(
     owners: Iterable[str], source: SupportsExport, target: SupportsExport, damaged: Callable[[str, str], None]
 ) -> Iterator[bool]:
-    """Copy owners one after the other, and read each again to see that it has arrived.
+    """Copy owners one by one, and read each copy to verify it.
 
-    An owner whose copy is there already is left alone. So what was interrupted goes on where it stopped, and a
-    second run brings what has changed since the first. A session that has ended in the target stays ended, and one that
-    got another id there keeps it, with its values: the former id may be an attacker's.
+    An owner that is already copied is skipped. So an interrupted copy continues where it stopped, and a second run
+    copies what has changed since the first. A session that has ended in the target stays ended. One that got another id
+    there keeps the id and its values, because its former id may be an attacker's.
 
-    :param owners: their names
-    :param damaged: called with the owner's name and the key of each value that cannot be read, and is left out
-    :returns: for each owner, once it is done, whether anything was copied
-    :raises StorageError: when a storage fails, or what was written does not read as it was written
+    :param owners: the owners' names
+    :param damaged: called with the owner's name and the key of each value that cannot be read and is left out
+    :returns: for each owner, after it, whether anything was copied
+    :raises StorageError: if a storage fails, or a copy differs from the original
     """
     for name in owners:
         dump = source.dump(name)
@@ -30,19 +30,19 @@ def copy(
 
 
 def _copy_owner(name: str, dump: Dump, target: SupportsExport) -> bool:
-    there = target.dump(name)
-    if there is not None and (there.session == ENDED or _was_renewed_since(dump, there) or _is_same(there, dump)):
+    former = target.dump(name)
+    if former is not None and (former.session == ENDED or _was_renewed_since(dump, former) or _is_same(former, dump)):
         return False
     target.load(name, dump)
-    arrived = target.dump(name)
-    if arrived is None or not _is_same(arrived, dump):
-        raise StorageError(f"The copy of {name[:10]}… does not read as it was written. Copy it again.")
+    copied = target.dump(name)
+    if copied is None or not _is_same(copied, dump):
+        raise StorageError(f"The copy of {name[:10]}… differs from the original. Run the command again.")
     return True
 
 
-def _was_renewed_since(dump: Dump, there: Dump) -> bool:
-    """Whether the session got another id in the target, where the source has not ended it."""
-    return dump.session != ENDED and (there.renewed_at or 0.0) > (dump.renewed_at or 0.0)
+def _was_renewed_since(source: Dump, target: Dump) -> bool:
+    """Whether the session got another id in the target, and has not ended in the source."""
+    return source.session != ENDED and (target.renewed_at or 0.0) > (source.renewed_at or 0.0)
 
 
 def _is_same(one: Dump, other: Dump) -> bool:

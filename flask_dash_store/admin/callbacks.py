@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
@@ -37,6 +38,7 @@ class Page:
         self._show_values = show_values
         self._overview = Counted(count_all)
         self._spread = Counted(count_spread)
+        self._listing_took = 0.0
 
     def build(self, app: Dash) -> None:
         """Give a Dash app the layout and the callbacks."""
@@ -58,7 +60,8 @@ class Page:
             overview = self._overview.get(extension)
             if overview.totals is not None:
                 self._sampler.sample(extension, overview.totals)
-            interval = max(TICK_MS, int(SHARE * self._overview.took * 1000))
+            took = max(self._overview.took, self._listing_took)
+            interval = max(TICK_MS, int(SHARE * took * 1000))
             answered = f"{looking(extension).now} {interval}"
             return contents.tiles(overview), contents.status(overview), answered, interval
 
@@ -134,10 +137,12 @@ class Page:
             view = "users" if view == "users" else "sessions"
             order = order if order in _ORDERS else "newest"
             offset, search = offset if isinstance(offset, int) and offset > 0 else 0, str(search or "").strip()
+            began = time.monotonic()
             try:
                 page = owners.owners_page(extension, view, order, search, offset)
             except UserStoreError as error:
                 return contents.message(visible(str(error))), "", True, "", True, True
+            self._listing_took = time.monotonic() - began
             rows = contents.rows(page, looking(extension).now) or contents.message(_none(view, search))
             note = contents.link_to_user(search) if view == "users" and search else None
             is_last = page.offset + len(page.infos) >= page.total

@@ -51,10 +51,11 @@ def over_time(samples: Sequence[Sample], names: Sequence[str], span: str, now: f
         "nticks": 5,
         "tickangle": 0,
     }
-    size_axis: Figure = {"showgrid": True, "nticks": 4, "rangemode": "tozero", "tickformat": ",~r"}
+    top = max((getattr(each, name) for each in shown for name in names), default=0)
+    amounts: Figure = {"showgrid": True, "nticks": 4, "tickformat": ",d", "range": [0, 1.1 * max(top, 4)]}
     if names[0] == "nbytes":
-        size_axis |= {"tickformat": "~s", "ticksuffix": "B"}
-    return _figure(lines, time_axis, size_axis, hovermode="x unified", showlegend=len(names) > 1)
+        amounts |= {"tickformat": "~s", "ticksuffix": "B", "range": [0, 1.1 * max(top, 1000)]}
+    return _figure(lines, time_axis, amounts, hovermode="x unified", showlegend=len(names) > 1)
 
 
 def sizes(counts: Sequence[int]) -> Figure:
@@ -78,7 +79,7 @@ def _bars(labels: Sequence[str], counts: Sequence[int]) -> Figure:
         "cliponaxis": False,
         "hoverinfo": "skip",
     }
-    numbers = {**_AXIS, "showticklabels": False, "rangemode": "tozero"}
+    numbers = {**_AXIS, "showticklabels": False, "range": [0, 1.25 * max(1, *counts)]}  # with room for the text
     return _figure([bars], numbers, {"type": "category", "autorange": "reversed", "showgrid": False}, bargap=0.3)
 
 

@@ -107,7 +107,7 @@ def link_to_user(user_id: str) -> list[Any] | None:
 def range_of(page: OwnersPage) -> str:
     """Which of all are shown: "51 to 100 of 12,345"."""
     if not page.infos:
-        return "None" if not page.total else f"None of {page.total:,}"
+        return ""
     return f"{page.offset + 1:,} to {page.offset + len(page.infos):,} of {page.total:,}"
 
 

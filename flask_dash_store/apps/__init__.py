@@ -1,1 +1,1 @@
-"""What differs between the frameworks that an app may be of; and Flask's own session, forms and logins."""
+"""How the store is installed in apps of each framework; and Flask's session and logins."""

@@ -1,4 +1,4 @@
-"""What the user store asks of an app, whichever framework it is made with."""
+"""The interface between the user store and an app of any framework."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..http.cookie import CookieAttributes
 from ..http.sessions import Inheritance, RequestSessions
 from ..settings import Settings
 from ..store.user_store import UserStore
 
 
 class Opened(Protocol):
-    """What an app knows of its extension once that is opened."""
+    """The opened extension, as an app or a job sees it."""
 
     @property
     def settings(self) -> Settings: ...
     @property
     def handler(self) -> Any: ...
+    @property
+    def cookie_attributes(self) -> CookieAttributes: ...
+    def open_store(self, handle: str) -> UserStore: ...
 
 
 class Extension(Protocol):
-    """What an app knows of its extension."""
+    """The extension, as an app or a job sees it."""
 
     @property
     def name(self) -> str: ...
@@ -32,8 +36,8 @@ class Extension(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def has_begun(self) -> bool: ...
-    def prepare(self, see_to: Callable[[], None]) -> None: ...
+    def is_prepared(self) -> bool: ...
+    def prepare(self, prepare: Callable[[], None]) -> None: ...
     def open(self) -> Opened: ...
     def reopen(self) -> None: ...
 
@@ -41,8 +45,8 @@ class Extension(Protocol):
 class AppAdapter(ABC):
     """One app.
 
-    :ivar app: the app itself, which sends the signals; of a Dash app, its server
-    :ivar has_config: whether its secrets are in a config of its own
+    :ivar app: the app itself, the sender of signals; for a Dash app, its server
+    :ivar has_config: whether the app has a config, which holds its secrets
     """
 
     app: Any
@@ -51,86 +55,86 @@ class AppAdapter(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What error messages call it."""
+        """The app's name in error messages."""
 
     @property
     @abstractmethod
     def import_name(self) -> str:
-        """By what jobs in other processes find it, as Flask has it."""
+        """The name by which jobs in other processes find it, like Flask's import name."""
 
     @property
     @abstractmethod
     def config(self) -> Mapping[str, Any]:
-        """The settings that it has now."""
+        """The app's current config."""
 
     @property
     @abstractmethod
     def folder(self) -> Path:
-        """The folder in which a file lies whose URL is relative."""
+        """The folder of files whose URL is relative."""
 
     @property
     def permanent_session_lifetime(self) -> timedelta:
-        """For how long browsers keep the cookie of a permanent session of Flask."""
+        """How long browsers keep the cookie of a permanent session of Flask."""
         return timedelta(0)
 
     @abstractmethod
     def paths(self, settings: Settings) -> tuple[str, str]:
-        """The path under which the browser sees the app, and what of that path the app itself sees.
+        """The path under which the browser sees the app, for its cookie, and the same path as the app sees it.
 
-        A cookie's path has no slash at its end, so that browsers send it with that path itself, too (RFC 6265, 5.1.4).
+        The cookie's path has no slash at its end, so that browsers also send it to that path itself (RFC 6265, 5.1.4).
         """
 
     @property
     @abstractmethod
     def has_dash(self) -> bool:
-        """Whether a Dash app is on this server, whichever of the two the middleware was given."""
+        """Whether there is a Dash app on this server, even if the middleware was given the server."""
 
     @property
     @abstractmethod
     def is_installed(self) -> bool:
-        """Whether it has a user store already."""
+        """Whether the app already has a user store."""
 
     @abstractmethod
     def install(self, middleware: Any, extension: Extension) -> None:
-        """Have its requests come through :meth:`handler`, that of the opened extension."""
+        """Change the app so that its requests go through the :meth:`handler` of the opened extension."""
 
     @property
     @abstractmethod
     def entry(self) -> Callable[..., Awaitable[None]]:
-        """The ASGI app with its store, to be served in the app's stead.
+        """The ASGI app with its store, to be served instead of the app.
 
-        :raises ConfigurationError: when it is no ASGI app
+        :raises ConfigurationError: if it is not an ASGI app
         """
 
     @abstractmethod
     def handler(self, sessions: RequestSessions, settings: Settings) -> Any:
-        """What its requests go through."""
+        """The middleware that its requests go through."""
 
     @abstractmethod
-    def follow(self, settings: Settings) -> None:
-        """Do what a setting demands of the app itself.
+    def apply(self, settings: Settings) -> None:
+        """Change the app itself where a setting needs it.
 
-        :raises ConfigurationError: when that is not possible
+        :raises ConfigurationError: if the app does not support the setting
         """
 
     @abstractmethod
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         """Called once, when the storage is opened for the first time.
 
-        :param empty_store: makes one that belongs to no visitor
+        :param empty_store: makes a store that belongs to no visitor
         """
 
     @abstractmethod
     def ensure_sync(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that calls one that may be a coroutine function."""
+        """A plain function that calls the given one, which may be a coroutine function."""
 
     def counts_as_use(self, setting: Callable[[Any], bool] | None) -> Callable[[], bool] | None:  # noqa: ARG002
-        """The setting of this name, for the present request; None where :meth:`handler` sees to it."""
+        """A function that asks the setting of this name about the current request; None if :meth:`handler` asks it."""
         return None
 
     @abstractmethod
     def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
-        """The setting of this name, for a request as the server has it: a WSGI environ, or an ASGI scope."""
+        """A function that asks the setting of this name about a request, given its WSGI environ or ASGI scope."""
 
     def inherit(
         self,
@@ -138,9 +142,10 @@ class AppAdapter(ABC):
         secrets: Sequence[bytes],  # noqa: ARG002
         imported: Any,  # noqa: ARG002
     ) -> Callable[[str], Inheritance | None] | None:
-        """What a cookie of this name that Flask, or Flask-Session, has made stands for; None where there is none.
+        """A function that finds the session of a cookie that Flask or Flask-Session has set; None without them.
 
+        :param name: the cookie's name
         :param secrets: the app's secrets, the current one first
-        :param imported: the ImportedSessions that cookies of Flask-Session may stand for
+        :param imported: the app's ImportedSessions
         """
         return None

@@ -1,4 +1,4 @@
-"""ASGI apps as the user store sees them: of Quart, Starlette and FastAPI, a Dash app on one of these, and any other."""
+"""Installs the user store in ASGI apps: Quart, Starlette and FastAPI, a Dash app on one of these, and any other."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..errors import ConfigurationError, SessionEnded
 from ..http.asgi import App, Entry, Handler, Scope, request_of
 from ..http.sessions import RequestSessions
 from ..settings import Settings
-from ..store.current import context_with
+from ..store.internal import context_with
 from ..store.user_store import UserStore
 from .adapter import AppAdapter, Extension, Opened
 from .late_settings import COOKIES_SETTINGS, watch_changes
 
 Secret = str | bytes
 
-# The apps that were changed in place.
+# The apps that have been changed in place.
 _installed: WeakSet[Any] = WeakSet()
 _running: set[asyncio.Task[Any]] = set()
 
@@ -34,9 +34,9 @@ _running: set[asyncio.Task[Any]] = set()
 class AsgiApp(AppAdapter):
     """Any ASGI app.
 
-    :param outer: what the middleware was given: the app, or the Dash app that it serves
+    :param outer: what the middleware was given: the app, or a Dash app on it
     :param app: the app
-    :param secrets: the option ``secret_key`` and those of ``secret_key_fallbacks``
+    :param secrets: the options ``secret_key`` and ``secret_key_fallbacks``
     """
 
     has_config = False
@@ -58,13 +58,13 @@ class AsgiApp(AppAdapter):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        # Dash, too, asks its server for this attribute.
+        # The attribute that Dash reads as well.
         secrets: list[Any] = self._secrets or [getattr(self.app, "secret_key", None)]
         return {"SECRET_KEY": secrets[0], "SECRET_KEY_FALLBACKS": secrets[1:]}
 
     @property
     def folder(self) -> Path:
-        # The one that Flask would choose, so that a Dash app finds its values when it changes servers.
+        # The folder that Flask would choose, so that a Dash app finds its values when it moves to another server.
         return self._folder if self._dash is None else Path(Flask(self._dash.config.name).instance_path)
 
     def paths(self, settings: Settings) -> tuple[str, str]:  # noqa: ARG002
@@ -82,19 +82,19 @@ class AsgiApp(AppAdapter):
         return self.app in _installed
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
-        self._entry: App = Entry(self.app, extension, self._meet)
+        self._entry: App = Entry(self.app, extension, self._on_first_request)
 
     @property
     def entry(self) -> App:
         return self._entry
 
-    def _meet(self, app: App, scope: Scope) -> App:
-        """Know the app which this one is inside of, after ``app.add_middleware(UserStoreMiddleware)``."""
+    def _on_first_request(self, app: App, scope: Scope) -> App:
+        """Find the app around this one, after ``app.add_middleware(UserStoreMiddleware)``, and add the dev tools."""
         self._host = scope.get("app", self.app)
         return with_dev_tools(app, self._views())
 
     def _views(self) -> Iterator[tuple[str, Any]]:
-        """Those of the app, each with its path."""
+        """The app's views, each with its path."""
         for route in getattr(self._host, "routes", ()):
             yield getattr(route, "path", ""), getattr(route, "endpoint", None)
 
@@ -105,21 +105,21 @@ class AsgiApp(AppAdapter):
     def starts_session(self, setting: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
         return None if setting is None else lambda scope: bool(setting(request_of(scope)))
 
-    def follow(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         if settings.flask_session:
             raise ConfigurationError(
-                "flask_session=True keeps flask.session in the visitor's store, and there is none on an ASGI server: "
-                "leave it out, and use the store itself."
+                "flask_session=True needs flask.session, which an ASGI app does not have. Leave it out, and use "
+                "user_store."
             )
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:  # noqa: ARG002
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:  # noqa: ARG002
         for functions in self._before_request():
             hide_store_from_dash_setup(functions, lambda: context_with(empty_store()))
 
     def _before_request(self) -> list[list[Callable[..., Any]]]:
-        """The lists of functions that are called before requests; Dash keeps its own with its middleware."""
-        kinds = [middleware.kwargs for middleware in getattr(self._host, "user_middleware", ())]
-        return [kwargs["before_request_funcs"] for kwargs in kinds if "before_request_funcs" in kwargs]
+        """The lists of functions that are called before requests. Dash passes its own to its middleware."""
+        options = [middleware.kwargs for middleware in getattr(self._host, "user_middleware", ())]
+        return [kwargs["before_request_funcs"] for kwargs in options if "before_request_funcs" in kwargs]
 
     def ensure_sync(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not iscoroutinefunction(function):
@@ -138,14 +138,14 @@ class AsgiApp(AppAdapter):
 
 
 class StarletteApp(AsgiApp):
-    """An app of Starlette or FastAPI, which is changed in place."""
+    """A Starlette or FastAPI app, which is changed in place."""
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
         _installed.add(self.app)
         app = self.app
         build = app.build_middleware_stack
-        # The outermost of all, as the response to a request that raised an error has to bring the cookie, too.
-        app.build_middleware_stack = lambda: Entry(build(), extension, self._meet)
+        # It must be the outermost, because the response to a request that failed must set the cookie, too.
+        app.build_middleware_stack = lambda: Entry(build(), extension, self._on_first_request)
         app.add_exception_handler(SessionEnded, _conflict)
         self._entry = app
 
@@ -157,7 +157,7 @@ async def _conflict(_: Any, error: SessionEnded) -> Any:
 
 
 class QuartApp(AsgiApp):
-    """An app of Quart, which is changed in place. It has a config, as Flask's has."""
+    """A Quart app, which is changed in place. It has a config like Flask's."""
 
     has_config = True
 
@@ -188,11 +188,11 @@ class QuartApp(AsgiApp):
 
     def install(self, middleware: Any, extension: Extension) -> None:  # noqa: ARG002
         _installed.add(self.app)
-        self.app.asgi_app = Entry(self.app.asgi_app, extension, self._meet)
+        self.app.asgi_app = Entry(self.app.asgi_app, extension, self._on_first_request)
         self._entry = self.app
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
-        super().begin(extension, opened, empty_store)
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+        super().on_first_open(extension, opened, empty_store)
         watch_changes(self.app.config, COOKIES_SETTINGS, extension.reopen)
 
     def _before_request(self) -> list[list[Callable[..., Any]]]:
@@ -200,16 +200,16 @@ class QuartApp(AsgiApp):
 
 
 def asgi_app(outer: Any, app: Any, secrets: Sequence[Secret]) -> AsgiApp | None:
-    """What the user store asks of an ASGI app; None for what is none."""
-    if _is_of("quart", "Quart", app):
+    """The adapter of an ASGI app; None if the object is not one."""
+    if _is_instance(app, "quart", "Quart"):
         return QuartApp(outer, app, secrets)
-    if _is_of("starlette.applications", "Starlette", app):
+    if _is_instance(app, "starlette.applications", "Starlette"):
         return StarletteApp(outer, app, secrets)
     if iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
         return AsgiApp(outer, app, secrets)
     return None
 
 
-def _is_of(module: str, kind: str, app: Any) -> bool:
-    """Whether an app is an instance of a class in a module that may not be installed."""
-    return module in sys.modules and isinstance(app, getattr(sys.modules[module], kind))
+def _is_instance(app: Any, module: str, class_name: str) -> bool:
+    """Whether an app is an instance of a class. Its module may not be installed, and is not imported here."""
+    return module in sys.modules and isinstance(app, getattr(sys.modules[module], class_name))

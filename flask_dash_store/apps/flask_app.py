@@ -1,4 +1,4 @@
-"""A Flask app, or a Dash app on Flask, as the user store sees it."""
+"""Installs the user store in a Flask app, or in a Dash app on Flask."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..dash.pages import has_dash, hide_store_from_dash_setup
 from ..errors import ConfigurationError
 from ..http.sessions import Inheritance, RequestSessions
 from ..http.wsgi import SessionMiddleware
-from ..proxy import EXTENSION, give_globals_a_store, request_with, store_of
+from ..proxy import EXTENSION, add_store_to_g, request_with, store_of
 from ..settings import Settings
 from ..store.user_store import UserStore
 from .adapter import AppAdapter, Extension, Opened
 from .flask_login import LoginSignals
 from .flask_session import StoreSessionInterface, check_interface
-from .inheritance import ImportedSessions, inheriting
+from .inheritance import ImportedSessions, inherit_from_cookies
 from .late_settings import COOKIES_SETTINGS, FLASKS_SETTINGS, watch_changes
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class FlaskApp(AppAdapter):
-    """A Flask app. It is what stands in the place of the app's ``wsgi_app``.
+    """A Flask app. This object replaces the app's ``wsgi_app``.
 
-    :param app: the Flask app, or a Dash app
+    :param app: what the middleware was given: the Flask app, or a Dash app on it
     :param server: the Flask app
     """
 
@@ -63,7 +63,7 @@ class FlaskApp(AppAdapter):
         return self.app.permanent_session_lifetime
 
     def paths(self, settings: Settings) -> tuple[str, str]:
-        # With flask_session the cookie is Flask's, whose session is that of all the server's pages.
+        # With flask_session, the cookie is Flask's, which all pages of the server share.
         if settings.flask_session or isinstance(self._outer, Flask):
             return self.app.session_interface.get_cookie_path(self.app), "/"
         config = self._outer.config
@@ -81,21 +81,21 @@ class FlaskApp(AppAdapter):
         self._extension = extension
         self._wsgi_app = self.app.wsgi_app
         self.app.wsgi_app = self  # type: ignore[method-assign]
-        give_globals_a_store(self.app, extension.name)
+        add_store_to_g(self.app, extension.name)
         self._login_signals = LoginSignals(self.app, lambda: extension.settings.flask_login)
         self.app.extensions[EXTENSION] = middleware
         self.app.cli.add_command(user_store)
 
     @property
     def entry(self) -> Callable[..., Awaitable[None]]:
-        raise ConfigurationError(f"The app {self.name!r} is one of Flask: serve the app itself, by a WSGI server.")
+        raise ConfigurationError(f"The app {self.name!r} is a Flask app: serve the app itself, with a WSGI server.")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         extension = self._extension
         opened = extension.opened
         if opened is None and self._has_null_session():
             return self._wsgi_app(environ, start_response)
-        if not extension.has_begun:
+        if not extension.is_prepared:
             extension.prepare(self._add_to_dev_tools)
         opened = opened or extension.open()
         return opened.handler(environ, start_response)  # type: ignore[no-any-return]
@@ -104,19 +104,19 @@ class FlaskApp(AppAdapter):
         add_to_dev_tools(self.app, lambda: store_of(self.app, request.environ))
 
     def _has_null_session(self) -> bool:
-        """Whether it is Flask's to say that SECRET_KEY is missing, where flask.session is used."""
+        """Whether to leave the request to Flask, which reports a missing SECRET_KEY when flask.session is used."""
         return not self.app.config.get("SECRET_KEY") and self._extension.settings.flask_session
 
     def handler(self, sessions: RequestSessions, settings: Settings) -> SessionMiddleware:  # noqa: ARG002
         return SessionMiddleware(self._wsgi_app, sessions)
 
-    def follow(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         if settings.flask_session:
             check_interface(self.app)
             if type(self.app.session_interface) is not StoreSessionInterface:
                 self.app.session_interface = StoreSessionInterface(lambda: self._extension.settings)
 
-    def begin(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
+    def on_first_open(self, extension: Extension, opened: Opened, empty_store: Callable[[], UserStore]) -> None:
         for functions in self.app.before_request_funcs.values():
             hide_store_from_dash_setup(functions, lambda: request_with(empty_store()))
         followed = FLASKS_SETTINGS if opened.settings.flask_session else COOKIES_SETTINGS
@@ -134,4 +134,4 @@ class FlaskApp(AppAdapter):
     def inherit(
         self, name: str, secrets: Sequence[bytes], imported: ImportedSessions
     ) -> Callable[[str], Inheritance | None] | None:
-        return inheriting(self.app, name, secrets, imported)
+        return inherit_from_cookies(self.app, name, secrets, imported)

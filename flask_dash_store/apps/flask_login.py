@@ -10,13 +10,13 @@ from flask import Flask, request, session
 
 from ..errors import OutsideCookiePath, ResponseStarted, SessionRefused
 from ..proxy import is_available, user_store
-from ..store.user_store import is_session_of, state_of
+from ..store.internal import is_session_of, state_of
 
 
 class LoginSignals:
-    """The receivers of an app's signals, which live as long as this object does.
+    """The receivers of an app's signals. They are connected for as long as this object lives.
 
-    :param is_wanted: whether the app's settings want them; it is asked when a signal comes
+    :param is_wanted: called with each signal; returns whether the app's settings want it handled
     """
 
     def __init__(self, app: Flask, is_wanted: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ class LoginSignals:
     def _log_in(self, app: Flask, user: Any, **_: Any) -> None:
         if is_available() and self._is_wanted():
             user_id, is_answered = _id_of(app, user), state_of(user_store).is_answered
-            # The storage forgets the former user when the values expire, but Flask's session still names them.
+            # The storage forgets the former user when the values expire, but Flask's session still has their id.
             if not is_answered and _was_another_user(app) and not is_session_of(user_store, user_id):
                 user_store.destroy()
             user_store.regenerate(user_id)
@@ -42,23 +42,25 @@ class LoginSignals:
             user_store.destroy()
 
     def _remember(self, app: Flask, user: Any, **_: Any) -> None:
-        """A login by Flask-Login's remember-me cookie. It comes with any use of ``current_user``, however late."""
+        """A login by Flask-Login's remember-me cookie, which any use of ``current_user`` can trigger."""
         if is_available() and self._is_wanted():
             with suppress(OutsideCookiePath, SessionRefused):
                 try:
                     user_store.regenerate(_id_of(app, user))
                 except ResponseStarted:
-                    session.pop("_user_id", None)  # No response brings the new id, so it is a login for this once.
+                    session.pop(
+                        "_user_id", None
+                    )  # No response can bring the new id, so the login holds for this request only.
 
 
 def _was_another_user(app: Flask) -> bool:
-    """Whether the request came from another user, who has not logged out. Flask's session is the new one's already."""
+    """Whether another user was logged in when the request came. Flask's session already has the new user's id."""
     before = app.session_interface.open_session(app, request)
     return before is not None and "_user_id" in before and before["_user_id"] != session.get("_user_id")
 
 
 def _id_of(app: Flask, user: Any) -> str | int:
-    # With another password Flask-Security gives a user another id in sessions, "fs_uniquifier". The key stays.
+    # Flask-Security's id in sessions, "fs_uniquifier", changes with the password. The primary key does not.
     has_key = "security" in app.extensions and hasattr(user, "id")
     user_id = user.id if has_key else getattr(user, app.login_manager.id_attribute)()  # type: ignore[attr-defined]
     return user_id if isinstance(user_id, int) else str(user_id)

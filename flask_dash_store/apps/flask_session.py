@@ -1,14 +1,15 @@
-"""``flask.session`` in the visitor's store: one cookie for both, and requests in parallel that lose nothing.
+"""``flask.session`` in the visitor's store: one cookie for both, and no lost updates.
 
-The session is one value of the store. A request reads it when it first asks for it, and at its end brings into what is
-stored by then the keys that it has changed itself. So of two requests each keeps its own, a logout is not overwritten,
-and of a key that both change the last one wins.
+The session is one value of the store. A request reads it on first use, and at its end merges the keys that it has
+changed into the value that is stored by then. So parallel requests keep each other's changes, and a logout is not
+overwritten. If two requests change the same key, the last one wins.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
@@ -20,10 +21,9 @@ from ..http.wsgi import ENVIRON_KEY
 from ..owner import FLASK_SESSION_KEY as KEY
 from ..proxy import EXTENSION, store_of
 from ..settings import Settings
+from ..store.internal import csrf_token, delete, read, replace, state_of, write
 from ..store.session_state import Fate, SessionState, Use
-from ..store.user_store import csrf_token, delete, read, replace, state_of, write
-from .csrf import is_token_key
-from .session_values import SessionValues
+from .session_values import SessionValues, serialize, user_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -34,8 +34,8 @@ logger = logging.getLogger("flask_dash_store")
 class StoreSession(SessionMixin):
     """The session of one request.
 
-    :param environ: of the request, by which its store is found when the session is first used
-    :param settings: gives those of the app
+    :param environ: the request's, in which its store is found on first use
+    :param settings: returns the app's settings
     """
 
     def __init__(self, app: Flask, environ: WSGIEnvironment, settings: Callable[[], Settings]) -> None:
@@ -47,7 +47,7 @@ class StoreSession(SessionMixin):
 
     @property
     def modified(self) -> bool:
-        """Whether something in it has changed, in whatever depth: Flask-SocketIO saves it then, after an event."""
+        """Whether anything in it has changed, at any depth. Flask-SocketIO then saves it after an event."""
         return self._is_marked or (self._loaded is not None and bool(self._loaded.changes()))
 
     @modified.setter
@@ -56,7 +56,7 @@ class StoreSession(SessionMixin):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the request has asked for what is in it."""
+        """Whether the request has read or written it."""
         return self._loaded is not None
 
     # As a mapping
@@ -69,7 +69,7 @@ class StoreSession(SessionMixin):
 
     def __contains__(self, key: object) -> bool:
         values = self._values()
-        if key not in values and is_token_key(self._app, key) and self._state.fate is not Fate.DESTROYED:
+        if key not in values and _is_csrf_key(self._app, key) and self._state.fate is not Fate.DESTROYED:
             values[str(key)] = csrf_token(self._store)
         return key in values
 
@@ -102,25 +102,25 @@ class StoreSession(SessionMixin):
     def _values(self) -> SessionValues:
         if self._loaded is None:
             self._loaded = self._load()
-        elif self._whose() != self._owner:
-            self._loaded = self._leave_behind(self._loaded)
+        elif self._owner_name() != self._owner:
+            self._loaded = self._own_changes(self._loaded)
         return self._loaded
 
     def _load(self) -> SessionValues:
         self._store = store_of(self._app, self.environ)
         self._state = state = state_of(self._store)
         stored, self._payload = self._stored()
-        self._owner = self._whose()
+        self._owner = self._owner_name()
         values = SessionValues(stored or {})
         if stored is not None:
-            state.settle()
-        self._user = self._user_in(values)
+            state.confirm_inherited()
+        self._user = self._user_of(values)
         return values
 
     def _stored(self) -> tuple[dict[str, Any] | None, bytes | None]:
-        """The values that are stored, and their payload."""
+        """The stored values, and their payload."""
         if self._state.fate is Fate.NEW and self._state.use is not Use.WRITTEN:
-            return None, None  # Nothing can be, and to have asked is no reason to send the browser a cookie.
+            return None, None  # Nothing is stored yet, and reading the store would set a cookie.
         try:
             stored, payload = read(self._store, KEY)
         except (TamperedValue, UnreadableValue) as error:
@@ -128,12 +128,12 @@ class StoreSession(SessionMixin):
             return None, None
         return dict(session_json_serializer.loads(stored)) if isinstance(stored, str) else stored, payload
 
-    def _whose(self) -> str | None:
+    def _owner_name(self) -> str | None:
         return None if self._state.fate is Fate.DESTROYED else self._state.owner.name
 
-    def _leave_behind(self, values: SessionValues) -> SessionValues:
-        """What this request has set itself, without what is of the session that has ended meanwhile."""
-        self._owner, self._user, self._payload = self._whose(), None, None
+    def _own_changes(self, values: SessionValues) -> SessionValues:
+        """What this request has set itself, without the values of the session, which has ended in the meantime."""
+        self._owner, self._user, self._payload = self._owner_name(), None, None
         kept = SessionValues({})
         kept.update(values.merged({}))
         return kept
@@ -141,58 +141,58 @@ class StoreSession(SessionMixin):
     # Storing it
 
     def save(self) -> bool:
-        """Bring what this request has changed into what is stored. Returns whether that was anything.
+        """Store what this request has changed. Returns whether it has changed anything.
 
-        :raises SessionEnded: when another request has ended the session
-        :raises ResponseStarted: for a login, when no response can bring the browser the new id
+        :raises SessionEnded: if another request has ended the session
+        :raises ResponseStarted: for a login, if no response can bring the browser the new id
         """
         if not self._values().changes():
             return False
-        self._follow_user()
+        self._apply_login()
         if self._state.fate is Fate.DESTROYED:
             if not self._values() or self._state.is_answered:
                 return True
-            self._store.regenerate()  # A message that is flashed at logout needs a session to be in.
+            self._store.regenerate()  # A message that is flashed at logout needs a session.
         self._write(self._values())
         return True
 
     def _write(self, values: SessionValues) -> None:
-        # Mostly no other request has changed it since it was read. Then one statement is enough, instead of five.
+        # Usually no other request has changed it since it was read. Then one statement is enough, instead of five.
         if self._payload is not None and values and self._replace(self._payload, values):
-            values.settle()
+            values.mark_saved()
         else:
             values = SessionValues(self._merge(values))
-        self._state.settle()
-        self._owner, self._loaded, self._payload = self._whose(), values, None
+        self._state.confirm_inherited()
+        self._owner, self._loaded, self._payload = self._owner_name(), values, None
 
     def _replace(self, payload: bytes, values: SessionValues) -> bool:
-        return replace(self._store, KEY, payload, packed(values, self._settings()))
+        return replace(self._store, KEY, payload, serialize(values, self._settings()))
 
     def _merge(self, values: SessionValues) -> dict[str, Any]:
-        """Bring the changes into what is stored at present. Returns what is stored then."""
+        """Merge the changes into what is stored now. Returns the merged values."""
         store, state = self._store, self._state
         with store.transaction():
             present, _ = self._stored()
             merged = values.merged(present or {})
             if merged:
-                write(store, KEY, packed(merged, self._settings()))
+                write(store, KEY, serialize(merged, self._settings()))
             elif present is not None:
                 delete(store, KEY)
         if present is None and merged and state.fate is Fate.KEPT:
-            state.make_due()  # A request in parallel may have emptied the session, and its response taken the cookie.
+            state.reissue_cookie()  # A parallel request may have emptied the session, and removed its cookie.
         return merged
 
-    # Who has logged in
+    # Logins
 
-    def _follow_user(self) -> None:
-        """Give a user who logs in a session id that was not known before, and end the session of one who has left."""
-        user = self._user_in(self._values())
+    def _apply_login(self) -> None:
+        """Give the session a new id after a login, and end it after a logout, as seen in the user id that it holds."""
+        user = self._user_of(self._values())
         if user == self._user:
             return
         if user is not None and self._state.is_answered:
             raise ResponseStarted(
-                "A login in flask.session came after the response's headers were sent, as in an event of a socket, so "
-                "they could not bring the browser the new session id. Nothing is stored. Log in in a view."
+                "flask.session logged a user in after the response headers were sent, as in a socket event, so they "
+                "could not bring the browser the new session id. Nothing was stored. Log in from a view."
             )
         if user is not None and self._state.user is not None:  # regenerate(user_id=...) has said who it is.
             self._user = user
@@ -202,19 +202,19 @@ class StoreSession(SessionMixin):
         self._values()
         if user is not None:
             self._store.regenerate(user)
-        self._values()  # What is of a session that has ended by this is left behind.
+        self._values()  # Drops the values of a session that has just ended.
         self._user = user
 
-    def _user_in(self, values: SessionValues) -> str | int | None:
-        return user_in(values, self._settings().flask_session_user_key)
+    def _user_of(self, values: SessionValues) -> str | int | None:
+        return user_of(values, self._settings().flask_session_user_key)
 
 
 class StoreSessionInterface(SecureCookieSessionInterface):
-    """What Flask opens and saves sessions with.
+    """Opens and saves sessions for Flask.
 
-    It is a SecureCookieSessionInterface for extensions that ask that for the cookie's name or for a serializer.
+    It derives from SecureCookieSessionInterface for extensions that ask for the cookie's name or for a serializer.
 
-    :param settings: gives those of the app
+    :param settings: returns the app's settings
     """
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
@@ -232,7 +232,7 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             response.vary.add("Cookie")
         if state is None:  # A test's request context that has used neither the session nor the store.
             return
-        # A permanent session is kept alive by each request, as Flask does it, and so has to be read.
+        # As in Flask, each request keeps a permanent session alive, so it has to be read.
         is_refreshed = state.is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
         if session.is_loaded:
             _save(app, session, state)
@@ -240,7 +240,9 @@ class StoreSessionInterface(SecureCookieSessionInterface):
             try:
                 _save(app, session, state)
             except StorageError as error:
-                logger.warning("A session is not kept alive, or not taken over, by a request without it: %s", error)
+                logger.warning(
+                    "A request that does not use flask.session could not keep it alive, or not take it over: %s", error
+                )
         if not (state.is_in_wsgi_call or state.is_answered):
             finish = app.extensions[EXTENSION].opened(app).request_sessions.finish
             scheme = session.environ["wsgi.url_scheme"]
@@ -251,41 +253,44 @@ def _save(app: Flask, session: StoreSession, state: SessionState) -> None:
     try:
         has_changed = session.save()
     except SessionEnded:
-        logger.info("What a request has changed in flask.session is not stored: another has ended it meanwhile.")
+        logger.info(
+            "The changes of a request to flask.session are not stored, because another request has ended the session."
+        )
         return
     if session:
         is_permanent = bool(session.permanent)
         if is_permanent != state.is_permanent or (is_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]):
             state.is_permanent = is_permanent
-            state.make_due()
+            state.reissue_cookie()
     elif has_changed and state.fate is Fate.KEPT and not store_of(app, session.environ):
         state.fate = Fate.EMPTIED
 
 
-def packed(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
-    """The values of a session as they are stored under :data:`KEY`."""
-    # JSON by itself has neither the tuples of flashed messages, nor dates; Flask's tags say what they were.
-    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+def _is_csrf_key(app: Flask, key: object) -> bool:
+    """Whether Flask-WTF, or WTForms' SessionCSRF, keeps its CSRF token under this key of ``flask.session``.
 
+    Both make a random token when they find none. Two forms that a browser fetches in parallel would then have two
+    tokens, of which the session keeps one. And a second click on "Log in" brings the id from before the first click's
+    login, under which nothing is stored any more: its form would be refused, and the user locked out. So a session
+    always has a token, derived from its id: requests with one id agree on it, even after the session has ended.
 
-def user_in(values: Mapping[str, Any], key: str | None) -> str | int | None:
-    """The id of the user who has logged in, by a session's values; None for none.
-
-    :param key: under which it is; None where the app keeps logins by itself
+    Who has planted a session id can learn the token of that id. A session keeps its token over a login, as with Flask's
+    own cookie; an app that removes it at login has one derived from the new id from then on.
     """
-    user = None if key is None else values.get(key)
-    return user if user is None or isinstance(user, int) else str(user)
+    if key == app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"):
+        return "flask_wtf" in sys.modules
+    return key == "csrf" and "wtforms.csrf.session" in sys.modules
 
 
 def check_interface(app: Flask) -> None:
-    """See that an app's flask.session can be kept in the store.
+    """Check that an app's flask.session can be kept in the store.
 
-    :raises ConfigurationError: when it is kept elsewhere
+    :raises ConfigurationError: if another session interface keeps it
     """
-    kind = type(app.session_interface)
-    if kind not in (SecureCookieSessionInterface, StoreSessionInterface):
+    interface = type(app.session_interface)
+    if interface not in (SecureCookieSessionInterface, StoreSessionInterface):
         raise ConfigurationError(
-            f"flask_session=True keeps flask.session in the visitor's store, but the app {app.name!r} has another "
-            f"session interface, {kind.__module__}.{kind.__qualname__}. Leave out what sets it, such as "
-            "Flask-Session's Session(app), or leave out USER_STORE_FLASK_SESSION."
+            f"flask_session=True keeps flask.session in the visitor's store, but the app {app.name!r} already uses the "
+            f"session interface {interface.__module__}.{interface.__qualname__}. Remove what sets it, such as "
+            "Flask-Session's Session(app), or do not set USER_STORE_FLASK_SESSION (flask_session=)."
         )

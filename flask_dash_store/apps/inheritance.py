@@ -1,8 +1,8 @@
-"""What a browser's cookie from before stands for: one of Flask's own, or of the extension Flask-Session.
+"""Takes over the sessions of cookies that Flask itself, or the extension Flask-Session, has set.
 
-An app that begins to keep ``flask.session`` in the visitor's store logs no visitor out: the session that such a cookie
-stands for is taken over, once. All requests with one cookie agree on its id, which is derived from the cookie and from
-when that was. When that session has ended, or a login has given it another id, the cookie is worth nothing.
+So an app that begins to keep ``flask.session`` in the visitor's store does not log its visitors out. A cookie's session
+is taken over once. Its new id is derived from the cookie and from the time of the takeover, so all requests with that
+cookie agree on it. Once that session has ended, or a login has given it another id, the cookie opens nothing.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from ..http.sessions import Inheritance
 from ..owner import FLASK_SESSION_KEY as KEY
 from ..owner import DerivedIds, new_session_id, session_digest, session_owner, user_hash, user_owner
 from ..settings import Settings
+from ..store.internal import write
 from ..store.session_state import SessionState
-from ..store.user_store import SessionContext, UserStore, write
-from .flask_session import packed, user_in
+from ..store.user_store import SessionContext, UserStore
+from .session_values import serialize, user_of
 
 logger = logging.getLogger("flask_dash_store")
 
-# Browsers send several of one name only for several paths and domains, and each costs looks into the storage.
+# A browser sends several cookies of one name only for several paths and domains. Each costs reads of the storage.
 MAX_COOKIES = 8
 
 Inherit = Callable[[str], Inheritance | None]
 
 
 class ImportedSessions:
-    """The sessions that ``flask user-store import`` has brought from Flask-Session, and those of Flask's own cookies.
+    """The sessions that ``flask user-store import`` has imported from Flask-Session, and those of Flask's own cookies.
 
-    Each is found by a name: the hash of the key under which Flask-Session has kept it, which ends with its cookie; or
-    the hash of Flask's cookie. From the name a session id is derived that opens nothing, for with the import the
-    session is given another one, as at a login. So the storage says when that was, from which the lifetime counts, and
-    the id that it led to is derived from both. A name that was not imported leads nowhere: a planted cookie begins no
-    session whose id another knows.
+    Each is found by a name: the hash of Flask-Session's key for it, which ends with its cookie, or the hash of Flask's
+    cookie. A session id is derived from the name, and replaced by another one during the import, as at a login. So the
+    first id opens nothing, and the storage knows when it was replaced. The second id is derived from both. A name that
+    was not imported leads to no session, so an attacker cannot choose the id of a session by planting a cookie.
 
     :param secrets: the app's secrets, the current one first
     """
@@ -55,37 +55,37 @@ class ImportedSessions:
         self.lifetime, self.clock = context.lifetime, context.expiry.clock
 
     def add(self, name: str, values: Mapping[str, Any], expires: float) -> bool:
-        """Store a session. Returns False, and changes nothing, when it was imported before.
+        """Store a session. Returns False, and changes nothing, if it was imported before.
 
-        :param values: those of ``flask.session``
-        :param expires: when they expire, in seconds since the epoch, unless the app lets them expire earlier
-        :raises UserStoreError: when they cannot be stored
+        :param values: the values of ``flask.session``
+        :param expires: when they expire, in seconds since the epoch; the app's lifetime may end them earlier
+        :raises UserStoreError: if they cannot be stored
         """
         if self.find(name) is not None:
             return False
         context, ids = self._context, self._ids[0]
-        now = context.expiry.clock()  # What the storage notes, and find() derives the id from.
+        now = context.expiry.clock()  # find() derives the id from this time, which the storage keeps.
         former = ids.of_imported(name)
         session_id = ids.after_import(former, now)
         state = SessionState(session_owner(session_id))
         state.session_id, state.ends_at = session_id, min(expires, now + context.lifetime)
         access = context.expiry.access(state.ends_at)._replace(now=now)
-        user = user_in(values, self._settings.flask_session_user_key)
+        user = user_of(values, self._settings.flask_session_user_key)
         user_is = None if user is None else user_hash(user_owner(user))
         with suppress(SessionEnded), context.storage.transaction(state.owner):
             context.storage.renew(session_owner(former), session_digest(session_id), access, user_is)
-            write(UserStore(context, state), KEY, packed(values, self._settings))
+            write(UserStore(context, state), KEY, serialize(values, self._settings))
             return True
-        return False  # A request in parallel was faster.
+        return False  # A parallel request was faster.
 
     def take_over(self, name: str, values: Mapping[str, Any], issued_at: float) -> Inheritance:
-        """The session that has taken over a cookie of Flask's own, with this request or with one before.
+        """The session of one of Flask's own cookies, taken over by this request or an earlier one.
 
-        The values of the cookie count once. So a copy of it does not bring them back when the session was emptied, or
-        has expired.
+        The cookie's values are stored once. So a copy of the cookie does not bring them back after the session was
+        emptied, or has expired.
 
-        :param values: those of the cookie
-        :param issued_at: when Flask has signed it, in seconds since the epoch
+        :param values: the values in the cookie
+        :param issued_at: when Flask signed it, in seconds since the epoch
         """
         try:
             found = self.find(name)
@@ -93,15 +93,17 @@ class ImportedSessions:
                 self.add(name, values, issued_at + self._context.lifetime)
                 found = self.find(name)
         except UserStoreError as error:
-            logger.warning("A cookie of Flask's own is not taken over by this request: %s", error)
+            logger.warning(
+                "This request could not take over the session of Flask's own cookie; a later one may: %s", error
+            )
             found = None
-        # Its lifetime counts from when Flask has signed the cookie.
-        return self._nothing() if found is None else found._replace(issued_at=issued_at)
+        # The lifetime counts from the time at which Flask signed the cookie.
+        return self._empty_session() if found is None else found._replace(issued_at=issued_at)
 
     def find(self, name: str) -> Inheritance | None:
-        """The session that was imported by this name; None when none was.
+        """The session that was imported under this name; None if there is none.
 
-        :raises StorageError: when the storage fails
+        :raises StorageError: if the storage fails
         """
         access = self._context.expiry.access()
         for ids in self._ids:
@@ -109,28 +111,31 @@ class ImportedSessions:
             try:
                 self._context.storage.stat(session_owner(former), access)
             except SessionEnded as ended:
-                # After a login or a logout that is another time, and the id that follows from it opens nothing.
+                # After a login or a logout, this is another time, and the id derived from it opens nothing.
                 return Inheritance(ids.after_import(former, ended.ended_at), ended.ended_at)
         return None
 
     def find_first(self, names: Iterable[str]) -> Inheritance | None:
-        """The first session that was imported by one of the names; None when none was."""
+        """The first session that was imported under one of these names; None if there is none."""
         try:
             return next(filter(None, map(self.find, names)), None)
         except StorageError as error:
-            logger.warning("It is not known whether a cookie is of a session that was imported: %s", error)
-            return self._nothing()
+            logger.warning(
+                "A request has an empty session, because its cookie could not be looked up: %s",
+                error,
+            )
+            return self._empty_session()
 
-    def _nothing(self) -> Inheritance:
-        """An empty session for one request. No response replaces the cookie of one that is inherited and not stored."""
+    def _empty_session(self) -> Inheritance:
+        """An empty session for one request. As it is not stored, the response does not replace the cookie."""
         return Inheritance(new_session_id(), self._context.expiry.clock())
 
 
-def inheriting(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
-    """What the cookies of a Cookie header stand for that this package has not signed.
+def inherit_from_cookies(app: Flask, cookie_name: str, secrets: Sequence[bytes], imported: ImportedSessions) -> Inherit:
+    """A function that finds the session of a Cookie header whose cookies this package has not signed.
 
     :param secrets: the app's secrets, the current one first
-    :param imported: the sessions that cookies of Flask-Session may stand for
+    :param imported: the imported sessions among which it looks
     """
     serializers = [_flasks_serializer(secret) for secret in secrets]
 
@@ -168,7 +173,7 @@ def _flasks_serializer(secret: bytes) -> URLSafeTimedSerializer:
 
 
 def key_prefix(app: Flask) -> str:
-    """What Flask-Session's keys begin with. The rest is the value of its cookie."""
+    """The prefix of Flask-Session's keys. The value of its cookie follows."""
     return str(app.config.get("SESSION_KEY_PREFIX", "session:"))
 
 
@@ -180,6 +185,6 @@ def _names(app: Flask, secrets: Sequence[bytes], cookie: str) -> Iterator[str]:
         except BadSignature:
             return
     key = (key_prefix(app) + cookie).encode()
-    # These are the names of cachelib's files; before its version 0.16, MD5 made them.
+    # The file names of cachelib, which used MD5 before version 0.16.
     yield hashlib.sha256(key).hexdigest()
     yield hashlib.md5(key, usedforsecurity=False).hexdigest()

@@ -6,7 +6,10 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flask.sessions import session_json_serializer
+
 from ..codec import raised_by_signal_handler
+from ..settings import Settings
 
 FLASHES = "_flashes"
 
@@ -14,13 +17,28 @@ _ABSENT: Final = object()
 _UNCHANGING = frozenset({str, bytes, int, float, bool, type(None)})
 
 
+def serialize(values: Mapping[str, Any], settings: Settings) -> dict[str, Any] | str:
+    """The values of a session, as one value of the store."""
+    # JSON has neither the tuples of flashed messages nor dates. Flask's serializer tags them.
+    return session_json_serializer.dumps(values) if settings.codec == "json" else dict(values)
+
+
+def user_of(values: Mapping[str, Any], key: str | None) -> str | int | None:
+    """The id of the user who is logged in, from a session's values; None if there is none.
+
+    :param key: the key that holds it; None if the app keeps track of logins by itself
+    """
+    user = None if key is None else values.get(key)
+    return user if user is None or isinstance(user, int) else str(user)
+
+
 class SessionValues(dict[str, Any]):
     """The values as the request sees and changes them.
 
-    What has changed is found by comparing, in whatever depth, so that neither a list that was appended to is missed nor
-    a value that was only set again counts.
+    Changes are found by comparing, at any depth. So an append to a list is found, and setting a value to what it was
+    is no change.
 
-    :param read: what is stored, as the request has read it
+    :param read: the stored values that the request has read
     """
 
     def __init__(self, read: Mapping[str, Any]) -> None:
@@ -29,18 +47,18 @@ class SessionValues(dict[str, Any]):
         self._flashes = list(read.get(FLASHES, ()))
 
     def changes(self) -> list[str]:
-        """The keys of what was added, changed, or removed."""
+        """The keys that were added, changed or removed."""
         before = self._before
         self._now = now = {key: _fingerprint(value) for key, value in self.items()}
         changed = [key for key, each in now.items() if not _is_same(before.get(key, _ABSENT), each)]
         return changed + [key for key in before if key not in self]
 
-    def settle(self) -> None:
-        """What :meth:`changes` has found is stored, and is no change any more."""
+    def mark_saved(self) -> None:
+        """Take what the last :meth:`changes` found as stored."""
         self._before, self._flashes = self._now, list(self.get(FLASHES, ()))
 
     def merged(self, present: Mapping[str, Any]) -> dict[str, Any]:
-        """What is stored at present, with the changes. Flashed messages are a list that both may have changed."""
+        """The values that are stored now, with the changes. Flashed messages are a list, which is merged by item."""
         merged = dict(present)
         for key in self.changes():
             if key == FLASHES:
@@ -55,7 +73,7 @@ class SessionValues(dict[str, Any]):
 
 
 def _fingerprint(value: Any) -> Any:
-    """What is another when the value has changed inside."""
+    """An object that compares unequal once the value has changed, at any depth."""
     if type(value) in _UNCHANGING:
         return value
     try:
@@ -63,20 +81,20 @@ def _fingerprint(value: Any) -> Any:
     except Exception as error:
         if raised_by_signal_handler(error):
             raise
-        return object()  # It counts as changed, so it is stored, and the error says what is wrong with it.
+        return object()  # Equal to nothing, so the value is stored, and the error says what is wrong with it.
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)  # True equals 1, and is not the same.
+    return type(one) is type(other) and bool(one == other)  # True == 1, but they are not the same value.
 
 
 def _merged_lists(before: list[Any], now: list[Any], present: list[Any]) -> list[Any]:
-    """What is there at present, without what has been taken from ``before``, and with what was added to it."""
+    """The list that is stored now, with the items removed and added that differ between ``before`` and ``now``."""
     return _without(present, _without(before, now)) + _without(now, before)
 
 
 def _without(items: list[Any], others: list[Any]) -> list[Any]:
-    """The items, less each of the others once."""
+    """The items, with each of the others removed once."""
     kept = list(items)
     for other in others:
         if other in kept:

@@ -113,7 +113,7 @@ def restore(file: Path, yes: bool) -> None:
     storage = _storage_with_backups("restore")
     if not yes:
         now = opened_extension().access_of_users().now
-        held = storage.look_at_backup(file, now)
+        held = storage.inspect_backup(file, now)
         click.echo(f"{file} holds {count(held.sessions, 'session')} and {count(held.users, 'user')} that are live.")
         if isinstance(storage, SupportsStatistics):
             there = storage.totals(now)

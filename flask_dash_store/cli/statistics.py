@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 
 from ..errors import SessionEnded
 from ..extension import OpenedExtension
-from ..operations import largest_visitors, looking, sessions_of, visitors_totals
+from ..operations import looking, sessions_of, visitors_totals
 from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.name_search import name_filter
@@ -42,8 +42,7 @@ def stats_command(as_json: bool) -> None:
     """
     extension = opened_extension()
     storage, now = _counted(extension), looking(extension).now
-    totals, space = visitors_totals(extension), storage.space()
-    largest = largest_visitors(storage, LARGEST, now)
+    totals, space = visitors_totals(extension, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(
@@ -53,7 +52,7 @@ def stats_command(as_json: bool) -> None:
                 "users": counts.pop("users"),
                 "bytes": counts.pop("nbytes"),
                 **counts,
-                "largest": [_as_dict(info) for info in largest],
+                "largest": [_as_dict(info) for info in totals.largest],
                 "space": space._asdict(),
             }
         )
@@ -64,7 +63,7 @@ def stats_command(as_json: bool) -> None:
         ["Users", f"{totals.users:,}"],
         ["Stored", f"{size(totals.nbytes)} in {count(totals.keys, 'key')}"],
         ["Oldest", "none" if totals.oldest is None else f"began {time(totals.oldest)}"],
-        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(largest)),
+        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(totals.largest)),
         ["Takes", "not known" if space.used is None else size(space.used)],
         *([["", f"{size(space.log)} of it in the write-ahead log"]] if space.log else []),
         ["Free", "not known" if space.free is None else size(space.free)],

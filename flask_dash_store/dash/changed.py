@@ -1,21 +1,20 @@
 """Callbacks that fire when a key of the visitor's store changes, no matter what changed it.
 
 ``Changed(key)`` is an ``Input`` on a hidden ``dcc.Store``, which a layout hook adds to the page and which holds the
-key's *version*. A callback that writes brings the next version with its own response (``set_props``), without a
-further request. Of what other tabs, views, workers and jobs write the page learns by a small GET each second
-(``changed.js``), which is answered from one SELECT. It is no use of the session: it moves no expiry and brings no
-cookie. The job of a background callback does not use ``set_props``, for Dash keeps only the last one of those that come
-between two of its polls: it would replace what the job has set itself.
+key's *version*. A callback that writes sends the new version with its own response (``set_props``). The page learns of
+writes by other tabs, views, workers and jobs from a small GET each second (``changed.js``), which costs one SELECT. The
+GET is not a use of the session: it moves no expiry and sets no cookie. The job of a background callback does not use
+``set_props``, because Dash keeps only the last call between two of its polls, so the job's own would be lost.
 
-A version is a digest of the MAC that the value is signed with. So it says nothing of the value, not even to those who
-can guess it, for without SECRET_KEY no MAC can be made. All workers give the same one.
+A version is a digest of the MAC that the value is signed with, so all workers compute the same one. It reveals nothing
+of the value: without SECRET_KEY, even a guess cannot be verified.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -28,25 +27,24 @@ from flask import current_app, has_request_context, request
 from ..errors import InvalidKey, SessionEnded, StorageError
 from ..owner import check_key
 from ..proxy import is_available, user_store
-from ..store.base import StoreBase
+from ..store.base import StoreBase, write_listeners
+from ..store.internal import state_of, versions_of
 from ..store.session_state import Cookie
-from ..store.user_store import state_of, versions_of
-from ..store.write_listeners import write_listeners
 from .jobs import CHANGED_ROUTE as ROUTE
 
 logger = logging.getLogger("flask_dash_store")
 
-TYPE = "user-store-changed"  # of the stores' ids, as in changed.js
+TYPE = "user-store-changed"  # The type in the ids of the hidden stores, as in changed.js.
 DASHS_ROUTES = ("_dash-layout", "_dash-update-component")
 VERSION_BYTES = 12
 
 _watches: dict[str, Changed] = {}
-"""All that callbacks of this process watch, by what their keys are in an id."""
+"""Every ``Changed`` of this process with other keys, by the keys as they are in an id."""
 
 _apps: WeakSet[Dash] = WeakSet()
 
 _watches_of: WeakKeyDictionary[Dash, tuple[int, list[Changed]]] = WeakKeyDictionary()
-"""How many callbacks an app has, and what they watch."""
+"""For each app, the number of its callbacks and what they watch."""
 
 
 class Changed(Input):
@@ -75,7 +73,7 @@ class Changed(Input):
         self.keys = None if keys == (any,) else _names(keys)
         self.name = "any" if self.keys is None else json.dumps(self.keys)
         self.store_id = {"type": TYPE, "keys": self.name}
-        # It is optional, for the layout with which Dash checks the ids of callbacks is not the page's own.
+        # Optional, because Dash checks the ids of callbacks with a layout that lacks the hidden stores.
         super().__init__(self.store_id, "data", allow_optional=True)
         _watches.setdefault(self.name, self)
 
@@ -84,18 +82,20 @@ class Changed(Input):
 
 
 def _concerns(watch: Changed, keys: Collection[str] | None) -> bool:
-    """Whether one of these keys is watched; None stands for all keys."""
+    """Whether it watches one of these keys; None for all keys."""
     return keys is None or watch.keys is None or any(key in keys for key in watch.keys)
 
 
-def _version(watch: Changed, versions: dict[str, bytes]) -> str | None:
-    """The version of what is watched; None when nothing is stored under the keys.
+def _digest(key: str, version: bytes) -> int:
+    return int.from_bytes(blake2b(key.encode() + b"\0" + version, digest_size=VERSION_BYTES).digest())
 
-    :param versions: as the storage knows them
+
+def _version(digest_sum: int) -> str | None:
+    """The version of what a callback watches, from the sum of its keys' digests; None when no key is stored.
+
+    A sum can follow a write of one key without looking at the others.
     """
-    keys = versions.keys() if watch.keys is None else versions.keys() & watch.keys
-    own = [(key, versions[key]) for key in sorted(keys)]
-    return blake2b(repr(own).encode(), digest_size=VERSION_BYTES).hexdigest() if own else None
+    return f"{digest_sum % 2 ** (8 * VERSION_BYTES):0{2 * VERSION_BYTES}x}" if digest_sum else None
 
 
 def _names(keys: Iterable[Any]) -> list[str]:
@@ -109,24 +109,32 @@ def _is_iterable(value: object) -> bool:
     return isinstance(value, Iterable)
 
 
-def _present(watches: Collection[Changed]) -> dict[Changed, str | None]:
+def _stored_versions(watches: Iterable[Changed]) -> dict[Changed, str | None]:
     """The versions of what is watched, by one SELECT.
 
-    :raises SessionEnded: when another request has just given the session another id, or ended it
+    :raises SessionEnded: if another request has just given the session another id, or ended it
     """
-    keys = (
-        None if any(watch.keys is None for watch in watches) else {key for watch in watches for key in watch.keys or ()}
-    )
-    versions = versions_of(user_store, keys)
-    return {watch: _version(watch, versions) for watch in watches}
+    keys = _keys_of(watches)
+    digests = {key: _digest(key, version) for key, version in versions_of(user_store, keys).items()}
+    return {watch: _version(sum(digests.get(key, 0) for key in watch.keys or digests)) for watch in watches}
+
+
+def _keys_of(watches: Iterable[Changed]) -> set[str] | None:
+    """All keys that are watched; None for every key of the store."""
+    keys: set[str] = set()
+    for watch in watches:
+        if watch.keys is None:
+            return None
+        keys.update(watch.keys)
+    return keys
 
 
 def _own_watches(is_route: bool = False) -> list[Changed]:
-    """What the callbacks of the present app watch; all that is watched, if it is not known which app that is.
+    """What the callbacks of the current app watch; everything that is watched if the current app is not known.
 
-    :param is_route: whether this is asked in a route that is a hook's
+    :param is_route: whether this is called in the route of a hook
     """
-    app = _present_app(is_route)
+    app = _current_app(is_route)
     if app is None:
         return list(_watches.values())
     callbacks, watches = _watches_of.get(app, (0, []))
@@ -137,19 +145,19 @@ def _own_watches(is_route: bool = False) -> list[Changed]:
     return watches
 
 
-def _present_app(is_route: bool) -> Dash | None:
-    """The app of the present request. Hooks are for all apps of a process, and do not say which one it is."""
-    present = [app for app in list(_apps) if _is_present(app)]
-    if len(present) == 1:
-        return present[0]
-    # In a route that is a hook's, Dash says which app it is; but before Dash 4, it is the one that was made last.
-    return None if has_request_context() or present or not is_route else get_app()  # type: ignore[no-untyped-call]
+def _current_app(is_route: bool) -> Dash | None:
+    """The app of the current request. Hooks are called for all apps of a process, and are not told which one it is."""
+    found = [app for app in list(_apps) if _is_current(app)]
+    if len(found) == 1:
+        return found[0]
+    # In the route of a hook, get_app() knows the app. Before Dash 4 it returns the app that was made last.
+    return None if has_request_context() or found or not is_route else get_app()  # type: ignore[no-untyped-call]
 
 
-def _is_present(app: Dash) -> bool:
+def _is_current(app: Dash) -> bool:
     if has_request_context():
         return bool(app.server == current_app) and request.path in _paths_of(app)
-    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which has other servers than Flask.
+    backend: Any = getattr(app, "backend", None)  # Since Dash 4, which also runs on other servers than Flask.
     has_request = backend is not None and backend.has_request_context()
     return has_request and backend.request_adapter().path in _paths_of(app)
 
@@ -165,73 +173,123 @@ def _with_stores(layout: Any) -> Any:
     watches = _own_watches() if is_available() else []
     if not watches:
         return layout
-    present: dict[Changed, str | None] = {}
-    with suppress(SessionEnded, StorageError):  # The next poll brings what is not known now.
-        present = _present(watches)
-    stores = [dcc.Store(id=watch.store_id, data=present.get(watch)) for watch in watches]
+    versions: dict[Changed, str | None] = {}
+    with suppress(SessionEnded, StorageError):  # The next poll brings what cannot be read now.
+        versions = _stored_versions(watches)
+    stores = [dcc.Store(id=watch.store_id, data=versions.get(watch)) for watch in watches]
     return [*layout, *stores] if isinstance(layout, (list, tuple)) else [layout, *stores]
 
 
 # What the page's own callbacks write
 
 
+class _Callback:
+    """What a running callback tells its page, kept up to date write by write.
+
+    The first write reads the versions of all that is watched, and each later one those of its own keys, so that a
+    thousand writes cost a thousand times as much as one. What other requests write meanwhile comes with the next poll.
+
+    :param inputs: the callback's, with the versions that the page has of them
+    """
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.owner = state_of(user_store).owner.name
+        self._watches = _own_watches()
+        self._told: dict[Changed, Any] = {watch: inputs.get(str(watch), ...) for watch in self._watches}
+        self._digests: dict[str, int] | None = None
+        self._sums = dict.fromkeys(self._watches, 0)
+
+    def news(self, keys: Collection[str] | None) -> dict[Changed, str | None]:
+        """The versions that the page does not have, of what a write of these keys has changed; None for all keys."""
+        self._read(None if self._digests is None else keys)
+        versions = {watch: _version(self._sums[watch]) for watch in self._watches if _concerns(watch, keys)}
+        news = {watch: version for watch, version in versions.items() if version != self._told[watch]}
+        self._told |= news
+        return news
+
+    def _read(self, keys: Collection[str] | None) -> None:
+        """Read the versions of those keys that are watched; None for all."""
+        watched = _keys_of(self._watches)
+        wanted = watched if keys is None else set(keys) if watched is None else watched.intersection(keys)
+        known = self._digests or {}
+        try:
+            found = versions_of(user_store, wanted)
+        except SessionEnded:
+            wanted, found = None, {}
+        for key in known.keys() | found if wanted is None else wanted:
+            digest = _digest(key, found[key]) if key in found else 0
+            for watch in self._watches:
+                if watch.keys is None or key in watch.keys:
+                    self._sums[watch] += digest - known.get(key, 0)
+            known[key] = digest
+        self._digests = known
+
+
+_callbacks: WeakKeyDictionary[object, _Callback] = WeakKeyDictionary()
+"""The running callbacks that have written, by Dash's object for the response to each."""
+
+
 def _tell_page(store: StoreBase, keys: Collection[str] | None) -> None:
-    """Have the response to the present callback say what it has changed."""
-    watches = [watch for watch in _watches.values() if _concerns(watch, keys)]
+    """Let the response to the current callback say which versions its write has changed."""
     try:
-        if watches and is_available() and state_of(store).owner.name == state_of(user_store).owner.name:
-            for watch, version in _after_write(watches).items():
+        if (
+            any(_concerns(watch, keys) for watch in _watches.values())
+            and is_available()
+            and state_of(store).owner.name == state_of(user_store).owner.name
+        ):
+            callback = _current_callback()
+            for watch, version in callback.news(keys).items() if callback is not None else ():
                 set_props(watch.store_id, {"data": version})
-    except Exception:  # What was written is stored, and the page learns of it by its next poll.
-        logger.exception("A callback's response cannot say which keys have changed.")
+    except Exception:  # The write is stored, and the page learns of it with its next poll.
+        logger.exception("The response to a callback cannot say which keys it has changed. The page's next poll will.")
 
 
-def _after_write(watches: list[Changed]) -> dict[Changed, str | None]:
-    """The versions that the page of the present callback does not have."""
+def _current_callback() -> _Callback | None:
+    """The callback that runs here; None where there is none, or no response to it, as in a job."""
     # On Flask with async callbacks, Dash's context stays with the thread, whose next request may be for a view.
     if has_request_context() and not request.path.endswith(DASHS_ROUTES[1]):
-        return {}
+        return None
     try:
-        _, inputs = ctx.response, ctx.inputs
+        response, inputs = ctx.response, ctx.inputs
     except (LookupError, AttributeError, MissingCallbackContextException):
-        return {}  # There is no callback here, or no response, as in a job.
-    own = [watch for watch in _own_watches() if watch in watches]
-    try:
-        present = _present(own)
-    except SessionEnded:
-        present = dict.fromkeys(own)
-    return {watch: version for watch, version in present.items() if inputs.get(str(watch), ...) != version}
+        return None
+    if response is None:
+        return None
+    callback = _callbacks.get(response)
+    if callback is None or callback.owner != state_of(user_store).owner.name:
+        callback = _callbacks[response] = _Callback(inputs)
+    return callback
 
 
-# What others write
+# What others write: the route that a page polls
 
 
 def _serve() -> dict[str, dict[str, str | None] | None]:
     """The versions that a page asks for each second.
 
-    ``{}`` where nothing is watched, so that the page asks no more; and ``None`` for them where the next poll is to ask
-    again, with the cookie that is on its way.
+    ``{}`` if nothing is watched, so that the page stops polling. ``{"versions": None}`` if the session has just got
+    another id: the page polls again, by then with the new cookie.
     """
     watches = _own_watches(is_route=True) if is_available() else []
     if not watches:
         return {}
-    state_of(user_store).cookie = Cookie.WITHHELD  # The response brings none.
+    state_of(user_store).cookie = Cookie.WITHHELD  # The response sets none.
     try:
-        present = _present(watches)
+        versions = _stored_versions(watches)
     except SessionEnded:
         return {"versions": None}
-    return {"versions": {watch.name: version for watch, version in present.items()}}
+    return {"versions": {watch.name: version for watch, version in versions.items()}}
 
 
-def _serve_in_app_that_is_being_made() -> None:
-    """Have the route in an app whose pages have imported this, which is when it has the routes of hooks already."""
+def _add_route_to_new_app() -> None:
+    """Add the route to an app whose pages import this module: it has already added the routes of hooks."""
     try:
         app: Dash = get_app()  # type: ignore[no-untyped-call]
-    except Exception:  # There is none yet. Before Dash 4, this is no more special.
+    except Exception:  # There is no app yet. Before Dash 4, the exception has no class of its own.
         return
     _apps.add(app)
     if not any(route.endswith(ROUTE) for route in app.routes):
-        with suppress(AssertionError):  # Flask's, for an app that serves already, whose pages this is too late for.
+        with suppress(AssertionError):  # Flask's, for an app that already serves requests: too late for its pages.
             app._add_url(ROUTE, _serve)  # noqa: SLF001
 
 
@@ -240,4 +298,4 @@ hooks.layout()(_with_stores)
 hooks.route(ROUTE)(_serve)
 hooks.script([{"relative_package_path": "changed.js", "namespace": __package__}])
 write_listeners.append(_tell_page)
-_serve_in_app_that_is_being_made()
+_add_route_to_new_app()

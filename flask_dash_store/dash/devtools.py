@@ -1,7 +1,7 @@
-"""A button in Dash's own dev tools that shows what the visitor has stored: keys, sizes and expiries, and no value.
+"""A button in Dash's dev tools that lists what the visitor has stored: keys, sizes and expiries, but no values.
 
-Dash renders a component that is given to ``hooks.devtool`` in its dev tools (Dash 3.2 and later). It is in devtools.js,
-which asks the route below. Where the dev tools are off there is neither.
+Dash 3.2 and later render the component that ``hooks.devtool`` names in their dev tools. It is in devtools.js, which
+calls the route below. If the dev tools are off, there is neither.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Views = Iterable[tuple[str, Any]]
 def add_to_dev_tools(app: Flask, store: StoreOfRequest) -> None:
     """Add the button to those Dash apps of a server whose dev tools are on, before the server's first request.
 
-    :param store: the store of the present request's visitor
+    :param store: returns the store of the current request's visitor
     """
 
     def answer() -> tuple[Response, int]:
@@ -47,9 +47,9 @@ def add_to_dev_tools(app: Flask, store: StoreOfRequest) -> None:
 
 
 def with_dev_tools(app: App, views: Views) -> App:
-    """The same for a server's ASGI app: what is to be served in its stead.
+    """The same for an ASGI app: returns the app to serve instead.
 
-    :param views: of the server
+    :param views: the server's views
     """
     paths = set(_routes(views))
     if not paths:
@@ -84,7 +84,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _routes(views: Views) -> Iterator[str]:
-    """The route of each Dash app of a server whose dev tools are on, and have got the button."""
+    """Add the button to each Dash app of a server whose dev tools are on, and give the route that it needs."""
     for path, view in views:
         if path.endswith("/_dash-layout"):
             dash_app = view.__self__
@@ -93,7 +93,7 @@ def _routes(views: Views) -> Iterator[str]:
 
 
 def _add_component() -> bool:
-    """Whether Dash takes one. Its hooks are those of all apps in the process, so one is enough."""
+    """Add the component, once for all apps of the process. Returns whether this version of Dash supports it."""
     from dash import hooks
 
     if not hasattr(hooks, "devtool"):
@@ -106,16 +106,14 @@ def _add_component() -> bool:
 
 
 def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, Any], int]:
-    """Do what the page asks for, and describe what is stored then.
+    """Do what the page asks for, and list what is stored. Listing does not count as a use of the session.
 
-    To describe it is no use of the session.
-
-    :param asked: what the request's body is, as JSON; None if it is none
+    :param asked: the JSON of the request's body; None if it is not JSON
     """
     if not is_same_origin(request):
-        return {"error": "Only the app's own page may ask for this."}, 403
+        return {"error": "Only a page of the app itself may ask for this."}, 403
     if not isinstance(asked, dict):
-        return {"error": "This takes a JSON object."}, 400
+        return {"error": "The body must be a JSON object."}, 400
     try:
         if asked.get("do") == "delete":
             key: Any = asked.get("key")

@@ -1,99 +1,76 @@
-"""The visitor's store in the job of a background callback, in whichever process that is.
+"""The visitor's store in the job of a background callback, in any process.
 
-The request that starts a job writes a ticket for it: the app's name, and the job's handle. The ticket comes with the
-callback's context, which every manager hands to the job, or with the job's fork. This module imports no Dash: a process
-that has not loaded Dash has no such job.
+The request that starts a job gives it a *ticket*: the app's name and a job handle. The job finds it in its callback
+context, which every manager passes on, or has inherited the store by a fork. This module does not import Dash: a
+process that has not loaded Dash runs no such job.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 from weakref import WeakValueDictionary
 
+from ..apps.adapter import Extension, Opened
 from ..errors import ConfigurationError, InvalidKey
-from ..http.cookie import CookieAttributes
-from ..settings import Settings
-from ..store.current import current_store
-from ..store.user_store import UserStore, app_of
+from ..store.internal import app_of, current_store
+from ..store.user_store import UserStore
 
-CHANGED_ROUTE = "_user-store/changed"  # of changed.py, which imports Dash; as in changed.js
+CHANGED_ROUTE = "_user-store/changed"  # As in changed.js. It is here because changed.py imports Dash.
 
-# The entry in callback_context.custom_data that is the ticket.
+# The key of the ticket in callback_context.custom_data.
 NAMESPACE = "flask_dash_store"
 
 
-class OpenedApp(Protocol):
-    """What is needed of an app's opened extension."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def cookie_attributes(self) -> CookieAttributes: ...
-    def open_store(self, handle: str) -> UserStore: ...
+_extensions: WeakValueDictionary[str, Extension] = WeakValueDictionary()
+"""The extensions of this process, by the names of their apps."""
 
 
-class App(Protocol):
-    """What is needed of an app's extension."""
+def register(extension: Extension, import_name: str) -> str:
+    """Let jobs of this process find an app's extension.
 
-    def open(self) -> OpenedApp: ...
-
-
-_apps: WeakValueDictionary[str, App] = WeakValueDictionary()
-
-
-def register(app: App, import_name: str) -> str:
-    """Let jobs of this process find an app.
-
-    :param import_name: as Flask has it
-    :returns: a name that tells the app from the others of this process, the same in all processes that build them alike
+    :param import_name: the app's, as for Flask
+    :returns: the app's name, unique in this process, and the same in all processes that build their apps in one order
     """
     main = getattr(sys.modules.get(import_name), "__file__", None)
-    # A spawned process calls its parent's "__main__" "__mp_main__", and a worker imports it by its file's name.
+    # The parent's "__main__" is "__mp_main__" in a spawned process, and a worker imports it by its file's name.
     base = Path(main).stem if main and import_name in ("__main__", "__mp_main__") else import_name
     name, number = base, 1
-    while name in _apps:
+    while name in _extensions:
         number += 1
         name = f"{base}#{number}"
-    _apps[name] = app
+    _extensions[name] = extension
     return name
 
 
-def app_with(store: UserStore) -> OpenedApp | None:
-    """The app that a store belongs to, if it has not gone."""
-    app = _apps.get(app_of(store))
-    return None if app is None else app.open()
+def extension_with(store: UserStore) -> Opened | None:
+    """The opened extension of the app that a store belongs to; None if the app has been garbage-collected."""
+    extension = _extensions.get(app_of(store))
+    return None if extension is None else extension.open()
+
+
+def open_ticket(ticket: str) -> UserStore:
+    """The store of a ticket from this process."""
+    name, _, handle = ticket.partition(" ")
+    return _extensions[name].open().open_store(handle)
 
 
 def ticket_for(store: UserStore) -> str:
-    """What stands for the visitor in a job that the present request starts. To start one is a use of the session.
+    """A ticket for a job that the current request starts. Starting a job counts as a use of the session.
 
-    :raises SessionEnded: when the session has ended
-    :raises OutsideCookiePath: when the browser never sends the session's cookie here
+    :raises SessionEnded: if the session has ended
+    :raises OutsideCookiePath: if the browser never sends the session's cookie to this path
     """
     handle = store.job_handle()
-    _ = NAMESPACE in store  # To read is a use, which to make a handle is not.
+    _ = NAMESPACE in store  # A read counts as a use; making a handle does not.
     return f"{app_of(store)} {handle}"
 
 
-@contextmanager
-def working_on(ticket: str) -> Iterator[None]:
-    """In this block, and in what it forks, the present store is that of a job."""
-    token = current_store.set(_open(ticket))
-    try:
-        yield
-    finally:
-        current_store.reset(token)
-
-
 def find_job() -> UserStore | None:
-    """The store of a job that another process has started and this one works on: the current store from now on.
+    """The store of the job that this process runs for another one. From now on it is the current store.
 
-    :returns: None when this process works on none
-    :raises ConfigurationError: when it cannot open the store
+    :returns: None if this process runs no such job
+    :raises ConfigurationError: if the process cannot open the store
     """
     ticket = _ticket_of_context()
     if ticket is None:
@@ -104,9 +81,9 @@ def find_job() -> UserStore | None:
 
 
 def is_poll(path: str, query: str) -> bool:
-    """Whether a request is a question that an open page asks by itself, again and again.
+    """Whether an open page sends this request by itself, again and again.
 
-    It asks for the progress or the result of a background callback, or for what has changed.
+    It polls for the progress or result of a background callback, or for what has changed.
     """
     return ("cacheKey=" in query and path.endswith("/_dash-update-component")) or path.endswith(CHANGED_ROUTE)
 
@@ -117,42 +94,36 @@ def _ticket_of_context() -> str | None:
         return None
     try:
         custom_data = dash.callback_context.custom_data
-    except (dash.exceptions.MissingCallbackContextException, LookupError):  # A thread has no context at all.
+    except (dash.exceptions.MissingCallbackContextException, LookupError):  # A new thread has no context at all.
         return None
     ticket: str | None = custom_data.get(NAMESPACE)
     return ticket
 
 
-def _open(ticket: str) -> UserStore:
-    """The store of a ticket that this process has written."""
-    name, _, handle = ticket.partition(" ")
-    return _apps[name].open().open_store(handle)
-
-
 def _open_elsewhere(ticket: str) -> UserStore:
-    """The store of a ticket that another process has written."""
+    """The store of a ticket from another process."""
     name, _, handle = ticket.partition(" ")
-    app = _app(name).open()
-    if app.settings.is_in_memory:
+    opened = _extension_named(name).open()
+    if opened.settings.is_in_memory:
         raise ConfigurationError(
-            f"USER_STORE_URL (url=) is {app.settings.url!r}, one process's memory, but background callbacks run in "
-            "processes of their own. Let it name a file, Redis or PostgreSQL."
+            f"USER_STORE_URL (url=) is {opened.settings.url!r}, the memory of one process, but background callbacks "
+            "run in other processes. Use a file, Redis or PostgreSQL."
         )
     try:
-        return app.open_store(handle)
+        return opened.open_store(handle)
     except InvalidKey:
         raise ConfigurationError(
-            "The process that runs this background callback cannot open its visitor's store: SECRET_KEY, or "
-            "USER_STORE_COOKIE_NAME (cookie_name=), is another one than in the process that serves the page. Give both "
+            "The process that runs this background callback cannot open its visitor's store: its SECRET_KEY, or its "
+            "USER_STORE_COOKIE_NAME (cookie_name=), differs from that of the process that serves the page. Give both "
             "the same, for example from one environment variable; SECRET_KEY_FALLBACKS can hold a former key."
         ) from None
 
 
-def _app(name: str) -> App:
-    app = _apps.get(name)
-    if app is not None:
-        return app
-    others = list(_apps.values())
+def _extension_named(name: str) -> Extension:
+    extension = _extensions.get(name)
+    if extension is not None:
+        return extension
+    others = list(_extensions.values())
     if len(others) == 1:
         return others[0]
     raise ConfigurationError(
@@ -160,5 +131,9 @@ def _app(name: str) -> App:
         "visitors' values are. Call UserStoreMiddleware(app) in a module that this process imports too: the one that "
         "a Celery worker is started with (celery --app), or the one that holds the callback, outside of functions and "
         "of `if __name__ == '__main__'`."
-        + (f" It has built {', '.join(sorted(_apps))}; their names have to be the same in both." if others else "")
+        + (
+            f" It has built {', '.join(sorted(_extensions))}; their names have to be the same in both."
+            if others
+            else ""
+        )
     )

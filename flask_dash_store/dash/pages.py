@@ -1,8 +1,8 @@
-"""Keeps a visitor's data out of what Dash prepares for all of them.
+"""Keeps a visitor's data out of what Dash prepares for all visitors.
 
-With the first request, Dash calls the layout function of every page, and embeds what they return in the index page
-that all visitors get (``validation_layout``). A layout that shows what its visitor has stored would show the first
-visitor's data to all. So while Dash prepares itself, the store is an empty one that belongs to no visitor.
+With the first request, Dash calls the layout function of every page and embeds the layouts in the index page that all
+visitors get (``validation_layout``). A layout that shows its visitor's data would show the first visitor's data to all.
+So while Dash prepares itself, the store is an empty one that belongs to no visitor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _one_at_a_time = threading.RLock()
 
 
 def has_dash(paths: Iterable[str]) -> bool:
-    """Whether the paths that a server answers are, among others, those of a Dash app."""
+    """Whether the paths of a server include those of a Dash app."""
     return any(path.endswith("/_dash-layout") for path in paths)
 
 
 def hide_store_from_dash_setup(functions: list[Callable[..., Any]], hide: Hide) -> None:
-    """Let those of a server's ``before_request`` functions that are Dash's own see a store that no browser has.
+    """Give those of a server's ``before_request`` functions that are Dash's own an empty store.
 
     :param hide: makes a block in which the request has such a store
     """

@@ -1,9 +1,9 @@
 """The store of the current browser tab.
 
-A browser does not tell a server which tab a request is of. So a script gives each tab a name, which the requests of its
-page's callbacks and for its layout carry in a header. Callbacks over a websocket carry it in their payload, for all
-tabs of a browser share one socket. The name is no secret: without the visitor's cookie it opens nothing, and with it
-only what is the visitor's anyway.
+A browser does not tell a server from which tab a request comes. So a script gives each tab a name and sends it in a
+header, with the requests for callbacks and layouts. Callbacks over a websocket have it in their payload, because all
+tabs of a browser share one socket. The name is not a secret: it opens nothing without the visitor's cookie, and with it
+only the visitor's own values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from werkzeug.local import LocalProxy
 
 from ..errors import OutsideRequest
 from ..proxy import is_available, user_store
+from ..store.internal import is_hidden, state_of
 from ..store.tab_values import NO_TAB, TAB_HEADER, TabStore, current_tab
-from ..store.user_store import is_hidden, state_of
 
 _NAME = re.compile("[0-9a-f]{32}", re.ASCII)
 _IN_PAYLOAD = "userStoreTab"  # as in tab_store.js
@@ -38,7 +38,7 @@ hooks.script([{"relative_package_path": "tab_store.js", "namespace": __package__
 
 def _tabs_store() -> TabStore:
     name = current_tab.get() or _tab_of_request()
-    if not name and is_available() and is_hidden(user_store):  # Dash prepares itself, and asks the layout functions.
+    if not name and is_available() and is_hidden(user_store):  # Dash calls the layout functions at start-up.
         name = NO_TAB
     if _NAME.fullmatch(name) is None:
         raise OutsideRequest(_WHAT_TO_DO)
@@ -46,12 +46,12 @@ def _tabs_store() -> TabStore:
 
 
 def _note_tab(_: Any, message: Any) -> None:
-    """Let the callback that a websocket's message calls, which runs in a copy of this context, know its tab."""
+    """Remember the tab of a websocket message for its callback, which runs in a copy of this context."""
     payload = message.get("payload") if isinstance(message, dict) else None
     current_tab.set(str(payload.get(_IN_PAYLOAD, "")) if isinstance(payload, dict) else "")
 
 
-if hasattr(hooks, "websocket_message"):  # An older Dash has no websockets.
+if hasattr(hooks, "websocket_message"):  # Older versions of Dash have no websockets.
     hooks.websocket_message()(_note_tab)
 
 
@@ -60,8 +60,8 @@ def _tab_of_request() -> str:
 
 
 def _headers() -> Iterable[tuple[str, str]]:
-    """Those of the request, for a callback or a layout; in the job of a callback, of the request that started it."""
-    # The request comes first: on Flask with async callbacks, Dash's context is still that of the thread's last one.
+    """The headers of the request; in the job of a callback, those of the request that started it."""
+    # The request comes first: on Flask with async callbacks, Dash's context may be that of the thread's last callback.
     if _is_in_job():
         return itertools.chain(_headers_of_callback(), _headers_of_request())
     if has_request_context():
@@ -74,7 +74,7 @@ def _headers_of_request() -> Iterable[tuple[str, str]]:
 
 
 def _headers_of_callback() -> Iterable[tuple[str, str]]:
-    """Those that Dash's context has; none in a test that calls a callback directly."""
+    """The headers in Dash's callback context; none in a test that calls a callback directly."""
     try:
         return cast("Iterable[tuple[str, str]]", ctx.headers.items())
     except (LookupError, MissingCallbackContextException):
@@ -86,10 +86,10 @@ def _is_in_job() -> bool:
 
 
 def _headers_of_other_servers() -> Iterable[tuple[str, str]]:
-    """Those of the present request on FastAPI or Quart, which Dash has since 4.0."""
+    """The headers of the current request on FastAPI or Quart, which Dash supports since 4.0."""
     try:
         headers: Mapping[str, str] = get_app().backend.request_adapter().headers  # type: ignore[no-untyped-call]
-    except Exception:  # There is no request, no app, or Dash is older: each server and version says it another way.
+    except Exception:  # No request, no app, or an older Dash: the exception differs between servers and versions.
         return ()
     return headers.items()
 

@@ -1,1 +1,1 @@
-"""A request's session: the cookie that comes, the store that the request is given, the cookie that goes out."""
+"""A request's session: cookie in, store for the request, cookie out."""

@@ -11,10 +11,10 @@ from werkzeug.sansio.request import Request
 
 from ..apps.adapter import Extension
 from ..errors import SessionEnded
-from ..storage.event_loop import note_server_loop
-from ..store.current import current_store
+from ..storage.timeouts import note_server_loop
+from ..store.internal import current_store, state_of
 from ..store.session_state import SessionState, Use
-from ..store.user_store import UserStore, state_of
+from ..store.user_store import UserStore
 from .sessions import RequestSessions
 from .socket_watch import SocketWatch
 
@@ -30,9 +30,10 @@ _SCHEMES = {"ws": "http", "wss": "https"}
 
 
 class Handler:
-    """What the requests of an ASGI app go through.
+    """The ASGI middleware around one app.
 
-    :param counts_as_use: asked, when the store is used, whether the request with this scope keeps its session alive
+    :param counts_as_use: called with a request's scope when its store is used; returns whether that keeps the session
+        alive
     """
 
     def __init__(self, sessions: RequestSessions, counts_as_use: Callable[[Scope], bool] | None) -> None:
@@ -72,7 +73,7 @@ class Handler:
                 self._maintain(loop)
 
     def visit(self, scope: Scope, now: float) -> UserStore:
-        """The store of the visitor whose request has this scope.
+        """The store for the request with this scope.
 
         :param now: seconds since the epoch
         """
@@ -87,7 +88,7 @@ class Handler:
             state.is_answered = True
             return message
         issue, headers = self._sessions.issue(state), message.get("headers", ())
-        if issue is None and state.use:  # A tenth of the time of what follows.
+        if issue is None and state.use:  # This takes a tenth of the time of what follows.
             for name, _ in headers:
                 if name == b"vary":
                     break
@@ -99,13 +100,13 @@ class Handler:
         return {**message, "headers": encoded}
 
     def _maintain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have it done in a thread, for it may wait for the disk."""
+        """Run maintenance in a thread, because it may wait for the disk."""
         if self._maintaining is None or self._maintaining.done():
             self._maintaining = loop.run_in_executor(None, self._sessions.maintenance.run)
 
 
 class _Head:
-    """The request with a scope, as :class:`RequestHead` says. Most requests are asked for nothing but the cookie."""
+    """The :class:`RequestHead` of an ASGI request. Most requests need nothing but the cookie, so the rest is lazy."""
 
     __slots__ = ("cookie", "raw")
 
@@ -113,7 +114,7 @@ class _Head:
         self.raw = scope
         cookie = b""
         for name, value in scope["headers"]:
-            if name == b"cookie":  # HTTP/2 may send each crumb by itself (RFC 9113, 8.2.3).
+            if name == b"cookie":  # HTTP/2 may send each cookie in a header of its own (RFC 9113, 8.2.3).
                 cookie = cookie + b"; " + value if cookie else value
         self.cookie = cookie.decode("latin-1")
 
@@ -154,7 +155,7 @@ def _scheme(scope: Scope) -> str:
 
 
 def request_of(scope: Scope) -> Request:
-    """The request that settings are asked of. Flask's is one of these, too, so that they need not know the server."""
+    """The request that is passed to settings. Flask's request is of the same class, so they work on any server."""
     headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
     client = scope.get("client")
     return Request(
@@ -170,33 +171,33 @@ def request_of(scope: Scope) -> Request:
 
 
 async def _answer_conflict(error: SessionEnded, send: Send) -> None:
-    """What Flask answers by itself, for the error is one of Werkzeug's."""
+    """Answer with 409, as Flask does by itself with an error that derives from Werkzeug's."""
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": error.code, "headers": headers})
     await send({"type": "http.response.body", "body": str(error).encode()})
 
 
 class Entry:
-    """What stands in front of an ASGI app. It opens the storage with the first request.
+    """Wraps an ASGI app, and opens the storage with the first request.
 
-    :param meet: called with the app and the scope of that request; returns the app to serve from then on
+    :param on_first_request: called with the app and the scope of that request; returns the app to serve from then on
     """
 
-    def __init__(self, app: App, extension: Extension, meet: Callable[[App, Scope], App]) -> None:
+    def __init__(self, app: App, extension: Extension, on_first_request: Callable[[App, Scope], App]) -> None:
         self._app = app
         self._extension = extension
-        self._meet = meet
+        self._on_first_request = on_first_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):  # such as lifespan
             await self._app(scope, receive, send)
             return
-        if not self._extension.has_begun:
+        if not self._extension.is_prepared:
             self._extension.prepare(lambda: self._begin(scope))
         opened = self._extension.opened
         if opened is None:
-            opened = await asyncio.to_thread(self._extension.open)  # It may wait for the disk and other processes.
+            opened = await asyncio.to_thread(self._extension.open)  # Opening may wait for the disk and other processes.
         await opened.handler(self._app, scope, receive, send)
 
     def _begin(self, scope: Scope) -> None:
-        self._app = self._meet(self._app, scope)
+        self._app = self._on_first_request(self._app, scope)

@@ -1,6 +1,6 @@
-"""What caches may do with a response, so that no visitor is given another's.
+"""The headers that keep shared caches from giving one visitor's response to another.
 
-The rules are RFC 9111's; what happens without them is Flask's CVE-2023-30861.
+The rules are those of RFC 9111. Flask's CVE-2023-30861 shows what happens without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _control(value: str) -> ResponseCacheControl:
 
 def may_be_shared(headers: Headers) -> bool:
     """Whether a shared cache may give this response to another visitor without asking."""
-    # What is addressed to a CDN overrides, for that CDN, what is said to all caches (RFC 9213).
+    # A header for one CDN overrides, for that CDN, the header for all caches (RFC 9213).
     targeted = [_control(value) for header, value in headers if _is_targeted(header.lower())]
     if any(_allows_sharing(control) for control in targeted):
         return True
@@ -39,7 +39,7 @@ def _is_targeted(header: str) -> bool:
 
 
 def _allows_sharing(control: ResponseCacheControl) -> bool | None:
-    """What the directives say; None when they say nothing of it."""
+    """Whether the directives allow it; None if they do not say."""
     if _is_private(control) or control.no_store:
         return False
     if control.public or (control.s_maxage or 0) > 0:
@@ -50,11 +50,11 @@ def _allows_sharing(control: ResponseCacheControl) -> bool | None:
 
 
 def _is_private(control: ResponseCacheControl) -> bool:
-    return control.private in (True, "*")  # Qualified, as in private="Set-Cookie", it speaks of single headers.
+    return control.private in (True, "*")  # With a value, as in private="Set-Cookie", it only covers those headers.
 
 
 def keep_private(headers: Headers) -> None:
-    """Forbid shared caches to keep the response, unless it says already who may keep it."""
+    """Forbid shared caches to store the response, unless its headers already do."""
     value = _values(headers, "cache-control")
     control = _control(value)
     if not (_is_private(control) or control.no_store):
@@ -66,7 +66,7 @@ def vary_on_cookie(headers: Headers) -> None:
     for header, _ in headers:
         if header.lower() == "vary":
             break
-    else:  # Most responses say nothing of it, and most requests that use their store come here.
+    else:  # The fast path: most responses have no Vary header.
         headers.append(("Vary", "Cookie"))
         return
     value = _values(headers, "vary")

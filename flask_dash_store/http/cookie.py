@@ -1,13 +1,12 @@
 """The signed session id in the visitor's cookie: issue and verify.
 
 The cookie is ``<session id>.<scope>.<time of issue>.<signature>``. It alone says who the visitor is and how old the
-session is, so a request is known without asking the storage. The scope stands for the cookie's path and domain,
-and its last character for the other attributes, so that browsers learn of a setting that has changed. A ``p`` behind
-the time says of Flask's session that it is permanent, so that a request which does not use it is known to renew the
-cookie.
+session is, so this costs no call to the storage. The scope identifies the cookie's path and domain and, in its last
+character, the other attributes, so that browsers get a new cookie when a setting changes. A ``p`` after the time marks
+a permanent session of Flask, whose cookie is renewed even by requests that do not read the session.
 
-A browser can hold several cookies of our name: of a sibling app, of a sibling subdomain, from before a change of path
-or domain (RFC 6265, 5.4 and 8.6). It sends them without saying which is which, so the value has to.
+A browser can hold several cookies of this name: of a sibling app or subdomain, or from before a change of path or
+domain (RFC 6265, 5.4 and 8.6). It sends only their values, so the value must tell them apart.
 """
 
 from __future__ import annotations
@@ -36,17 +35,18 @@ VERIFIED_COOKIES = 8192
 _BASE64 = string.ascii_letters + string.digits + "-_"
 _WHERE_LENGTH = 3
 
-# The decoder behind itsdangerous passes over foreign characters and unused bits, so that many texts would carry
-# one valid signature. This form, with the 48 bytes of SHA-384 that leave no bit of base64 unused, admits one.
+# The decoder of itsdangerous ignores foreign characters and unused bits, so many texts would have the same valid
+# signature. This form admits only one: the 48 bytes of SHA-384 leave no bit of base64 unused.
 _FORM = re.compile(r"([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{4})\.([0-9]{1,15})(p?)\.[A-Za-z0-9_-]{64}", re.ASCII)
 
 
 class Session(NamedTuple):
-    """Who a cookie says the visitor is.
+    """The session that a cookie names.
 
-    ``issued_at`` is when it was issued, in seconds since the epoch; ``is_own`` whether for this app's path and domain;
-    ``is_current`` whether it is as this app issues it now: with all its attributes, and with the current secret;
-    ``is_permanent`` whether the browser keeps the cookie of Flask's session when it is closed.
+    :ivar issued_at: when the cookie was issued, in seconds since the epoch
+    :ivar is_own: whether it was issued for this app's path and domain
+    :ivar is_current: whether the app would issue the same cookie now: with these attributes and the current secret
+    :ivar is_permanent: whether it is a permanent session of Flask, whose cookie outlives the browser's run
     """
 
     id: str
@@ -61,13 +61,13 @@ class Session(NamedTuple):
 class CookieAttributes:
     """The attributes of the cookie (RFC 6265, 5.3).
 
-    :param path: under which browsers send it
-    :param domain: to whose hosts browsers send it; None for the one host that has set it
-    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None says nothing of it
-    :param secure: whether browsers send it over https alone; None follows the scheme of each request
-    :param partitioned: whether each site that embeds the app has a cookie of its own (CHIPS)
-    :param httponly: whether scripts of the page cannot read it
-    :param embedded: whether it is that of an app which other sites show in an iframe, with the protection that Lax is
+    :param path: the path under which browsers send it
+    :param domain: the domain to whose hosts browsers send it; None for only the host that set it
+    :param samesite: ``"Lax"``, ``"Strict"`` or ``"None"``; None leaves the attribute out
+    :param secure: whether browsers send it only over https; None follows the scheme of each request
+    :param partitioned: whether each site that embeds the app has its own cookie (CHIPS)
+    :param httponly: whether it is hidden from scripts of the page
+    :param embedded: whether other sites show the app in an iframe, so that the app itself protects it as Lax would
     """
 
     name: str
@@ -89,8 +89,8 @@ class SessionCookie:
 
     :param secrets: the app's secrets, the current one first
     :param lifetime: seconds for which the browser keeps the cookie
-    :param permanent: seconds, within the lifetime, for which it keeps that of a permanent session of Flask, while it
-        keeps others until it is closed; None where it is no cookie of Flask's session
+    :param permanent: for the cookie of Flask's session, seconds for which the browser keeps that of a permanent
+        session, at most the lifetime; it keeps others until it is closed. None if the cookie is not Flask's.
     """
 
     def __init__(
@@ -102,26 +102,26 @@ class SessionCookie:
         permanent: float | None = None,
     ) -> None:
         self._prefix = attributes.name + "="
-        self.follow(attributes)
+        self.set_attributes(attributes)
         self._signer, self._former = _signer(secrets[:1]), [_signer([secret]) for secret in secrets[1:]]
         self._lifetime = lifetime
         self._permanent = permanent
         self._clock = clock
-        # Whether a signature is valid depends on the secrets alone, which never change in this object.
+        # The cache is safe: whether a signature is valid depends only on the secrets, which never change here.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
         self._has_warned = False
 
-    def follow(self, attributes: CookieAttributes) -> None:
-        """From now on, issue cookies with these attributes; those that have come with a request are known by it."""
+    def set_attributes(self, attributes: CookieAttributes) -> None:
+        """From now on, issue cookies with these attributes. Cookies with the former ones stay valid."""
         self.attributes = attributes
         self._scope = _scope(attributes)
         self._where = self._scope[:_WHERE_LENGTH]
 
     def read(self, header: str) -> Session | None:
-        """The session that a Cookie header names; None when it holds no cookie of this app that is authentic.
+        """The session that a Cookie header names; None if it has no valid cookie of this app.
 
-        Of several, one that was issued for this app's path and domain counts before others: so two apps with one
-        SECRET_KEY keep each its own. Then the one that was issued last counts.
+        If there are several, one that was issued for this app's path and domain wins, so that two apps with one
+        SECRET_KEY each keep their own session. Among those, the one that was issued last wins.
         """
         prefix, found = self._prefix, None
         for part in header.split(";"):
@@ -138,8 +138,8 @@ class SessionCookie:
         if (first.is_own, first.issued_at) == (other.is_own, other.issued_at) and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A browser sends two valid cookies %s of two sessions, issued in one second, so the first one counts. "
-                "They may come from apps with one SECRET_KEY: give each a cookie_name of its own.",
+                "A browser sent two valid cookies %s of different sessions, issued in the same second, so the first "
+                "one is used. They may come from apps with the same SECRET_KEY: give each its own cookie_name.",
                 self.attributes.name,
             )
         return max(first, other, key=lambda session: (session.is_own, session.issued_at))
@@ -157,11 +157,11 @@ class SessionCookie:
         return Session(session_id, session_owner(session_id), float(issued), is_own, is_current, bool(permanent))
 
     def dump(self, session_id: str, issued_at: float, scheme: str, is_permanent: bool = False) -> str:
-        """The value of a Set-Cookie header that gives the browser this session.
+        """The value of a Set-Cookie header for this session.
 
-        :param issued_at: seconds since the epoch, from which the session's lifetime counts
-        :param scheme: of the request, for a cookie whose Secure follows it
-        :param is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
+        :param issued_at: the start of the session's lifetime, in seconds since the epoch
+        :param scheme: the scheme of the request, for a cookie whose Secure attribute follows it
+        :param is_permanent: whether it is a permanent session of Flask
         """
         mark = "p" if is_permanent else ""
         value = self._signer.sign(f"{session_id}.{self._scope}.{int(issued_at)}{mark}").decode("ascii")
@@ -201,10 +201,10 @@ def _is_signed(signer: Signer, value: str) -> bool:
 
 
 def _scope(attributes: CookieAttributes) -> str:
-    """Stands for where the browser sends a cookie, and how.
+    """Identifies where the browser sends a cookie, and with which attributes.
 
-    18 bits of a hash are enough to tell a few apps of one host apart. The others are written out, for any of them to
-    differ.
+    18 bits of a hash of path and domain are enough to tell a few apps on one host apart. The other attributes are
+    encoded in full, so that any change of one shows.
     """
     where = f"{(attributes.domain or '').lstrip('.').lower()} {attributes.path}"
     choices = (

@@ -1,13 +1,13 @@
-"""Apps that pages of other sites show in an iframe, as Jupyter does: what protects them, and what is warned of.
+"""Apps in an iframe on other sites, as in Jupyter: which requests may use their session, and which warnings help.
 
-Two pages are of one site when their scheme and registrable domain are the same, whatever their ports. So a notebook on
-``localhost`` and an app on ``127.0.0.1`` are two sites. In such an iframe browsers neither send nor keep a cookie that
-is SameSite=Lax or Strict, and many of them none that is not Partitioned
+Two pages are same-site if their scheme and registrable domain are the same; the port does not matter. So a notebook on
+``localhost`` and an app on ``127.0.0.1`` are different sites. In such an iframe, browsers neither send nor keep cookies
+with SameSite=Lax or Strict, and many of them only keep Partitioned ones
 (https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies).
 
-What a browser says of a request's origin is in its Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), which no
-script of a page can set. It sends them to https, and to localhost and the like, alone: where it keeps Secure cookies.
-With a websocket's request Chromium sends none of them, but each browser sends the page's Origin (RFC 6455, 4.1).
+Browsers tell a server where a request comes from in Fetch Metadata headers (https://www.w3.org/TR/fetch-metadata/),
+which scripts cannot set. They send them only to https and to localhost, where they also keep Secure cookies. Chromium
+sends none with a websocket request, but every browser sends the page's Origin with that (RFC 6455, 4.1).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
 def is_withheld(samesite: str | None, fetch_site: str | None, method: str) -> bool:
-    """Whether SameSite keeps a browser from sending a cookie with a request, which then comes from another site.
+    """Whether SameSite keeps the browser from sending the cookie with this request from another site.
 
-    :param samesite: None is what browsers take for Lax
+    :param samesite: None, which browsers treat as Lax, or the attribute
     :param fetch_site: the request's Sec-Fetch-Site; None if there is none
     :param method: in upper case
     """
@@ -36,13 +36,13 @@ def is_withheld(samesite: str | None, fetch_site: str | None, method: str) -> bo
 
 
 def is_withheld_from_embedded(fetch_site: str | None, method: str, header: Header) -> bool:
-    """Whether a request is another site's, so that it must not find the session of an app that is embedded.
+    """Whether an embedded app must ignore the cookie, because the request comes from another site.
 
-    Browsers send its cookie with all that the page which embeds it asks for. Of that, only to show the app is allowed,
-    as with Lax; what the app in the iframe then asks for itself is its own.
+    Browsers send the cookie with every request of the embedding page. Only the navigation that shows the app is
+    allowed, as with Lax. Requests of the app in the iframe are same-site.
 
     :param fetch_site: as for :func:`is_withheld`
-    :param header: gives a header of the request; None if there is none
+    :param header: returns a header of the request; None if there is none
     """
     if fetch_site is not None:
         return fetch_site == "cross-site" and (method not in _SAFE_METHODS or header("Sec-Fetch-Mode") != "navigate")
@@ -54,51 +54,51 @@ def _is_host(origin: str, host: str | None) -> bool:
     try:
         name = urlsplit(origin).hostname
         return name is not None and name == urlsplit(f"//{host}").hostname
-    except ValueError:  # It is no URL, and no browser's.
+    except ValueError:  # Not a URL, so not from a browser.
         return False
 
 
 class CookieAdvisor:
-    """Warns, once of each, where a page's cookie cannot come back, so that each request begins a session."""
+    """Warns, once each, if the browser cannot send the cookie back, so that each request begins a session."""
 
     def __init__(self, cookie: SessionCookie) -> None:
         self._cookie = cookie
         self._has_warned_of_iframe = self._has_warned_of_http = False
 
-    def look(self, header: Header, scheme: str) -> None:
-        """Look at a request that came without the cookie.
+    def check(self, header: Header, scheme: str) -> None:
+        """Check a request that came without the cookie.
 
-        :param header: gives a header of it; None if there is none
-        :param scheme: by which it came
+        :param header: returns a header of the request; None if there is none
+        :param scheme: the scheme of the request
         """
         if not self._has_warned_of_iframe and header("Sec-Fetch-Dest") == "iframe":
-            self._look_at_iframe(header)
+            self._check_iframe(header)
         if not self._has_warned_of_http and self._cookie.attributes.secure and scheme == "http":
-            self._look_at_http(header)
+            self._check_http(header)
 
-    def _look_at_iframe(self, header: Header) -> None:
+    def _check_iframe(self, header: Header) -> None:
         attributes = self._cookie.attributes
-        # Chromium says so where it sends Partitioned cookies alone.
+        # Chromium sends this if it only sends Partitioned cookies.
         is_blocked = not attributes.partitioned and header("Sec-Fetch-Storage-Access") == "none"
         if header("Sec-Fetch-Site") == "cross-site" and (attributes.samesite != "None" or is_blocked):
             self._has_warned_of_iframe = True
             logger.warning(
-                "A page of another site shows this app in an iframe, as Jupyter does, where browsers do not send the "
-                "cookie %s (SameSite=%s). So each request begins a session of its own, and finds nothing that was "
-                "stored before. Set UserStoreMiddleware(app, embedded=True), or USER_STORE_EMBEDDED = True.",
+                "A page of another site shows this app in an iframe, as Jupyter does. There, browsers do not send the "
+                "cookie %s (SameSite=%s), so each request begins a new session and finds nothing that was stored "
+                "before. Set UserStoreMiddleware(app, embedded=True), or USER_STORE_EMBEDDED = True.",
                 attributes.name,
                 attributes.samesite,
             )
 
-    def _look_at_http(self, header: Header) -> None:
-        # Browsers ask so for a page, and send Fetch Metadata wherever they keep Secure cookies: behind a proxy that
-        # ends TLS, too, though the app sees http.
+    def _check_http(self, header: Header) -> None:
+        # A browser requests a page, and without Fetch Metadata. So it does not keep Secure cookies here. Behind a proxy
+        # that ends TLS it would send them, although the app sees http.
         if header("Upgrade-Insecure-Requests") == "1" and header("Sec-Fetch-Site") is None:
             self._has_warned_of_http = True
             logger.warning(
-                "A browser asks for a page by plain http, but the cookie %s is Secure%s, so it does not keep it: each "
-                "request begins a session of its own. Serve the app by https; on the browser's own machine, open it as "
-                "localhost or 127.0.0.1.",
+                "A browser requested a page over plain http, but the cookie %s is Secure%s, so the browser does not "
+                "keep it, and each request begins a new session. Serve the app over https, or open it as localhost or "
+                "127.0.0.1 on the same machine.",
                 self._cookie.attributes.name,
-                ", which the iframes of other sites demand (embedded)" if self._cookie.attributes.embedded else "",
+                ", which iframes on other sites require (embedded)" if self._cookie.attributes.embedded else "",
             )

@@ -1,4 +1,4 @@
-"""Which session a request belongs to, and what its response brings the browser. It knows no server's interface."""
+"""Which session a request belongs to, and which cookie its response sets. Independent of WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .embedding import CookieAdvisor, Header, is_withheld, is_withheld_from_embe
 
 logger = logging.getLogger("flask_dash_store")
 
-# For how long after the end of a lifetime the requests that bring the old id count as one browser's, in parallel, which
-# share the successor. One that comes later may hold a stolen cookie.
+# Seconds after the end of a session's lifetime in which requests with the old id count as parallel requests of one
+# browser, and share the session's successor. A later request may have a stolen cookie.
 SUCCESSION = 60.0
 
 
 class RequestHead(Protocol):
-    """What of a request says which session it belongs to."""
+    """The parts of a request that decide which session it belongs to."""
 
     @property
     def cookie(self) -> str:
@@ -36,7 +36,7 @@ class RequestHead(Protocol):
 
     @property
     def path(self) -> str:
-        """As the app sees it, without what it is mounted under."""
+        """As the app sees it, without the prefix under which it is mounted."""
 
     @property
     def query(self) -> str:
@@ -48,11 +48,11 @@ class RequestHead(Protocol):
 
     @property
     def scheme(self) -> str:
-        """By which it came: http or https."""
+        """The scheme of the request: http or https."""
 
     @property
     def header(self) -> Header:
-        """Gives any other header; None if there is none."""
+        """Returns any other header; None if there is none."""
 
     @property
     def raw(self) -> Any:
@@ -60,7 +60,7 @@ class RequestHead(Protocol):
 
 
 class Inheritance(NamedTuple):
-    """A session that a cookie from before stands for: its id, and since when it counts, in seconds since the epoch."""
+    """The session that takes over a cookie of Flask or Flask-Session: its id, and when it began, as an epoch time."""
 
     session_id: str
     issued_at: float
@@ -70,11 +70,13 @@ class RequestSessions:
     """Gives the requests of one app their sessions.
 
     :param home: the path under which the browser sends the cookie, as the app sees it, with a slash at its end
-    :param is_eager: whether a new visitor gets a cookie with the first response, though the store was not used
-    :param counts_as_use: asked, when a store is used, whether this request keeps its session alive
-    :param inherit: what a cookie of Flask's own, or of Flask-Session, stands for, where this cookie takes its name
-    :param is_poll: whether a request, of this path and query, never keeps its session alive
-    :param starts_session: asked of a request, as the server has it, that came without a session, whether one may begin
+    :param is_eager: whether a new visitor gets a cookie with the first response even if the store was not used
+    :param counts_as_use: called when a store is used; returns whether this request keeps its session alive
+    :param inherit: finds the session of a Cookie header with a cookie of Flask or Flask-Session, which have the same
+        name
+    :param is_poll: called with path and query; returns whether the request never keeps its session alive
+    :param starts_session: called with the environ or scope of a request without a session; returns whether one may
+        begin
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class RequestSessions:
     # Cookie in
 
     def arrive(self, request: RequestHead, now: float) -> UserStore:
-        """The store of the session that a request comes with, or begins.
+        """The store of the session that a request belongs to, or begins.
 
         :param now: seconds since the epoch
         """
@@ -137,26 +139,28 @@ class RequestSessions:
         state.cookie = Cookie.CURRENT if session.is_current else Cookie.STALE
         state.issued_at, state.is_permanent = session.issued_at, session.is_permanent
         if session.issued_at > now + CLOCK_TOLERANCE:
-            # The clock was stepped back. Without a cookie of today the session would live longer by that step.
+            # The clock was stepped back. Without a new cookie, the session would live longer by that step.
             state.cookie, state.issued_at = Cookie.STALE, now
         state.ends_at = state.issued_at + self._context.lifetime
         return state
 
     def _begin(self, fate: Fate, session_id: str, now: float) -> SessionState:
         state = SessionState(session_owner(session_id))
-        state.take(fate, session_id, now, self._context.lifetime)
+        state.switch_to(fate, session_id, now, self._context.lifetime)
         return state
 
     def _succeed(self, session: Session, now: float) -> SessionState:
-        """The session that follows one whose lifetime has ended, the same for all requests in parallel.
+        """The session that follows one whose lifetime has ended. All parallel requests get the same one.
 
-        The first of them has the storage note when it came.
+        The first of them ends the old session, and the storage keeps the time.
         """
         access = self._context.expiry.access()
         try:
             ended_at = self._context.end(session.owner, access, "lifetime")
         except StorageError as error:
-            logger.warning("Requests in parallel may be given different sessions: %s", error)
+            logger.warning(
+                "Parallel requests may begin different sessions, because the old one could not be ended: %s", error
+            )
             ended_at = -SUCCESSION
         else:
             if ended_at < session.issued_at + self._context.lifetime:  # It was destroyed or regenerated before.
@@ -170,14 +174,14 @@ class RequestSessions:
     def _missing_cookie(self, request: RequestHead) -> Cookie:
         if self._starts_session is not None and not self._starts_session(request.raw):
             return Cookie.REFUSED
-        # A cookie for /app comes with /app, which a mounted app sees as "" (PEP 3333), and with /app/ and all below it.
+        # A browser sends a cookie for /app to /app, which a mounted app sees as "" (PEP 3333), and to everything below.
         if not (request.path + "/").startswith(self.home):
             return Cookie.UNREACHABLE
-        self._advisor.look(request.header, request.scheme)
+        self._advisor.check(request.header, request.scheme)
         if not self._is_withheld(request):
             return Cookie.MISSING
-        # A form of another site may lead to a page of the app. All else may not bring a cookie, as with Lax: one of a
-        # login that was forged would replace that of the app in an iframe.
+        # A form of another site may lead to a page of the app. The response to any other request of that site must not
+        # set a cookie, as with Lax: a forged login would replace the cookie of the app in an iframe.
         is_foreign = self._cookie.attributes.embedded and request.header("Sec-Fetch-Dest") != "document"
         return Cookie.FOREIGN if is_foreign else Cookie.WITHHELD
 
@@ -190,10 +194,10 @@ class RequestSessions:
     # Cookie out
 
     def finish(self, state: SessionState, headers: Headers, scheme: str) -> Headers:
-        """The headers of the response to a request, with what its session and caches need.
+        """The headers of a response, with the session's cookie and what caches must know.
 
-        :param state: of its store
-        :param scheme: by which it came: http or https
+        :param state: the state of the request's store
+        :param scheme: the scheme of the request: http or https
         """
         if state.is_untouched:
             state.is_answered = True
@@ -201,12 +205,12 @@ class RequestSessions:
         return self.complete(state, self.issue(state), headers, scheme)
 
     def issue(self, state: SessionState) -> Issue | None:
-        """The session id that the response has to bring, for :meth:`complete`; None for none."""
+        """The session id that the response must bring, for :meth:`complete`; None if none."""
         state.is_answered = True
         return state.issue(self._is_eager, self._has_ended, self.clock)
 
     def complete(self, state: SessionState, issue: Issue | None, headers: Headers, scheme: str) -> Headers:
-        """The second half of :meth:`finish`."""
+        """The second half of :meth:`finish`: add the cookie, if any, and the headers for caches."""
         headers = list(headers)
         if issue is not None and not self._is_cookie_barred(state, headers):
             headers.append(("Set-Cookie", self._dump(issue, scheme)))
@@ -220,7 +224,7 @@ class RequestSessions:
         return headers
 
     def is_over(self, state: SessionState) -> bool:
-        """Whether the session has ended, for the request to which it belongs goes on for long. It counts as no use."""
+        """Whether the session of a long-running request has ended in the meantime. This does not count as a use."""
         access = self._context.expiry.access(counts_as_use=False)
         if state.fate in (Fate.ENDED, Fate.DESTROYED) or access.now >= state.ends_at:
             return True
@@ -229,7 +233,7 @@ class RequestSessions:
         except SessionEnded:
             return True
         except StorageError:
-            pass  # It is not known; a use of the store tells of the fault.
+            pass  # Unknown. The next use of the store raises the error.
         return False
 
     def _dump(self, issue: Issue, scheme: str) -> str:
@@ -238,24 +242,28 @@ class RequestSessions:
         return self._cookie.dump(issue.session_id, issue.issued_at, scheme, issue.is_permanent)
 
     def _is_cookie_barred(self, state: SessionState, headers: Headers) -> bool:
-        """Whether caches may give this response to others, so that it cannot carry a visitor's cookie."""
+        """Whether shared caches may give this response to others, so that it must not set a cookie."""
         if not may_be_shared(headers):
             return False
         if state.use is Use.WRITTEN:
             logger.warning(
-                "A response that shared caches may keep (Cache-Control) has changed the visitor's session, but cannot "
-                "carry its cookie. Make it private."
+                "A request changed the visitor's session, but its response may be stored by shared caches, so it "
+                "cannot set the cookie. Send it with Cache-Control: private."
             )
         return True
 
     def _has_ended(self, owner: Owner) -> bool:
-        """Whether a session that other requests share was ended by one of them."""
+        """Whether another request has ended a session that parallel requests share."""
         try:
             self._context.storage.stat(owner, self._context.expiry.access())
         except SessionEnded:
             return True
         except StorageError as error:
-            logger.warning("A session's cookie is sent though the session may have ended: %s", error)
+            logger.warning(
+                "A response sets the cookie of a session that may have ended, because the storage could not be read: "
+                "%s",
+                error,
+            )
         return False
 
 

@@ -1,8 +1,8 @@
-"""A websocket of a session that has ended is closed, so that the browser comes back with its present cookie.
+"""Closes the websockets of a session that has ended, so that the browser connects again with its new cookie.
 
-What a socket is opened with is the cookie of that time, and no message on it brings another. After a login or a logout
-over HTTP it would go on with a session that is empty, and takes nothing. To follow to the new session is not possible:
-an id that was known before the login must open nothing after it.
+A websocket only has the cookie with which it was opened. After a login or a logout over HTTP, it would continue with a
+session that is empty and cannot be written to. It cannot move to the new session: an id that was known before a login
+must open nothing afterwards.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import StorageError
-from ..store.user_store import UserStore, state_of
+from ..store.internal import state_of
+from ..store.user_store import UserStore
 from .sessions import RequestSessions
 
 logger = logging.getLogger("flask_dash_store")
 
-# Seconds between two looks at whether the session has ended.
+# Seconds between two checks of whether the session has ended.
 INTERVAL = 1.0
 
-# "Service Restart" (https://www.iana.org/assignments/websocket/): to connect again is right. Dash's client does.
+# "Service Restart" (https://www.iana.org/assignments/websocket/): the client may connect again. Dash's client does.
 CLOSE_CODE = 1012
 
-# One for all sockets, for while a storage does not answer, each look takes a thread for as long as its timeout. The
-# threads of asyncio.to_thread() are the app's.
+# One thread for all sockets: while a storage does not answer, each check blocks a thread for its timeout, and the
+# threads of asyncio.to_thread() belong to the app.
 _thread = ThreadPoolExecutor(1, "flask_dash_store-sockets")
 
 Message = MutableMapping[str, Any]
@@ -36,7 +37,7 @@ Message = MutableMapping[str, Any]
 class SocketWatch:
     """Serves one websocket.
 
-    :param store: of the visitor who has opened it
+    :param store: the store of the visitor who opened it
     """
 
     def __init__(self, sessions: RequestSessions, store: UserStore) -> None:
@@ -52,10 +53,10 @@ class SocketWatch:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
-        """Run the app on it."""
+        """Run the app on the websocket."""
 
         async def watched_send(message: Message) -> None:
-            if self._is_closed:  # As after any close by the server, what the app still sends is dropped.
+            if self._is_closed:  # As after any close by the server, further messages of the app are dropped.
                 return
             if message["type"] == "websocket.accept":
                 self._begin()
@@ -71,12 +72,11 @@ class SocketWatch:
                 self._watching.cancel()
 
     def _begin(self) -> None:
-        """Use the store once, before the only response that can bring a cookie: a new visitor's, or another one's where
-        that of the browser has ended."""
+        """Use the store once before the only response that can set a cookie: for a new visitor, or a new session."""
         try:
             len(self._store)
         except StorageError as error:
-            logger.warning("A websocket is accepted though its visitor's store cannot be read: %s", error)
+            logger.warning("A websocket is accepted although its visitor's store cannot be read: %s", error)
 
     async def _watch(self, send: Callable[[Message], Awaitable[None]]) -> None:
         state, loop = state_of(self._store), asyncio.get_running_loop()

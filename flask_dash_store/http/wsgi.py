@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.wsgi import ClosingIterator
 
+from ..store.internal import state_of
 from ..store.session_state import Use
-from ..store.user_store import UserStore, state_of
+from ..store.user_store import UserStore
 from .caching import Headers
 from .sessions import RequestSessions
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 ENVIRON_KEY = "flask_dash_store.user_store"
 
-# Where a request brings what it uses instead of its app's storage, as in user_store_context().
+# In the environ of user_store_context(): the OpenedExtension that replaces the app's own.
 OPENED_KEY = "flask_dash_store.opened"
 
-# Flask-SocketIO handles each event of a connection as a request of its own, with a copy of the environ that the
-# connection began with, in which this is the app. No response goes with it that could bring the browser a cookie.
+# Flask-SocketIO handles each event as a request with a copy of the connection's environ, in which this key is the app.
+# Such a request has no response that could set a cookie.
 SOCKET_KEY = "flask.app"
 
 
@@ -38,7 +39,7 @@ class SessionMiddleware:
         environ[ENVIRON_KEY] = store = sessions.arrive(_Head(environ), now)
         state = state_of(store)
         state.is_in_wsgi_call = True
-        state.is_answered = _is_websocket(environ)  # The server has answered then, without a cookie.
+        state.is_answered = _is_websocket(environ)  # The server has already answered, without a cookie.
 
         def start_with_cookie(status: str, headers: Headers, exc_info: Any = None) -> Any:
             headers = sessions.finish(state, headers, environ["wsgi.url_scheme"])
@@ -51,14 +52,14 @@ class SessionMiddleware:
 
 
 def visit(sessions: RequestSessions, environ: WSGIEnvironment) -> UserStore:
-    """Give a request that does not come through the middleware its store: a test's, or a socket's event."""
+    """Give a store to a request that does not come through the middleware: a test's, or a socket event."""
     environ[ENVIRON_KEY] = store = sessions.arrive(_Head(environ), sessions.clock())
     state_of(store).is_answered = SOCKET_KEY in environ
     return store
 
 
 class _Head:
-    """The request with an environ, as :class:`RequestHead` says. Most requests are asked for nothing but the cookie."""
+    """The :class:`RequestHead` of a WSGI request. Most requests need nothing but the cookie, so the rest is lazy."""
 
     __slots__ = ("cookie", "raw")
 

@@ -1,11 +1,12 @@
-"""Counts of what an app's storage does, for those who watch it.
+"""Metrics of what an app's storage does.
 
-When they are asked for, the methods of the storage object are replaced by ones that time themselves. So they cost
-nothing otherwise: there is no wrapper in the way.
+If metrics are on, the methods of the storage object are replaced by ones that time themselves. So they cost nothing if
+they are off.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -18,10 +19,37 @@ from ..expiry import Access
 from ..owner import Owner
 from ..signals import session_started
 from ..storage.base import Removed, Storage
-from .recorder import Recorder
 
-Kind = Literal["opentelemetry", "prometheus"]
+Exporter = Literal["opentelemetry", "prometheus"]
 _PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_client"}
+
+# The upper bounds of the histogram, in seconds: a read from SQLite takes 10 us, a wait for a lock up to 5 s.
+BUCKETS = (0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0)
+
+
+class Recorder(ABC):
+    """Keeps the counts of one app's storage in this process."""
+
+    @abstractmethod
+    def observer(self, operation: str) -> Callable[[float], object]:
+        """A function that is called with the duration of each call of an operation, in seconds."""
+
+    @abstractmethod
+    def failed(self, operation: str, error: str) -> None:
+        """Count a call that failed with an error of this name."""
+
+    @abstractmethod
+    def purged(self, owners: int, keys: int) -> None:
+        """Count what maintenance has removed after it had expired."""
+
+    @abstractmethod
+    def session_started(self, app: Any, visitor: str) -> None:
+        """Count a session, as a receiver of the signal of this name."""
+
+    @abstractmethod
+    def session_ended(self) -> None:
+        """Count a session that was ended."""
+
 
 OPERATIONS = (
     "get", "has", "keys", "items", "stat", "describe", "versions",
@@ -30,34 +58,34 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def check_kind(kind: Kind) -> None:
-    """Check that the package which a kind needs is installed.
+def check_exporter(exporter: Exporter) -> None:
+    """Check that the package which an exporter needs is installed.
 
-    :raises ConfigurationError: when it is not
+    :raises ConfigurationError: if it is not
     """
     try:
-        import_module(f".{kind}", __name__)
+        import_module(f".{exporter}", __name__)
     except ImportError as error:
         raise ConfigurationError(
-            f"USER_STORE_METRICS (metrics=) is {kind!r}, which needs the package {_PACKAGES[kind]}, and that cannot be "
-            f"imported here: pip install 'flask_dash_store[{kind}]'."
+            f"USER_STORE_METRICS (metrics=) is {exporter!r}, but the package {_PACKAGES[exporter]} cannot be imported. "
+            f"Install it: pip install 'flask_dash_store[{exporter}]'."
         ) from error
 
 
-def measure(storage: Storage, kind: Kind, app: Any, name: str) -> None:
+def measure(storage: Storage, exporter: Exporter, app: Any, name: str) -> None:
     """From now on, count what a storage does.
 
-    :param app: whose sessions are counted: the sender of its signals
-    :param name: what the app is called there
+    :param app: the sender of the signals, whose sessions are counted
+    :param name: the app's name in the metrics
     """
-    recorder: Recorder = import_module(f".{kind}", __name__).Recorder(name)
+    recorder: Recorder = import_module(f".{exporter}", __name__).Recorder(name)
     instance: Any = storage
     for operation in OPERATIONS:
         setattr(instance, operation, _measured(getattr(storage, operation), operation, recorder))
     instance.end = _noting_ends(storage.end, recorder)
     instance.maintain = _noting_removals(storage.maintain, recorder)
     instance.transaction = _measured_transactions(storage.transaction, recorder)
-    instance.metrics_recorder = recorder  # Which the signal refers to weakly.
+    instance.metrics_recorder = recorder  # Keeps it alive: the signal only has a weak reference.
     session_started.connect(recorder.session_started, app)
 
 
@@ -102,7 +130,7 @@ def _measured_transactions(
     begin = recorder.observer("begin")
 
     class Measured:
-        """A transaction, of which it is measured how long it takes to begin: it waits for the locks of others then."""
+        """A transaction whose beginning is timed, because that is when it waits for locks."""
 
         def __init__(self, owner: Owner) -> None:
             self._block = transaction(owner)

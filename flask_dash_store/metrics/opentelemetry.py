@@ -1,7 +1,7 @@
-"""Counts for OpenTelemetry's API, which asks for them when it exports.
+"""Metrics for OpenTelemetry, as observable instruments that its exporter reads.
 
-To tell its SDK of each operation would take longer than the operation (8 microseconds). So they are counted here, and
-are instruments that are observed; a histogram is a counter with the attribute ``le``, as Prometheus has it.
+Recording each operation in its SDK would take longer than the operation (8 us), so they are counted here. A histogram
+is a counter with the attribute ``le``, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
-from . import recorder
+from . import BUCKETS
+from . import Recorder as Base
 
 _PREFIX = "user_store"
-_LIMITS = (*map(str, recorder.BUCKETS), "+Inf")
+_LIMITS = (*map(str, BUCKETS), "+Inf")
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
-class Recorder(recorder.Recorder):
+class Recorder(Base):
     def __init__(self, app: str) -> None:
         self.app = app
         self.operations: dict[str, _Durations] = {}
@@ -33,9 +34,9 @@ class Recorder(recorder.Recorder):
 
     def observer(self, operation: str) -> Callable[[float], object]:
         durations = self.operations[operation] = _Durations()
-        counts, limits, find = durations.counts, recorder.BUCKETS, bisect_left
+        counts, limits, find = durations.counts, BUCKETS, bisect_left
 
-        # CPython switches threads at calls and loops alone, so no count is lost between its reading and writing.
+        # CPython only switches threads at calls and loops, so no increment is lost.
         def observe(seconds: float) -> None:
             bucket = find(limits, seconds)
             counts[bucket] += 1
@@ -58,7 +59,7 @@ class Recorder(recorder.Recorder):
 
 
 class _Durations:
-    """How many calls of an operation there were, by how long they took; and how long all of them took."""
+    """The calls of an operation: how many per bucket, and how many seconds together."""
 
     def __init__(self) -> None:
         self.counts = [0] * len(_LIMITS)

@@ -1,4 +1,4 @@
-"""Counts in the default registry of prometheus_client, by its multiprocess mode too."""
+"""Metrics in the default registry of prometheus_client, also in its multiprocess mode."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from . import recorder
+from . import BUCKETS
+from . import Recorder as Base
 
 _PREFIX = "user_store"
 _DURATIONS = Histogram(
     f"{_PREFIX}_operation_duration_seconds",
     "How long calls of the storage took.",
     ["app", "operation"],
-    buckets=recorder.BUCKETS,
+    buckets=BUCKETS,
 )
 _ERRORS = Counter(f"{_PREFIX}_errors", "Calls of the storage that failed.", ["app", "operation", "error"])
 _PURGED = Counter(f"{_PREFIX}_purged", "What maintenance has removed after it had expired.", ["app", "what"])
@@ -22,7 +23,7 @@ _STARTED = Counter(f"{_PREFIX}_sessions_started", "Sessions that began.", ["app"
 _ENDED = Counter(f"{_PREFIX}_sessions_ended", "Sessions that were ended, by a logout say.", ["app"])
 
 
-class Recorder(recorder.Recorder):
+class Recorder(Base):
     def __init__(self, app: str) -> None:
         self._app = app
         self._owners, self._keys = _PURGED.labels(app, "owners"), _PURGED.labels(app, "keys")

@@ -1,4 +1,4 @@
-"""The storages, and how a URL names one."""
+"""Finds the storage that a URL names."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _LOADERS: dict[str, Loader] = {}
 
 
 def register_storage(scheme: str, loader: Loader) -> None:
-    """Let URLs of a scheme name a storage.
+    """Register the storage for URLs of a scheme.
 
-    :param scheme: what comes before ``://``, or before a ``+`` in it
-    :param loader: opens the storage that a URL names, with an app's options; raises ConfigurationError for a URL that
-        cannot be used, and StorageError when the storage cannot be opened
+    :param scheme: the part of the URL before ``://``, and before a ``+``
+    :param loader: opens the storage of a URL with an app's options; raises ConfigurationError if the URL is invalid,
+        and StorageError if the storage cannot be opened
     """
     _LOADERS[scheme] = loader
 
 
 def open_storage(url: str, options: StorageOptions) -> Storage:
-    """The storage that a URL names.
+    """Open the storage that a URL names.
 
-    :raises ConfigurationError: when its scheme is not known, the URL cannot be used, or a package that the storage
-        needs is not installed
-    :raises StorageError: when the storage cannot be opened
+    :raises ConfigurationError: if the scheme is unknown, the URL is invalid, or a package that the storage needs is not
+        installed
+    :raises StorageError: if the storage cannot be opened
     """
     check_scheme(url)
     return _LOADERS[_scheme_of(url)](url, options)
 
 
 def check_scheme(url: str) -> None:
-    """Check that a URL is one of a storage, before it is opened.
+    """Check the scheme of a URL without opening the storage.
 
-    :raises ConfigurationError: when its scheme is not known
+    :raises ConfigurationError: if the scheme is unknown
     """
     scheme = _scheme_of(url)
     if scheme not in _LOADERS or "://" not in url:
         name, colon, _ = url.partition(":")
-        shown = f"{name}:…" if colon else url  # What follows may hold a password.
+        shown = f"{name}:…" if colon else url  # The rest may contain a password.
         raise ConfigurationError(
-            f"USER_STORE_URL (url=) is {shown!r}; it can be sqlite:///name, sqlite:////absolute/path, "
-            "sqlite://:memory:, redis://host:port/db or postgresql://user@host/database."
+            f"USER_STORE_URL (url=) is {shown!r}; it must be sqlite:///name, sqlite:////absolute/path, "
+            "sqlite://:memory:, memory://, redis://host:port/db or postgresql://user@host/database."
         )
 
 
@@ -56,7 +56,7 @@ def _scheme_of(url: str) -> str:
 
 
 def _module(name: str) -> Loader:
-    """A loader that imports its module when it is called, so that only the drivers in use need be installed."""
+    """A loader that imports its module on the first call, so that only the drivers in use must be installed."""
 
     def load(url: str, options: StorageOptions) -> Storage:
         storage: Storage = import_module(name, __package__).open_url(url, options)

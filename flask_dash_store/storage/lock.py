@@ -1,8 +1,8 @@
-"""A lock for the writers of one process, where one at a time may write.
+"""The lock of one process's writers, which stays usable when a signal handler raises.
 
-An exception that a signal's handler raises, such as Celery's soft time limit, can come between any two instructions:
-after a lock was acquired and before that was noted, or before the first instruction of what should release it. So this
-is an RLock, which knows its owner: to release it twice does no harm, and a thread that has left it acquired gets it
+A signal handler may raise an exception, such as Celery's soft time limit, between any two instructions: after a lock
+was acquired, but before that was recorded, or before the first instruction of the code that releases it. So this lock
+is an RLock, which knows its owner. Releasing it twice does no harm, and a thread that has left it acquired gets it
 again.
 """
 
@@ -16,37 +16,37 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StorageBusy
-from .event_loop import longest_wait
-from .transaction import Transaction, busy
+from .timeouts import busy, longest_wait
+from .transaction import Transaction
 
-# Seconds between two tries to acquire a lock that cannot be waited for.
+# Seconds between two attempts to acquire a lock on which this thread must not block.
 POLL = 0.001
 
 
 class Lock:
-    """A lock that one thread at a time holds.
+    """A lock for one thread at a time.
 
-    :param name: what error messages call that which it protects, without an article
-    :param timeout: seconds that error messages name: those for which a call waits
+    :param name: the name of what it protects, in error messages, without an article
+    :param timeout: the seconds for which a call waits, in error messages
     """
 
     def __init__(self, name: str, timeout: float) -> None:
         self._name = name
         self._timeout = timeout
         self._making = threading.Lock()
-        self._lock: Any = None  # The type of an RLock has no name for what threading.Condition asks of it.
+        self._lock: Any = None  # Any: the private methods that threading.Condition uses have no types.
 
     def acquire(self, timeout: float) -> float:
         """Acquire the lock.
 
         :param timeout: seconds to wait for other threads
         :returns: how many seconds of the timeout are left
-        :raises StorageBusy: when the lock was not free within the timeout
+        :raises StorageBusy: if the lock was not released within the timeout
         """
-        # Made when it is first used, so that it is gevent's wherever gevent has patched threading by then.
+        # Created on first use, when gevent has patched threading if it ever does.
         lock = self._lock or self._make()
-        if lock._is_owned():  # noqa: SLF001  # As threading.Condition asks; there is no other way to know.
-            self._take_over()
+        if lock._is_owned():  # noqa: SLF001  # As in threading.Condition; there is no public way.
+            self._release_leftover()
         if not lock.acquire(blocking=False):
             timeout, began = longest_wait(timeout), time.monotonic()
             if not acquire_lock(lock, timeout):
@@ -60,21 +60,21 @@ class Lock:
                 self._lock = threading.RLock()
             return self._lock
 
-    def _take_over(self) -> None:
-        """Release what an interrupted call of this thread has left acquired."""
+    def _release_leftover(self) -> None:
+        """Release the lock that an interrupted call of this thread has left acquired."""
         self.release()
 
     def release(self) -> None:
-        """Release the lock, however often it was acquired, if it is this thread's."""
+        """Release the lock if this thread holds it, however often it has acquired it."""
         lock = self._lock
         if lock is not None and lock._is_owned():  # noqa: SLF001
             lock._release_save()  # noqa: SLF001
 
     @contextmanager
     def held(self, timeout: float) -> Iterator[float]:
-        """A block in which this thread holds the lock. Gives the seconds that are left to wait for others.
+        """A block in which this thread holds the lock. Gives the seconds of the timeout that are left.
 
-        :raises StorageBusy: when it takes longer than the timeout to acquire
+        :raises StorageBusy: if the lock was not released within the timeout
         """
         try:
             try:
@@ -86,26 +86,26 @@ class Lock:
 
 
 class WriteLock(Lock):
-    """A lock that one transaction of a thread can keep while other code runs."""
+    """A lock that a transaction can keep while other code of the thread runs."""
 
     _holder: weakref.ref[Transaction] | None = None
 
     def hold(self, holder: Transaction) -> None:
-        """The lock, which this thread has acquired, is this transaction's."""
+        """Let a transaction keep the lock, which this thread has acquired."""
         self._holder = weakref.ref(holder)
 
-    def _take_over(self) -> None:
+    def _release_leftover(self) -> None:
         holder = self._holder() if self._holder is not None else None
         if holder is not None and holder.is_open:
             raise StorageBusy(
-                f"Another task of this thread is in a transaction on the {self._name}, and this one would wait for "
-                "itself. Do not await, and handle no other request, inside of transaction() or edit()."
+                f"Another task of this thread is in a transaction on the {self._name}, so waiting for it would never "
+                "end. Do not await, or handle another request, inside transaction() or edit()."
             )
         self._holder = None
         self.release()
 
     def release(self, holder: Transaction | None = None) -> None:
-        """Release the lock, if this thread holds it, and for no other transaction than this one."""
+        """Release the lock if this thread holds it, unless another transaction keeps it."""
         lock, held_by = self._lock, self._holder
         if lock is not None and lock._is_owned() and (held_by is None or held_by() is holder):  # noqa: SLF001
             self._holder = None
@@ -113,11 +113,11 @@ class WriteLock(Lock):
 
 
 def acquire_lock(lock: threading.Lock | threading.RLock, timeout: float) -> bool:
-    """Acquire a lock within so many seconds. Returns whether it was."""
+    """Acquire a lock within a timeout in seconds. Returns whether it was acquired."""
     if type(lock) in (type(threading.Lock()), type(threading.RLock())):
         return lock.acquire(timeout=timeout)
-    # It was made before gevent patched threading. To wait for it would stop all greenlets of the process, and so the
-    # one that holds it.
+    # The lock was created before gevent patched threading. Blocking on it would stop all greenlets of the process,
+    # including the one that holds it.
     deadline = time.monotonic() + timeout
     while not lock.acquire(blocking=False):
         if time.monotonic() >= deadline:

@@ -1,9 +1,8 @@
-"""Values in the memory of one process: the shortest storage that keeps the contract, to read before writing another.
+"""Values in the memory of one process: the shortest storage that keeps the contract, as a model for others.
 
-What is kept of an owner is never changed, only replaced by a changed copy. So a reader needs no lock, and a transaction
-is a dict of its own over that of the storage: a commit copies it down, a rollback forgets it, and a savepoint is one
-more dict over both. A write copies the owner's table of keys, so it takes longer the more keys there are; a read and a
-``stat`` do not.
+The entry of an owner is never changed, only replaced by a changed copy. So readers need no lock. A transaction is a
+dict of its own over that of the storage: a commit copies it down, a rollback drops it, and a savepoint is another dict
+on top. A write copies the owner's dict of keys, so it takes longer with more keys. A read and a ``stat`` do not.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ OWNERS_PER_CALL = 1000  # How many owners one call of maintain() looks at.
 
 
 def open_url(url: str, options: base.StorageOptions) -> MemoryStorage:
-    """The storage that ``memory://`` names: with each call a new one."""
+    """A new storage, for each call."""
     if url != "memory://":
-        raise ConfigurationError(f"USER_STORE_URL (url=) is {url!r}; nothing can follow memory://.")
+        raise ConfigurationError(f"USER_STORE_URL (url=) is {url!r}; it must be just memory://, without a name.")
     return MemoryStorage(options.limits, options.timeout)
 
 
 class _Kept(NamedTuple):
-    """What is kept under a key."""
+    """A value, as it is kept under a key."""
 
     stored: Stored
     expires: float | None
@@ -60,7 +59,11 @@ class _Kept(NamedTuple):
 
 @dataclass
 class _Entry:
-    """What is kept of an owner, how many bytes its values take, and how early one of them may expire by itself."""
+    """Everything that is kept of an owner.
+
+    :ivar nbytes: bytes of its keys and values
+    :ivar next_key_expires: no key with an expiry of its own expires earlier
+    """
 
     session: bytes | None
     expires: float
@@ -72,21 +75,21 @@ class _Entry:
     next_key_expires: float = math.inf
 
     def put(self, key: str, kept: _Kept) -> None:
-        """Keep a value, in place of the one that is there, if any."""
+        """Keep a value, and replace the one that is there, if any."""
         replaced = self.values.get(key)
         self.nbytes += kept.nbytes - (replaced.nbytes if replaced else 0)
         self.next_key_expires = min(self.next_key_expires, math.inf if kept.expires is None else kept.expires)
         self.values[key] = kept
 
     def with_values(self, values: Iterable[tuple[str, _Kept]]) -> _Entry:
-        """The same with other values."""
+        """The same entry with other values."""
         entry = replace(self, values={}, nbytes=0, next_key_expires=math.inf)
         for key, kept in values:
             entry.put(key, kept)
         return entry
 
     def at(self, access: Access) -> _Entry:
-        """The same without what has expired. An owner's expiry takes its values, but not what is known of its ids."""
+        """The same entry without what has expired. If the owner has expired, only its session ids are kept."""
         if not access.is_future(self.expires):
             return _Entry(self.session, access.expires, access.now, self.renewed_at)
         if access.now < self.next_key_expires:
@@ -100,11 +103,11 @@ class _Entry:
 
 
 Entries = MutableMapping[str, _Entry | None]
-"""What is kept, by the owners' names; None for an owner that a transaction has removed."""
+"""Entries by the owners' names; None for an owner that a transaction has removed."""
 
 
 class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
-    """Values that are gone when the process ends, and that no other process reaches.
+    """Values that are lost when the process ends, and that no other process can read.
 
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
@@ -187,7 +190,7 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
             entry.session, entry.renewed_at, entry.expires = session, access.now, access.expires
             entry.user = entry.user if user is None else user
 
-    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # Known ids do not expire.
         with self._seen() as entries:
             entry = entries.get(owner.name)
         if entry is None:
@@ -250,7 +253,7 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
                 expired(*each)
         return Removed(owners, keys, has_more=bool(names))
 
-    def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002  # It keeps out all writers.
+    def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002  # It locks out all writers.
         return self._begin()
 
     def close(self) -> None:
@@ -281,8 +284,8 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return totals_of(self._infos(now), now)
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        return totals_of(self._infos(now), now, largest)
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
@@ -302,10 +305,10 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
             expires = None if is_emptied or entry.session == base.ENDED else entry.expires
             yield OwnerInfo(name, entry.created_at, expires, entry.nbytes, len(entry.values))
 
-    # How each call reaches what is kept
+    # How each call reads and writes entries
 
     def _read(self, owner: Owner, access: Access) -> _Entry:
-        """What is kept of an owner, for a reader."""
+        """The entry of an owner, for a read."""
         with self._seen() as entries:
             entry = _find(entries, owner, access)
         if access.is_touch_due(entry.expires):
@@ -316,7 +319,7 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     @contextmanager
     def _write(self, owner: Owner, access: Access) -> Iterator[_Entry]:
-        """A copy of what is kept of an owner, for the block to change; it is kept if the block raises nothing."""
+        """A copy of the entry of an owner, for the block to change. It replaces the entry unless the block raises."""
         with self._begin() as transaction:
             found = _find(transaction.entries, owner, access)
             entry = replace(found, values=dict(found.values))
@@ -332,7 +335,7 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     @contextmanager
     def _seen(self) -> Iterator[Entries]:
-        """What the present context sees: with what its transaction has written, if it is in one."""
+        """The entries that the current context sees, including writes of its own transaction."""
         transaction = current_transaction(self, _MemoryTransaction)
         if transaction is None:
             self.check_open()
@@ -343,24 +346,24 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
                 yield transaction.entries
 
     def _begin(self, timeout: float | None = None) -> AbstractContextManager[_MemoryTransaction]:
-        """A transaction, or a savepoint in that of the present context."""
+        """A transaction, or a savepoint in the current context's transaction."""
         self.check_open()
         seconds = self._timeout if timeout is None else timeout
         return joined(self, _MemoryTransaction, lambda: _MemoryTransaction(self, seconds))
 
     def check_open(self) -> None:
-        """:raises StorageClosed: when it has been closed, or belongs to another process"""
+        """:raises StorageClosed: if it has been closed, or belongs to another process"""
         if self._process != os.getpid():
             raise StorageClosed(
-                f"The {NAME} lives in the memory of the process that opened it, of which this one is a fork; "
-                "use a file to share values between processes."
+                f"The {NAME} is in the memory of another process, from which this one was forked. To share values "
+                "between processes, use a file: USER_STORE_URL = 'sqlite:///name' (url=)."
             )
         if self._is_closed:
             raise StorageClosed(f"The {NAME} has been closed.")
 
 
 class _MemoryTransaction(Transaction):
-    """What has been written and is not committed, over what is kept. There is one at a time."""
+    """Uncommitted writes, over the entries of the storage. There is one at a time."""
 
     def __init__(self, storage: MemoryStorage, timeout: float) -> None:
         super().__init__(storage, NAME, timeout)
@@ -379,7 +382,7 @@ class _MemoryTransaction(Transaction):
                 del self._memory.entries[name]
 
     def _roll_back(self, error: BaseException) -> None:
-        """Nothing has been changed."""
+        """Do nothing: the entries of the storage have not been changed."""
 
     def _release(self) -> None:
         self._memory.writer.release(self)
@@ -397,9 +400,9 @@ class _MemoryTransaction(Transaction):
 
 
 def _find(entries: Entries, owner: Owner, access: Access) -> _Entry:
-    """What is kept of an owner and has not expired; an entry without values when that is nothing.
+    """The entry of an owner, without what has expired; an empty entry if there is none.
 
-    :raises SessionEnded: when another id opens the values, or none
+    :raises SessionEnded: if the session has ended, or has another id
     """
     entry = entries.get(owner.name) or _Entry(owner.session, access.expires, access.now)
     if entry.session != owner.session:

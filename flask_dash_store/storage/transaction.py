@@ -1,7 +1,7 @@
-"""What a transaction is on every storage: a block of one context, which the calls made in it join.
+"""Transactions, for all storages: a block, which the calls of the same context join.
 
-It is found by a context variable, not by the thread: the coroutines of an async callback share a thread, and a
-transaction that one of them has begun must not take in the calls of the others.
+The context is that of a context variable, not the thread. The coroutines of an async callback share a thread, and the
+transaction of one of them must not include the calls of the others.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextvars import ContextVar
 from typing import Self, TypeVar
 
 from ..errors import StorageBusy, StorageError
-from .event_loop import longest_wait
+from .timeouts import longest_wait
 
 begun: ContextVar[tuple[weakref.ref[Transaction], ...]] = ContextVar("flask_dash_store.transactions", default=())
-"""The transactions that the present context is in, the outermost first. Where it is empty, no call has one to join."""
+"""The transactions of the current context, the outermost first."""
 
 Call = Callable[[], object]
 
@@ -28,15 +28,15 @@ Call = Callable[[], object]
 class Transaction(ABC):
     """A transaction of one context: of a thread, or of an asyncio task and the tasks it starts.
 
-    A backend says how one begins, commits, rolls back and ends, and how it sets savepoints. Only the block itself keeps
-    a transaction alive, so that one whose end was interrupted is rolled back when the block is gone.
+    A backend defines how one begins, commits, rolls back and ends, and how it sets savepoints. Only the block itself
+    keeps a transaction alive, so that one whose end was interrupted is rolled back when the block is garbage-collected.
 
-    :param storage: by which :func:`current_transaction` finds it
-    :param name: what error messages call the storage, without an article
-    :param timeout: seconds that a thread waits for another one that is in the same transaction
+    :param storage: the storage, by which :func:`current_transaction` finds it
+    :param name: the storage's name in error messages, without an article
+    :param timeout: seconds that a thread waits for another thread in the same transaction
     """
 
-    _is_finished = True  # until it has been made, which can be interrupted too
+    _is_finished = True  # Until __init__ has run, which can be interrupted, too.
 
     def __init__(self, storage: object, name: str, timeout: float) -> None:
         self.storage = storage
@@ -52,27 +52,27 @@ class Transaction(ABC):
         self._on_rollback: list[Call] = []
         self._is_finished = False
 
-    # What a backend adds
+    # For backends
 
     @abstractmethod
     def _begin(self) -> None:
-        """Acquire what the transaction needs, and begin it. On an error nothing stays acquired."""
+        """Acquire what the transaction needs, and begin it. If it raises, :meth:`_release` is still called."""
 
     @abstractmethod
     def _commit(self) -> None:
-        """Commit. An error means that nothing was, or that it is not known, and says which."""
+        """Commit. An error says whether nothing was committed, or whether that is not known."""
 
     def _was_committed(self, failure: BaseException) -> bool:  # noqa: ARG002
-        """Whether a commit that raised this was made: a signal's handler may have raised right after it."""
+        """Whether the commit succeeded although this was raised: by a signal handler, right after it."""
         return False
 
     @abstractmethod
     def _roll_back(self, error: BaseException) -> None:
-        """Roll back, if it has begun, because of this error. It raises nothing."""
+        """Roll back because of this error, if the transaction has begun. It must not raise."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Release what was acquired, which may be nothing, after a commit or a rollback. It raises nothing."""
+        """Release what was acquired, if anything, after a commit or a rollback. It must not raise."""
 
     @abstractmethod
     def _set_savepoint(self, number: int) -> None: ...
@@ -82,15 +82,15 @@ class Transaction(ABC):
 
     @abstractmethod
     def _roll_back_to_savepoint(self, number: int) -> None:
-        """Roll back to a savepoint, and release it. It raises nothing when the transaction is rolled back already."""
+        """Roll back to a savepoint, and release it. Do nothing if the transaction is already rolled back."""
 
-    # The block. A signal's handler may raise before or after any instruction of it, as Celery's soft time limits do. So
-    # what ends it can be called twice, and does no harm; and it is a generator, which is closed, and so ends it, when
-    # the frame that was to leave it is gone (https://docs.python.org/3/reference/expressions.html#generator.close).
+    # The block. A signal handler may raise before or after any of its instructions, as Celery's soft time limits do. So
+    # it can be ended twice without harm. And it is a generator: if it was never left, it is closed, which ends it, when
+    # its frame is garbage-collected (https://docs.python.org/3/reference/expressions.html#generator.close).
 
     @contextmanager
     def block(self) -> Iterator[Self]:
-        """The transaction, from its beginning to its end."""
+        """Begin the transaction, run the block, and commit or roll back."""
         error: BaseException | None = None
         try:
             self._begin()
@@ -108,10 +108,10 @@ class Transaction(ABC):
                 self._finish(error)
             finally:
                 self._finish(error)
-                error = None  # It refers to this frame, by its traceback, and would keep what is lost alive.
+                error = None  # Its traceback refers to this frame, and would keep it alive.
 
     def _end_calls(self) -> None:
-        with self._call_lock:  # A task that this context has started may be in a call.
+        with self._call_lock:  # A task started in this context may be in a call.
             self.is_open = False
         if self._is_doomed or self._open_savepoints:
             raise self.rolled_back()
@@ -120,7 +120,7 @@ class Transaction(ABC):
     def _finish(self, error: BaseException | None) -> None:
         """Roll back if there was an error, and release what was acquired."""
         self.is_open = False
-        if self._is_finished or self._is_forked():  # In a fork, its locks and its connection are the parent's.
+        if self._is_finished or self._is_forked():  # In a fork, the locks and the connection belong to the parent.
             return
         begun.set(_still_open())
         try:
@@ -133,11 +133,11 @@ class Transaction(ABC):
 
     @contextmanager
     def savepoint(self, first: Call | None = None) -> Iterator[Self]:
-        """A block inside this transaction that can be rolled back by itself.
+        """A block inside this transaction that can be rolled back alone.
 
-        :param first: called when it has begun
+        :param first: called after it has begun
         """
-        self.acquire_call()  # Those of different threads must not overlap.
+        self.acquire_call()  # Savepoints of different threads must not overlap.
         number = next(self._savepoints)
         committed, rolled_back = len(self._on_commit), len(self._on_rollback)
         try:
@@ -172,15 +172,15 @@ class Transaction(ABC):
         try:
             self._roll_back_to_savepoint(number)
             del self._open_savepoints[self._open_savepoints.index(number) :]
-        except (StorageError, ValueError):  # It was interrupted, and whether it was set or released is not known.
+        except (StorageError, ValueError):  # Interrupted: it is not known whether the savepoint exists.
             self._is_doomed = True
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A block for one call in this transaction: one thread at a time.
+        """A block for one call in this transaction, by one thread at a time.
 
-        :raises StorageBusy: when another thread's call takes longer than the timeout
-        :raises StorageError: when the transaction has ended, or is the parent's of this process
+        :raises StorageBusy: if another thread's call takes longer than the timeout
+        :raises StorageError: if the transaction has ended, or belongs to the parent process
         """
         self.acquire_call()
         try:
@@ -189,17 +189,17 @@ class Transaction(ABC):
             self.release_call()
 
     def acquire_call(self) -> None:
-        """Begin such a block, which :meth:`release_call` ends."""
-        if self._is_forked():  # A lock that another thread held when the process was forked is never released here.
+        """Begin such a block. :meth:`release_call` ends it."""
+        if self._is_forked():  # The lock may have been held by another thread of the parent, which does not exist here.
             raise StorageError(
-                f"This process was forked inside a transaction on the {self._name}, which is its parent's. "
-                "Start processes before the transaction begins, or after it ends."
+                f"This process was forked inside a transaction on the {self._name}, which belongs to its parent. Start "
+                "processes before the transaction begins, or after it has ended."
             )
         if not self._call_lock.acquire(timeout=longest_wait(self._timeout)):
             raise StorageBusy(
                 f"Another thread's call in the same transaction on the {self._name} took longer than the "
-                f"{self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Do not wait for a "
-                "thread inside a nested transaction().",
+                f"{self._timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Do not wait for "
+                "another thread inside a nested transaction().",
                 limit=self._timeout,
             )
         if not self.is_open:
@@ -207,56 +207,58 @@ class Transaction(ABC):
             self._check_open()
 
     def release_call(self) -> None:
-        with suppress(RuntimeError):  # An interrupted block may be closed by another thread, which does not have it.
+        with suppress(
+            RuntimeError
+        ):  # If it was interrupted, another thread may close it, which does not hold the lock.
             self._call_lock.release()
 
     def _check_open(self) -> None:
         if not self.is_open:
             raise StorageError(
-                f"The transaction on the {self._name} that this task or thread was started in has ended. Wait for it "
-                "inside the block."
+                f"The transaction on the {self._name} in which this task or thread was started has ended. Wait for the "
+                "task or thread inside the block."
             )
 
     def _is_forked(self) -> bool:
         return self._process != os.getpid()
 
     def rolled_back(self) -> StorageError:
-        """The error for a call in a transaction that the server has rolled back already."""
+        """The error for a call in a transaction that is already rolled back."""
         return StorageError(
-            f"The whole transaction on the {self._name} has been rolled back because a call in it failed (see that "
-            "error). Leave the block, and begin again."
+            f"The whole transaction on the {self._name} has been rolled back, because a call in it failed (see the "
+            "earlier error). Leave the block, and begin a new transaction."
         )
 
     def on_commit(self, call: Call) -> None:
-        """Call something once what this transaction has done so far is committed."""
+        """Call a function once this transaction is committed, unless its savepoint is rolled back first."""
         self._on_commit.append(call)
 
     def on_rollback(self, call: Call) -> None:
-        """Call something if what this transaction has done so far is rolled back."""
+        """Call a function if this transaction, or its current savepoint, is rolled back."""
         self._on_rollback.append(call)
 
 
 T = TypeVar("T", bound=Transaction)
 
 
-def current_transaction(storage: object, kind: type[T]) -> T | None:
-    """The transaction on a storage that the present context is in; None when it is in none."""
+def current_transaction(storage: object, cls: type[T]) -> T | None:
+    """The current context's transaction on a storage; None if there is none."""
     for reference in begun.get():
         transaction = reference()
-        if isinstance(transaction, kind) and transaction.storage is storage and transaction.is_open:
+        if isinstance(transaction, cls) and transaction.storage is storage and transaction.is_open:
             return transaction
     return None
 
 
 def on_rollback(storage: object, call: Call) -> None:
-    """Call something if the transaction on a storage that the present context is in, if any, is rolled back."""
+    """Call a function if the current context's transaction on a storage is rolled back. Without one, do nothing."""
     transaction = current_transaction(storage, Transaction)  # type: ignore[type-abstract]
     if transaction is not None:
         transaction.on_rollback(call)
 
 
 def on_commit(storage: object, call: Call) -> None:
-    """Call something once the transaction on a storage that the present context is in is committed; in none, now."""
+    """Call a function once the current context's transaction on a storage is committed. Without one, call it now."""
     transaction = current_transaction(storage, Transaction)  # type: ignore[type-abstract]
     if transaction is None:
         call()
@@ -264,30 +266,13 @@ def on_commit(storage: object, call: Call) -> None:
         transaction.on_commit(call)
 
 
-def joined(storage: object, kind: type[T], begin: Callable[[], T]) -> AbstractContextManager[T]:
-    """A block that gives the present context's transaction on a storage, at a savepoint; or one that begins here.
+def joined(storage: object, cls: type[T], begin: Callable[[], T]) -> AbstractContextManager[T]:
+    """A savepoint in the current context's transaction on a storage; without one, a new transaction.
 
-    :param begin: makes a transaction that has not begun
+    :param begin: creates a transaction that has not begun
     """
-    outer = current_transaction(storage, kind)
+    outer = current_transaction(storage, cls)
     return begin().block() if outer is None else outer.savepoint()
-
-
-def busy(name: str, timeout: float) -> StorageBusy:
-    """The error for a lock that others held for longer than a call may wait."""
-    longest = longest_wait(timeout)
-    if longest < timeout:
-        return StorageBusy(
-            f"The {name} was in use by others for longer than the {longest:g} seconds for which a call may keep an "
-            "event loop waiting, and all other requests with it. In a thread it may wait for longer: use the store in "
-            "a function, and await asyncio.to_thread(function). Keep transaction() blocks short, without an await.",
-            limit=longest,
-        )
-    return StorageBusy(
-        f"The {name} was in use by others for longer than the {timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) "
-        "lets a call wait. Keep transaction() blocks short, or raise it.",
-        limit=timeout,
-    )
 
 
 def _still_open() -> tuple[weakref.ref[Transaction], ...]:

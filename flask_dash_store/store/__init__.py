@@ -1,1 +1,1 @@
-"""A visitor's store: the session that it belongs to, and the mutable mapping that it is."""
+"""A visitor's store: a mutable mapping, and the session that it belongs to."""

@@ -16,10 +16,9 @@ from ..errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, 
 from ..expiry import Access, seconds
 from ..owner import Owner
 from ..storage.base import KeyExpiry, ValueInfo
-from .base import StoreBase
+from .base import StoreBase, write_listeners
 from .session_state import Use
-from .views import MISSING, WholeMapping, at_one_time
-from .write_listeners import write_listeners
+from .views import MISSING, SnapshotMapping, as_snapshot
 
 T = TypeVar("T")
 
@@ -44,16 +43,16 @@ class StoredValue:
 
     @classmethod
     def of(cls, info: ValueInfo) -> StoredValue:
-        """The value that a storage knows."""
+        """The public form of what a storage knows of a value."""
         expires_at = None if info.expires is None else datetime.fromtimestamp(info.expires, UTC)
         return cls(info.key, info.nbytes, "large" if info.is_large else "small", expires_at)
 
 
-class StoredMapping(StoreBase, WholeMapping):
-    """A dict whose values lie in a storage, for one owner.
+class StoredMapping(StoreBase, SnapshotMapping):
+    """A dict whose values are in a storage, for one owner.
 
     :param context: what it shares with the app's other stores
-    :param state: whose values these are, and what is done with them
+    :param state: the owner, and what the request has done with the session
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -63,10 +62,10 @@ class StoredMapping(StoreBase, WholeMapping):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._shown_keys()}>"
+        return f"<{type(self).__name__} {self._state.owner.name[:10]}… {self._keys_for_repr()}>"
 
-    def _shown_keys(self) -> str:
-        """Some of the keys, for a debugger. It does not count as a use of the store, and raises nothing."""
+    def _keys_for_repr(self) -> str:
+        """Some of the keys, for repr(). It does not count as a use of the session, and does not raise."""
         access = self._context.expiry.access(counts_as_use=False)
         try:
             keys = self._storage.keys(self._state.owner, access, KEYS_SHOWN + 1)
@@ -74,7 +73,7 @@ class StoredMapping(StoreBase, WholeMapping):
             return "ended"
         except UserStoreError as error:
             return type(error).__name__
-        keys = self._shown(keys)
+        keys = self._visible(keys)
         return f"[{', '.join(map(repr, keys[:KEYS_SHOWN]))}{', …' if len(keys) > KEYS_SHOWN else ''}]"
 
     # Reading
@@ -100,7 +99,7 @@ class StoredMapping(StoreBase, WholeMapping):
             owner = self._state.owner
             stored = self._storage.get(owner, key, self._access())
         except SessionEnded as ended:
-            return self.get(key, default) if self._begins_another(ended) else default
+            return self.get(key, default) if self._recover(ended) else default
         return default if stored is None else self._codec.decode(owner.name, key, stored)
 
     def __contains__(self, key: object) -> bool:
@@ -119,7 +118,7 @@ class StoredMapping(StoreBase, WholeMapping):
         """
         none: tuple[Owner, list[tuple[str, Stored]]] = (self._state.owner, [])
         owner, stored = self._read(lambda owner, access: (owner, self._storage.items(owner, access)), none)
-        shown = set(self._shown([key for key, _ in stored]))
+        shown = set(self._visible([key for key, _ in stored]))
         return {key: self._codec.decode(owner.name, key, value) for key, value in stored if key in shown}
 
     def __reduce__(self) -> NoReturn:
@@ -128,20 +127,20 @@ class StoredMapping(StoreBase, WholeMapping):
             "store.job_handle(), and open the store there with middleware.open(handle)."
         )
 
-    # Writing. Each of these raises, beside what its docstring says: UnstorableValue, ValueTooLarge, QuotaExceeded,
-    # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded, StorageError. UserStore's docstring says when.
+    # Writing. In addition to its docstring, each of these raises UnstorableValue, ValueTooLarge, QuotaExceeded,
+    # TooManyKeys, InvalidKey, InvalidKeyType, SessionEnded and StorageError. UserStore's docstring says when.
 
     def __setitem__(self, key: str, value: Any) -> None:
         stored = self._encode(key, value)
         try:
             self._storage.set(self._state.owner, key, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self[key] = value
         else:
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
 
     def set(self, key: str, value: Any, ttl: float | timedelta | None = None) -> None:
         """Store a value, for a limited time if ``ttl`` is given.
@@ -193,7 +192,7 @@ class StoredMapping(StoreBase, WholeMapping):
         """
         self._check_key(key, self._context.max_key_length)
         while True:
-            # A large value is read and decoded before the lock is taken, and removed if it is still there then.
+            # A large value is read and decoded before the lock is acquired, and then removed if it is unchanged.
             owner, stored = self._stored(key)
             if stored is None:
                 break
@@ -205,9 +204,9 @@ class StoredMapping(StoreBase, WholeMapping):
         return default
 
     def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
-        """Delete the key if the same value is still stored under it. Returns whether it was.
+        """Delete the key if its value has not been replaced. Returns whether it was deleted.
 
-        :param stored: what was read; its payload tells, for no two values that are stored have the same
+        :param stored: the value that was read. Its payload identifies it: no two writes have the same MAC and buffers.
         :param only_last: whether the key must also be the one that was inserted last
         """
         with self.transaction():
@@ -218,7 +217,7 @@ class StoredMapping(StoreBase, WholeMapping):
             if present is None or present[0] != stored[0] or not self._storage.delete(owner, key, access):
                 return False
             if write_listeners:
-                self._tell((key,))
+                self._notify((key,))
             return True
 
     def popitem(self) -> tuple[str, Any]:
@@ -260,7 +259,7 @@ class StoredMapping(StoreBase, WholeMapping):
         :param more: further keys and values
         """
         items: dict[str, Any] = {}
-        items.update(at_one_time(other), **more)
+        items.update(as_snapshot(other), **more)
         if items:
             self._update(items)
 
@@ -269,12 +268,12 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             self._storage.set_all(self._state.owner, stored, self._write_access())
         except SessionEnded as ended:
-            if not self._begins_another(ended):
+            if not self._recover(ended):
                 raise
             self._update(items)
         else:
             if write_listeners:
-                self._tell(items.keys())
+                self._notify(items.keys())
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # a dict's |= takes pairs too, its | does not
         self.update(other)
@@ -298,7 +297,8 @@ class StoredMapping(StoreBase, WholeMapping):
             if stored is None or stored[1] is None:
                 number = 0 if stored is None else self._codec.decode(owner.name, key, stored)
                 return self._add(key, number, by)
-        # A value with buffers is hardly a number. It is read outside of the transaction, so other writers do not wait.
+        # A value with buffers is most likely not a number. Read it outside of the transaction: other writers need not
+        # wait.
         self._check_number(key, self.get(key, 0))
         with self.transaction():
             return self._add(key, self.get(key, 0), by)
@@ -308,8 +308,9 @@ class StoredMapping(StoreBase, WholeMapping):
         try:
             total = number + by
         except TypeError as error:
-            both = f"a {type(by).__name__} cannot be added to a {type(number).__name__}"
-            raise NotANumber(f"increment({key!r}): {both}.", key=key) from error
+            raise NotANumber(
+                f"increment({key!r}): a {type(by).__name__} cannot be added to a {type(number).__name__}.", key=key
+            ) from error
         self._set(key, total, _keep)
         return total
 
@@ -378,14 +379,14 @@ class StoredMapping(StoreBase, WholeMapping):
         :returns: one entry for each key, in the order of insertion; an empty list if nothing is stored
         """
         described: list[ValueInfo] = self._read(self._storage.describe, [])
-        shown = set(self._shown([info.key for info in described]))
+        shown = set(self._visible([info.key for info in described]))
         return [StoredValue.of(info) for info in described if info.key in shown]
 
 
 class _Block(AbstractContextManager["Any"]):
     """A storage's transaction as a block that gives the store.
 
-    It is a class, for a generator of contextlib's would add frames to each call.
+    A class, because a generator of contextlib would add frames to each call.
     """
 
     def __init__(self, store: StoredMapping, block: AbstractContextManager[object]) -> None:

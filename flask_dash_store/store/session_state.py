@@ -1,4 +1,4 @@
-"""What a request has done to its session, and so which session id its response gives the browser."""
+"""What a request has done to its session, and which session id its response sends the browser."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 from ..owner import Owner, new_session_id, session_owner
 
-# A browser learns its new id from a response. For as long as that may be on its way, its other requests come with the
-# id before, and a new session for each of them would replace the one that the response brings. HTTP/1.1 keeps six
-# requests in flight, and a page is reloaded or a button clicked again within seconds; a later request has missed it.
+# Seconds in which a browser may still send the former id, because the response with the new one is on its way. Within
+# them, a request with an ended session does not begin a new one, whose cookie would replace the one in that response.
+# HTTP/1.1 keeps six requests in flight, and users reload a page or click a button again within seconds.
 GRACE = 5.0
 
-# How far the clocks of two workers may differ, or one be put right, before it matters.
+# Seconds by which the clocks of two workers may differ, or one may be corrected, before it matters.
 CLOCK_TOLERANCE = 60.0
 
 
 class Cookie(Enum):
-    """What the request says of the browser's cookie."""
+    """The cookie that came with the request."""
 
-    MISSING = "no valid one came"
-    WITHHELD = "none came, but SameSite may have kept the browser from sending the one it has"
-    FOREIGN = "none counts, for another site asks, and not for a page"
-    UNREACHABLE = "none came, for the browser sends it under other paths than this"
-    REFUSED = "none came, and the app begins no session for such a request"
+    MISSING = "no valid cookie came"
+    WITHHELD = "none came, but the browser may have one that SameSite withheld"
+    FOREIGN = "it is ignored, because another site sent the request, and not to show a page"
+    UNREACHABLE = "none came, because the browser does not send it to this path"
+    REFUSED = "none came, and the app does not let this request begin a session"
     CURRENT = "it came"
-    STALE = "it came, but with a former key's signature, from another cookie path, dated in the future, or is due again"
+    STALE = "it came, but must be replaced: former key, another cookie path, dated in the future, or due again"
 
 
 CANNOT_WRITE = (Cookie.UNREACHABLE, Cookie.REFUSED)
@@ -35,14 +35,14 @@ CANNOT_BRING = (Cookie.FOREIGN, *CANNOT_WRITE)
 
 
 class Fate(Enum):
-    """What has become of the session with this request."""
+    """What has happened to the session in this request."""
 
-    KEPT = "it is the cookie's, as it was"
-    NEW = "it begins with this request, which alone knows its id"
-    INHERITED = "Flask's own cookie stands for it, and it is not known whether it holds anything"
-    SUCCEEDED = "it follows one whose lifetime has ended, or Flask's own cookie, and requests in parallel share it"
-    RENEWED = "regenerate() has given it another id, which requests in parallel may share"
-    EMPTIED = "nothing is left in it, so that the browser need not keep its cookie"
+    KEPT = "it is the cookie's session, unchanged"
+    NEW = "it begins with this request, and no other request knows its id"
+    INHERITED = "it may take over one of Flask's own cookies; whether it has any values is not known yet"
+    SUCCEEDED = "it follows a session whose lifetime has ended, or Flask's own cookie; parallel requests share it"
+    RENEWED = "regenerate() has given it another id, which parallel requests may share"
+    EMPTIED = "it has no values left, so the browser need not keep its cookie"
     ENDED = "another request has just ended it, or given it another id"
     DESTROYED = "destroy() has ended it"
 
@@ -56,10 +56,11 @@ class Use(IntEnum):
 
 
 class Issue(NamedTuple):
-    """What the browser is sent: a session id, and when it was issued, in seconds since the epoch.
+    """The cookie that the response sets.
 
-    ``session_id`` is None where the browser is to forget the one that it has. ``is_permanent`` says whether it keeps a
-    cookie of Flask's session when it is closed.
+    :ivar session_id: the session id; None to delete the browser's cookie
+    :ivar issued_at: when the id was issued, in seconds since the epoch
+    :ivar is_permanent: whether it is a permanent session of Flask
     """
 
     session_id: str | None
@@ -68,23 +69,23 @@ class Issue(NamedTuple):
 
 
 class SessionState:
-    """The session that a store belongs to, and what was done to it.
+    """The session that a store belongs to, and what the request has done to it.
 
-    :ivar owner: whose values these are
-    :ivar session_id: the present id; None for the store of a user id
-    :ivar user: the name of the user's owner who has logged in with this request; None for none
-    :ivar issued_at: when that id was issued, in seconds since the epoch
+    :ivar owner: the owner of the values
+    :ivar session_id: the current id; None for the store of a user id
+    :ivar user: the owner name of the user who logged in with this request; None if none did
+    :ivar issued_at: when the id was issued, in seconds since the epoch
     :ivar ends_at: when its lifetime ends, in seconds since the epoch
-    :ivar arrived_at: when the request came; None for a store that belongs to no request
-    :ivar ended_at: when ``destroy()`` ended the session
-    :ivar is_named: whether the visitor's name was asked for, which does not count as a use of the store
-    :ivar is_answered: whether the response's headers are on their way
-    :ivar is_sent: whether they bring the browser the session's cookie
-    :ivar is_first: whether, of the requests that share a session which has begun, this is the one that began it
-    :ivar is_in_wsgi_call: whether they will come by the middleware, which adds the cookie to them
-    :ivar is_permanent: whether the browser keeps the cookie of Flask's session when it is closed
-    :ivar may_begin: says whether another session may begin when that of the cookie has ended; None for yes
-    :ivar counts_as_use: says whether what is done keeps the session alive; None for yes
+    :ivar arrived_at: when the request came, in seconds since the epoch; None for a store outside of a request
+    :ivar ended_at: when ``destroy()`` ended the session, in seconds since the epoch
+    :ivar is_named: whether the response depends on the visitor's name, which does not count as a use of the store
+    :ivar is_answered: whether the response headers have been sent
+    :ivar is_sent: whether they set the session's cookie
+    :ivar is_first: whether this request began the session, if parallel requests share it
+    :ivar is_in_wsgi_call: whether the response goes through the WSGI middleware, which adds the cookie
+    :ivar is_permanent: whether it is a permanent session of Flask, whose cookie outlives the browser's run
+    :ivar may_begin: returns whether a new session may begin if that of the cookie has ended; None for yes
+    :ivar counts_as_use: returns whether a use of the store keeps the session alive; None for yes
     """
 
     session_id: str | None = None
@@ -115,16 +116,16 @@ class SessionState:
 
     @property
     def begins(self) -> bool:
-        """Whether the session id that the browser is sent is a new session's, of which no other request tells."""
+        """Whether the response sends the id of a new session, so that this request sends the signal."""
         return self.is_first or self.fate in (Fate.NEW, Fate.DESTROYED)
 
     @property
     def is_untouched(self) -> bool:
-        """Whether the session is the cookie's, and the response does not depend on it."""
+        """Whether the response neither changes nor depends on the cookie's session."""
         return self.use is Use.NONE and self.fate is Fate.KEPT and not self.is_named
 
-    def take(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
-        """Go on with another session id."""
+    def switch_to(self, fate: Fate, session_id: str, issued_at: float, lifetime: float) -> None:
+        """Continue with another session id."""
         owner = session_owner(session_id)
         if owner.name != self.owner.name:
             self.is_permanent = False
@@ -134,29 +135,29 @@ class SessionState:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no request but this one will ever know the session, as its response has gone without the cookie."""
+        """Whether no later request can find the session, because the response was sent without its cookie."""
         return self.is_answered and self.fate is Fate.NEW and not self.is_sent
 
     def refuse(self) -> bool:
-        """Begin no session instead of the one that has ended, if the app wants none. Returns whether that is so."""
+        """Ask the app whether a new session may replace the ended one. Returns whether it refuses."""
         if self.may_begin is None or self.may_begin():
             return False
         self.cookie = Cookie.REFUSED
         return True
 
-    def settle(self) -> None:
-        """What was inherited is there, so that the browser's next cookie may be the session's own."""
+    def confirm_inherited(self) -> None:
+        """The session that was taken over has values, so the response may replace Flask's cookie."""
         if self.fate is Fate.INHERITED:
             self.fate = Fate.SUCCEEDED
 
-    def make_due(self) -> None:
-        """Have the cookie sent again."""
+    def reissue_cookie(self) -> None:
+        """Let the response set the cookie again."""
         if self.cookie is Cookie.CURRENT:
             self.cookie = Cookie.STALE
         self.use = self.use or Use.READ
 
     def restorer(self) -> Callable[[], None]:
-        """A call that brings the session back as it is now, for when a transaction is rolled back."""
+        """A function that restores the current state, for when a transaction is rolled back."""
         now = self.fate, self.session_id, self.owner, self.issued_at, self.ends_at, self.ended_at, self.user
         was_first = self.is_first
 
@@ -166,16 +167,16 @@ class SessionState:
 
         return restore
 
-    def has_missed_its_cookie(self, ended_at: float, now: float) -> bool:
-        """Whether the browser should know another id by now than that of a session which ended then.
+    def is_past_grace(self, ended_at: float, now: float) -> bool:
+        """Whether the browser should by now have the id that replaced a session's, which ended at that time.
 
-        A session whose end lies in the future ended by a clock that has been put right since.
+        An end in the future was set by a clock that has been corrected since.
         """
         if self.arrived_at is None:
             return False
         return self.arrived_at - ended_at > GRACE or now < ended_at - CLOCK_TOLERANCE
 
-    # Which id the browser is sent, by what came, what became of the session, and what was done with the store:
+    # Which id the response sends, by the cookie that came, what happened to the session, and the use of the store:
     #
     #   cookie       fate        use       the response brings
     #   -----------  ----------  --------  --------------------------------------------------------------------------
@@ -183,26 +184,27 @@ class SessionState:
     #   REFUSED      any         any       nothing: no session begins
     #   FOREIGN      any         any       nothing: it would replace the cookie of the app's iframe
     #   WITHHELD     NEW         WRITTEN   the new id, without which what was written is lost
-    #   WITHHELD     all others  any       nothing: it would replace the cookie that the browser may have
-    #   any          INHERITED   any       nothing: the browser has Flask's own cookie still
+    #   WITHHELD     all others  any       nothing: it would replace a cookie that the browser may have
+    #   any          INHERITED   any       nothing: the browser still has Flask's own cookie
     #   any          ENDED       any       nothing: the response to the request that ended it brings the next id
-    #   any          DESTROYED   any       an id that nothing is stored under
-    #   any          NEW         NONE      the new id if cookies are eager, or else nothing
+    #   any          DESTROYED   any       an id under which nothing is stored
+    #   any          NEW         NONE      the new id if cookies are eager, else nothing
     #   any          NEW         any other the new id
-    #   any          SUCCEEDED   any       the successor's id, unless another request has ended that session, too
-    #   any          RENEWED     any       the other id, unless another request has ended that session
-    #   any          EMPTIED     any       nothing to keep, unless cookies are eager or another request has ended it
+    #   any          SUCCEEDED   any       the successor's id, unless another request has ended that session
+    #   any          RENEWED     any       the new id, unless another request has ended that session
+    #   any          EMPTIED     any       the cookie is deleted, unless cookies are eager or the session has ended
     #   CURRENT      KEPT        any       nothing
-    #   STALE        KEPT        NONE      nothing: a request that uses no store does not ask whether the id is alive
-    #   STALE        KEPT        any other the same id in a cookie as it is now, unless another request has ended it
+    #   STALE        KEPT        NONE      nothing: without a use of the store, the id is not checked
+    #   STALE        KEPT        any other the same id in a new cookie, unless another request has ended the session
 
     def issue(self, is_eager: bool, has_ended: Callable[[Owner], bool], now: Callable[[], float]) -> Issue | None:
-        """The session id that the browser has to be sent; None when it has the right one, or is sent a newer one.
+        """The cookie that the response must set; None if the browser keeps the one it has.
 
-        :param is_eager: whether a new visitor gets a cookie although the store was not used
+        :param is_eager: whether a new visitor gets a cookie even if the store was not used
         :param has_ended: asks the storage whether a session has ended
+        :param now: returns the time, in seconds since the epoch
         """
-        if self.fate is Fate.KEPT and self.cookie is Cookie.CURRENT:  # As with almost all requests.
+        if self.fate is Fate.KEPT and self.cookie is Cookie.CURRENT:  # Almost all requests.
             return None
         if self.session_id is None or self.cookie in CANNOT_BRING or self.fate in (Fate.ENDED, Fate.INHERITED):
             return None

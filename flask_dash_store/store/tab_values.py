@@ -1,10 +1,11 @@
-"""What a visitor's browser tabs keep: a store for each of them, within the visitor's own.
+"""A store for each browser tab of a visitor, inside the visitor's own.
 
-Its values lie among those of the visitor's session, so they count for its quotas, follow it at a login, and go with it
-at a logout. Their keys begin with ``tab/<tab>/``, which no key of a user store can, and a user store does not show
-them. The key ``tab/<tab>/`` alone is the tab's *lease*: it says when the tab was used last, and expires ``tab_ttl``
-after that. A tab without it has no values, whatever is left of them: the next tab that takes a lease, or renews it,
-deletes what belongs to none. ``tab/`` says that there are tabs, so that a store without any need not look for them.
+A tab's values are stored with those of the visitor's session. So they count towards its quotas, stay after a login, and
+are deleted at logout. Their keys begin with ``tab/<tab>/``, which is not valid in a user store, and a user store does
+not show them. The key ``tab/<tab>/`` itself is the tab's *lease*: it holds when the tab was last used, and expires
+``tab_ttl`` after that. Without a lease, a tab has no values, even if some are left. The next tab that acquires or
+renews a lease deletes them. The key ``tab/`` marks a session that has had tabs, so that others need not search for
+them.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from ..storage.base import KeyExpiry, OwnersValues, Stat, ValueInfo
 from .mapping import StoredMapping
 from .user_store import SessionContext, UserStore
 
-TAB_HEADER = "X-User-Store-Tab"  # In it a request brings the name of its tab: as in dash/tab_store.js.
+TAB_HEADER = "X-User-Store-Tab"  # The header with the name of a request's tab, as in dash/tab_store.js.
 TAB_IN_ENVIRON = "HTTP_X_USER_STORE_TAB"
 NO_TAB = "0" * 32
 """The name of the tab in tests, and while Dash prepares itself."""
 
 current_tab: ContextVar[str] = ContextVar("flask_dash_store.current_tab", default="")
-"""The name of the present tab where no request's header says it: of a websocket's message. Empty if none does."""
+"""The current tab's name where it is not in a header: in a callback over a websocket, and in tests. Else empty."""
 
 
 class TabStore(StoredMapping):
-    """The values of one browser tab. It behaves as a :class:`UserStore` does, without what is about the session.
+    """The values of one browser tab. It behaves like a :class:`UserStore`, without the methods for sessions.
 
-    Its values are gone when the tab has not used it for USER_STORE_TAB_TTL, by default an hour, or with the session.
-    They count for the visitor's quotas. Another tab of the same visitor has its own.
+    Its values are deleted when the tab has not used it for USER_STORE_TAB_TTL, by default an hour, or when the session
+    ends. They count towards the visitor's quotas. Each tab of a visitor has its own.
 
-    :param store: the visitor's
+    :param store: the visitor's store
     :param tab: the tab's name, 32 hexadecimal digits
     """
 
@@ -58,15 +59,15 @@ class TabStore(StoredMapping):
     _visitors: UserStore
 
     def clear(self) -> None:
-        """Remove all keys of the tab. What the visitor has in ``user_store`` and other tabs stays."""
+        """Remove all keys of the tab. The visitor's ``user_store`` and other tabs keep theirs."""
         super().clear()
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the tab's keys and values take. USER_STORE_MAX_BYTES bounds all that the visitor has."""
+        """How many bytes the tab's keys and values take. USER_STORE_MAX_BYTES is the limit for the whole session."""
         return super().nbytes
 
-    # What it is to use the session is the visitor's store's to say.
+    # The visitor's store knows the session.
 
     def _access(self) -> Access:
         return self._visitors._access()  # noqa: SLF001
@@ -74,15 +75,15 @@ class TabStore(StoredMapping):
     def _write_access(self) -> Access:
         return self._visitors._write_access()  # noqa: SLF001
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
-        return self._visitors._begins_another(ended)  # noqa: SLF001
+    def _recover(self, ended: SessionEnded) -> bool:
+        return self._visitors._recover(ended)  # noqa: SLF001
 
-    def _tell(self, keys: Collection[str] | None) -> None:
-        """Nothing watches a tab's values."""
+    def _notify(self, keys: Collection[str] | None) -> None:
+        """Do nothing: no listener is interested in a tab's values."""
 
 
 class _TabCodec:
-    """Signs values for the keys under which they lie."""
+    """Signs values for the keys under which they are stored."""
 
     def __init__(self, codec: Codec, prefix: str) -> None:
         self._codec = codec
@@ -99,10 +100,10 @@ class _TabCodec:
 
 
 class _TabValues(OwnersValues):
-    """Those of an owner's values that are a tab's, under the keys that the tab knows.
+    """The part of an owner's values that belongs to a tab, under the tab's own keys.
 
-    :param prefix: what is before these keys in the storage, which is also the key of the tab's lease
-    :param ttl: idle seconds after which the values are gone
+    :param prefix: the prefix of these keys in the storage, which is also the key of the tab's lease
+    :param ttl: idle seconds after which the values are deleted
     """
 
     def __init__(self, storage: OwnersValues, codec: Codec, prefix: str, ttl: float) -> None:
@@ -126,7 +127,7 @@ class _TabValues(OwnersValues):
         return [key[len(self._prefix) :] for key in keys if self._is_own(key)][:limit]
 
     def items(self, owner: Owner, access: Access) -> list[tuple[str, Stored]]:
-        while True:  # They are read one by one, for the visitor's other values may be large.
+        while True:  # One by one, because items() would also read the visitor's other values, which may be large.
             before = self.versions(owner, None, access)
             found = [(key, self.get(owner, key, access)) for key in self.keys(owner, access)]
             if self.versions(owner, None, access) == before:
@@ -157,11 +158,11 @@ class _TabValues(OwnersValues):
     # Writing
 
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
-        self._take_lease(owner, access)
+        self._acquire_lease(owner, access)
         self._storage.set(owner, self._prefix + key, value, access, key_expires)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        self._take_lease(owner, access)
+        self._acquire_lease(owner, access)
         self._storage.set_all(owner, [(self._prefix + key, value) for key, value in values], access)
 
     def expire(self, owner: Owner, key: str, key_expires: float | None, access: Access) -> bool:
@@ -179,20 +180,20 @@ class _TabValues(OwnersValues):
     # The lease
 
     def _is_live(self, owner: Owner, access: Access) -> bool:
-        """Whether the tab has a lease. It is renewed when that is due."""
+        """Whether the tab has a lease. Renews it when that is due."""
         lease = self._storage.get(owner, self._prefix, access)
         if lease is None:
             return False
         taken_at = self._codec.decode(owner.name, self._prefix, lease)
         counts_as_use = access.touch_threshold < math.inf
         if counts_as_use and abs(access.now - taken_at) > self._ttl / TOUCHES_PER_TTL:
-            with suppress(StorageError):  # It stays due, so the next use may do what this one cannot.
+            with suppress(StorageError):  # It stays due, so the next use tries again.
                 self._write_lease(owner, access)
                 self._delete_leftovers(owner, access)
         return True
 
-    def _take_lease(self, owner: Owner, access: Access) -> None:
-        """Have a lease before a value is written, so that the value is a live tab's."""
+    def _acquire_lease(self, owner: Owner, access: Access) -> None:
+        """Acquire a lease before a value is written, unless the tab has one."""
         if self._is_live(owner, access):
             return
         with self._storage.transaction(owner):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import NotASession, OutsideCookiePath, ResponseStarted, SessionEnded, SessionRefused
 from ..expiry import Access
@@ -24,29 +23,31 @@ from ..owner import (
     session_owner,
     user_hash,
     user_owner,
-    visitor_name,
 )
 from ..signals import How, Signals
 from ..storage import Storage
 from ..storage.base import SessionInfo
 from ..storage.transaction import on_commit, on_rollback
-from .base import StoreBase, StoreContext
+from .base import StoreContext, write_listeners
 from .mapping import StoredMapping
 from .session_state import CANNOT_WRITE, Cookie, Fate, SessionState, Use
-from .write_listeners import write_listeners
+from .views import FEW
+
+HIDDEN_KEYS = (TABS_PREFIX, FLASK_SESSION_KEY)
+"""If a session has keys that are not the app's, it has one of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionContext(StoreContext):
     """What the stores of an app's sessions share, in addition to what all of its stores share.
 
-    :param lifetime: seconds after which a session ends however busy it is
-    :param ids: derives the ids on which requests in parallel have to agree
-    :param handles: writes and reads the handles of jobs
-    :param visitor_key: from which the names of visitors are derived
-    :param app: the app's name, which tells it from the others of its process
-    :param signals: tells the app's receivers
-    :param tab_ttl: idle seconds after which a tab's values are gone
+    :param lifetime: seconds after which a session ends, however active it is
+    :param ids: derives the ids on which parallel requests must agree
+    :param handles: makes and reads job handles
+    :param visitor_key: the key from which the names of visitors are derived
+    :param app: the app's name, unique in this process
+    :param signals: sends the app's signals
+    :param tab_ttl: idle seconds after which a tab's values are deleted
     """
 
     lifetime: float
@@ -58,12 +59,12 @@ class SessionContext(StoreContext):
     tab_ttl: float
 
     def end(self, owner: Owner, access: Access, how: How, user_id: str | None = None) -> float:
-        """End a session, and tell of it if it had not ended before. Returns when it ended."""
+        """End a session, and send the signal if it had not ended before. Returns when it ended."""
         if not self.signals.tells_of_ends:
             return self.storage.end(owner, access)
         keys: list[str] = []
         with suppress(SessionEnded):
-            # At a time before all times, what has expired and is still there is described, too.
+            # At time -1, keys that have expired but are still stored are listed, too.
             keys = [info.key for info in self.storage.describe(owner, Access(-1.0, math.inf, math.inf))]
         ended_at = self.storage.end(owner, access)
         if ended_at == access.now:
@@ -103,7 +104,7 @@ class UserStore(StoredMapping):
     _context: SessionContext
     _storage: Storage
 
-    if TYPE_CHECKING:  # It is the base's, without a frame more for each request.
+    if TYPE_CHECKING:  # Types only: an __init__ of its own would cost each request a frame.
 
         def __init__(self, context: SessionContext, state: SessionState) -> None: ...
 
@@ -124,21 +125,20 @@ class UserStore(StoredMapping):
         return self._state.is_new
 
     def __len__(self) -> int:
-        keys = super().__len__()
-        return len(self.describe()) if keys and self._has_own_keys() else keys
-
-    def _has_own_keys(self) -> bool:
-        """Whether there are keys that are not shown, as they are not the app's. It is no use of the session."""
-        if self._state.owner.session is None:
-            return False
-        access = self._context.expiry.access(counts_as_use=False)
-        return any(
-            self._read(lambda owner, _: self._storage.has(owner, key, access), False)  # noqa: B023
-            for key in (TABS_PREFIX, FLASK_SESSION_KEY)
-        )
-
-    def _shown(self, keys: list[str]) -> list[str]:
         if self._state.owner.session is None:  # A user id has neither tabs nor flask.session.
+            return super().__len__()
+        keys: list[str] = self._read(self._first_keys, [])
+        if len(keys) <= FEW:
+            return len(self._visible(keys))
+        has_hidden = self._read(lambda owner, access: bool(self._storage.versions(owner, HIDDEN_KEYS, access)), False)
+        return len(self.describe()) if has_hidden else super().__len__()
+
+    def _first_keys(self, owner: Owner, access: Access) -> list[str]:
+        """A few keys, and one more if there is one. To count them is not a use of the session."""
+        return self._storage.keys(owner, access._replace(touch_threshold=math.inf), FEW + 1)
+
+    def _visible(self, keys: list[str]) -> list[str]:
+        if self._state.owner.session is None:
             return keys
         return [key for key in keys if not is_own_key(key)]
 
@@ -162,15 +162,13 @@ class UserStore(StoredMapping):
 
     def _handle(self, owner: Owner, access: Access) -> str:
         if owner.session is None:
-            raise NotASession("job_handle() is for a session; a job opens this store by its user id, with for_user().")
-        # A job goes on after a login. So an id from before a login, which may have been planted, must not begin one.
+            raise NotASession(
+                "job_handle() is for a session. In the job, open this store with middleware.for_user(user_id)."
+            )
+        # A job survives logins. So it must not be started with an id from before a login, which may have been planted.
         self._storage.stat(owner, access)
         ends_at = min(self._state.ends_at, access.now + self._context.lifetime)
         return self._context.handles.dump(Job(owner, ends_at))
-
-    def _visitor(self) -> str:
-        self._state.is_named = True
-        return visitor_name(self._context.visitor_key, self._state.owner)
 
     def regenerate(self, user_id: str | int | None = None) -> None:
         """Give the session a new id, and keep its values. Call it at login and whenever the visitor's rights change.
@@ -199,17 +197,17 @@ class UserStore(StoredMapping):
         session_id, state = self._require_session("regenerate"), self._state
         if state.is_answered:
             raise ResponseStarted(
-                "regenerate() came after the response's headers were sent, so they could not bring the browser the new "
-                "id. Call it before the response begins to stream."
+                "regenerate() was called after the response headers were sent, so they could not bring the browser the "
+                "new id. Call it before the response begins to stream."
             )
         user = None if user_id is None else user_owner(user_id)
         self._check_reach()
         if state.fate is Fate.NEW and user is None:
-            state.use = state.use or Use.READ  # Its id is known to this request alone, so it need not change.
+            state.use = state.use or Use.READ  # Only this request knows its id, so it need not change.
             return
         state.use = Use.WRITTEN
         on_rollback(self._storage, state.restorer())
-        is_done = user is None or user.name == state.user  # With Flask-Login, login_user() has done it already.
+        is_done = user is None or user.name == state.user  # With Flask-Login, login_user() has already done it.
         if state.fate is Fate.DESTROYED:
             self._begin_instead(session_id, user, state.ended_at)
         elif user is not None and not is_done and self._is_of_another(user):
@@ -248,23 +246,25 @@ class UserStore(StoredMapping):
         on_rollback(self._storage, state.restorer())
         state.use, state.fate, state.ended_at = Use.WRITTEN, Fate.DESTROYED, ended_at
         if write_listeners:
-            self._tell(None)
+            self._notify(None)
 
     def _end(self, access: Access) -> float:
         """End the session. Returns when it ended."""
         state = self._state
-        if state.fate is Fate.NEW:  # No receiver was told that it began.
+        if state.fate is Fate.NEW:  # No signal was sent when it began.
             return self._storage.end(state.owner, access)
         return self._context.end(state.owner, access, "destroyed")
 
     def _require_session(self, call: str) -> str:
         """The session's id.
 
-        :param call: the method that needs one, for the error
+        :param call: the method that needs it, for the error
         :raises NotASession: on the store of a user id
         """
         if self._state.session_id is None:
-            raise NotASession(f"{call}() ends a session, but this store belongs to a user id; clear() empties it.")
+            raise NotASession(
+                f"{call}() is for a session, but this store belongs to a user id. To empty it, call clear()."
+            )
         return self._state.session_id
 
     def _renew(self, session_id: str, user: Owner | None) -> None:
@@ -276,47 +276,35 @@ class UserStore(StoredMapping):
         self._storage.renew(
             self._state.owner, session_digest(new_id), access, None if user is None else user_hash(user)
         )
-        self._state.take(Fate.RENEWED, new_id, access.now, context.lifetime)
+        self._state.switch_to(Fate.RENEWED, new_id, access.now, context.lifetime)
         self._state.user = None if user is None else user.name
         owner = self._state.owner
         on_commit(self._storage, lambda: context.signals.regenerated(owner, user))
 
     def _is_of_another(self, user: Owner) -> bool:
-        """Whether the session is another user's, whose values are not for this one."""
+        """Whether the session is bound to a different user."""
         state = self._state
-        if state.fate is Fate.NEW:  # Its id is known to this request alone.
+        if state.fate is Fate.NEW:  # Only this request knows its id.
             return state.user not in (None, user.name)
         with suppress(SessionEnded):
             return self._storage.stat(state.owner, self._first_access()).user not in (None, user_hash(user))
         return False
 
-    def _is_known_as(self, user: Owner) -> bool:
-        with suppress(SessionEnded):
-            return self._storage.stat(self._state.owner, self._first_access()).user == user_hash(user)
-        return False
-
-    def _csrf_token(self) -> str:
-        return self._context.ids.csrf_token(str(self._state.session_id))
-
-    def _results_name(self) -> str:
-        self._state.is_named = True
-        return self._context.ids.of_results(str(self._state.session_id))
-
     def _join_or_begin(self, session_id: str, user: Owner | None, ended: SessionEnded) -> None:
-        """Go on after another request has ended the session: with its successor if that is the same user's.
+        """Continue after another request has ended the session: with its successor, if the same user has logged in.
 
-        The other request may have been the same login, whose response the browser dropped: a double click. Its id is
-        derived here once more, and the storage says whether it is the one. Someone who planted the old id, and logs
-        in as themself, derives another one.
+        The other request may have been the same login, whose response the browser dropped after a double click. The id
+        that it gave the session is derived here again, and the storage knows whether it is valid. An attacker who
+        planted the old id, and logs in as another user, derives a different one.
         """
         state, access = self._state, self._first_access()
         if state.arrived_at is None:
             raise ended
-        if user is not None and not state.has_missed_its_cookie(ended.ended_at, access.now):
+        if user is not None and not state.is_past_grace(ended.ended_at, access.now):
             candidate = self._context.ids.after_login(session_id, ended.ended_at, user.name)
             with suppress(SessionEnded):
                 self._storage.stat(session_owner(candidate), access)
-                state.take(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, candidate, ended.ended_at, self._context.lifetime)
                 state.user = user.name
                 return
         if state.refuse():
@@ -324,40 +312,40 @@ class UserStore(StoredMapping):
         self._begin_instead(session_id, user, ended.ended_at)
 
     def _begin_instead(self, session_id: str, user: Owner | None, ended_at: float) -> None:
-        """Begin a session instead of one that has ended.
+        """Begin a session in place of one that has ended.
 
-        Its id is derived where it can be, so that a double click of the same user begins one session and not two. It
-        is not where no cookie came, for then no other request has the id that has ended.
+        Its id is derived from the old one if possible, so that a double click of the same user begins only one session.
+        Without a cookie it is random, because no other request has the old id.
         """
         state, now = self._state, self._context.expiry.clock()
-        has_come = state.cookie in (Cookie.CURRENT, Cookie.STALE)
-        if user is not None and has_come and not state.has_missed_its_cookie(ended_at, now):
+        has_cookie = state.cookie in (Cookie.CURRENT, Cookie.STALE)
+        if user is not None and has_cookie and not state.is_past_grace(ended_at, now):
             new_id = self._context.ids.after_end(session_id, ended_at, user.name)
-            with suppress(SessionEnded):  # The user may have logged out of that one, too.
+            with suppress(SessionEnded):  # The user may have logged out of that session as well.
                 self._bind(new_id, user)
-                state.take(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
+                state.switch_to(Fate.RENEWED, new_id, ended_at, self._context.lifetime)
                 state.user, state.is_first = user.name, True
                 return
         self._begin_another(user)
 
     def _begin_another(self, user: Owner | None) -> None:
         new_id = new_session_id()
-        self._state.take(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
+        self._state.switch_to(Fate.NEW, new_id, self._context.expiry.clock(), self._context.lifetime)
         self._bind(new_id, user)
 
     def _bind(self, session_id: str, user: Owner | None) -> None:
-        """Let the storage know whose session it is. Its id stays."""
+        """Bind the session to a user, and keep its id."""
         if user is not None:
             owner = session_owner(session_id)
             self._storage.renew(owner, session_digest(session_id), self._first_access(), user_hash(user))
             self._state.user = user.name
 
     def _first_access(self) -> Access:
-        """The access of a session that begins now."""
+        """An access for a session that begins now."""
         expiry = self._context.expiry
         return expiry.access(expiry.clock() + self._context.lifetime)
 
-    # How each operation reaches the storage
+    # The access of each operation
 
     def _access(self) -> Access:
         state = self._state
@@ -366,17 +354,6 @@ class UserStore(StoredMapping):
         counts = state.counts_as_use
         return self._context.expiry.access(state.ends_at, counts is None or counts())
 
-    def _versions(self, keys: Collection[str] | None) -> dict[str, bytes]:
-        state, access = self._state, self._context.expiry.access(counts_as_use=False)
-        state.is_named = True  # The response depends on who the visitor is.
-        try:
-            versions = self._storage.versions(state.owner, keys, access)
-        except SessionEnded as ended:
-            if state.has_missed_its_cookie(ended.ended_at, access.now):
-                return {}
-            raise
-        return {key: versions[key] for key in self._shown(list(versions))}
-
     def _write_access(self) -> Access:
         state = self._state
         if state.cookie in CANNOT_WRITE or state.fate is Fate.DESTROYED:
@@ -384,9 +361,9 @@ class UserStore(StoredMapping):
             raise SessionEnded(state.ended_at)
         if state.is_lost:
             raise ResponseStarted(
-                "This visitor's first write came after the response's headers were sent, so they could not bring the "
-                "browser the cookie, and what is written here would never be found again. Write, or read, before the "
-                "response begins to stream."
+                "This new visitor's first write came after the response headers were sent. They did not set the "
+                "cookie, so the browser could never find the value again. Read or write the store before the response "
+                "begins to stream."
             )
         state.use = Use.WRITTEN
         counts = state.counts_as_use
@@ -395,109 +372,26 @@ class UserStore(StoredMapping):
     def _check_reach(self) -> None:
         if self._state.cookie is Cookie.UNREACHABLE:
             raise OutsideCookiePath(
-                "This view lies outside the path of the session's cookie, so the browser would never find again what "
-                "is written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that holds both, such as '/'."
+                "This view is outside the path of the session's cookie, so the browser could never find again what is "
+                "written here. Set USER_STORE_COOKIE_PATH (cookie_path=) to a path that covers the view, such as '/'."
             )
         if self._state.cookie is Cookie.REFUSED:
             raise SessionRefused(
-                "This request came without a session, and USER_STORE_STARTS_SESSION (starts_session=) begins none for "
-                "it, so nothing can be stored here. Store it under the client's own id: middleware.for_user(id)."
+                "This request came without a session, and USER_STORE_STARTS_SESSION (starts_session=) does not let it "
+                "begin one, so nothing can be stored. Use middleware.for_user(id) with the client's own id instead."
             )
 
-    def _begins_another(self, ended: SessionEnded) -> bool:
+    def _recover(self, ended: SessionEnded) -> bool:
         state = self._state
         if state.session_id is None or state.fate is Fate.DESTROYED:
             return False
         now = self._context.expiry.clock()
-        if state.is_answered or not state.has_missed_its_cookie(ended.ended_at, now):
+        if state.is_answered or not state.is_past_grace(ended.ended_at, now):
             state.fate = Fate.ENDED
             return False
-        state.take(Fate.NEW, new_session_id(), now, self._context.lifetime)
-        state.refuse()  # Reading finds nothing then, and writing raises.
+        state.switch_to(Fate.NEW, new_session_id(), now, self._context.lifetime)
+        state.refuse()  # Then reads find nothing, and writes raise.
         return True
-
-
-def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, bytes]:
-    """By which each value is told from the one before, for the keys that there are. It is no use of the session.
-
-    :param keys: those that are asked for; None for all
-    :raises SessionEnded: when it has just ended, or got another id, which the browser may not have yet
-    """
-    return store._versions(keys)  # noqa: SLF001
-
-
-def state_of(store: StoreBase) -> SessionState:
-    """What the request has done to the session of its store."""
-    return store._state  # noqa: SLF001
-
-
-def app_of(store: UserStore) -> str:
-    """The name of the app that a store belongs to."""
-    return store._context.app  # noqa: SLF001
-
-
-def is_hidden(store: UserStore) -> bool:
-    """Whether it is a session's that no browser has, as while Dash prepares itself, or one that ``open`` has made."""
-    state = state_of(store)
-    return state.arrived_at is None and state.session_id is not None
-
-
-# What follows is for the package's own keys, which no method of a store takes.
-
-
-def read(store: UserStore, key: str) -> tuple[Any, bytes | None]:
-    """The value under a key, and the payload of what was read, for :func:`replace`; None and None when there is none.
-
-    The errors are those of :meth:`UserStore.get`.
-    """
-    owner, stored = store._stored(key)  # noqa: SLF001
-    return (None, None) if stored is None else (store._codec.decode(owner.name, key, stored), stored[0])  # noqa: SLF001
-
-
-def replace(store: UserStore, key: str, former: bytes, value: Any) -> bool:
-    """Store a value if what is stored under the key is still what was read. Returns whether it is.
-
-    The errors are those of writing to the store.
-    """
-    stored = store._encoded(key, value)  # noqa: SLF001
-    return store._write(lambda owner, access: store._storage.replace(owner, key, former, stored, access), (key,))  # noqa: SLF001
-
-
-def write(store: UserStore, key: str, value: Any) -> None:
-    """Store a value.
-
-    The errors are those of writing to the store.
-    """
-    store._put(key, value, lambda _: None)  # noqa: SLF001
-
-
-def delete(store: UserStore, key: str) -> None:
-    """Delete a key, if it is there.
-
-    The errors are those of writing to the store.
-    """
-    store._write(lambda owner, access: store._storage.delete(owner, key, access), (key,))  # noqa: SLF001
-
-
-def is_session_of(store: UserStore, user_id: str | int) -> bool:
-    """Whether the storage knows that the session is this user's.
-
-    :raises InvalidKey: when the user id is too long or holds a lone surrogate
-    """
-    return store._is_known_as(user_owner(user_id))  # noqa: SLF001
-
-
-def csrf_token(store: UserStore) -> str:
-    """The CSRF token of forms that are sent from this session, on which requests in parallel agree."""
-    return store._csrf_token()  # noqa: SLF001
-
-
-def results_name(store: UserStore) -> str:
-    """By which the results of the session's background callbacks are found again, until it gets another id.
-
-    Unlike :func:`visitor`'s name it is shown nowhere, and an id that was planted before a login does not lead to it.
-    """
-    return store._results_name()  # noqa: SLF001
 
 
 @dataclass(frozen=True)
@@ -516,6 +410,9 @@ class UserSession:
 
     @classmethod
     def of(cls, info: SessionInfo, ttl: float) -> UserSession:
-        """The session that a storage knows, of an app with this idle timeout in seconds."""
+        """The public form of what a storage knows of a session.
+
+        :param ttl: the app's idle timeout in seconds
+        """
         last_used = max(info.created_at, info.expires - ttl)
         return cls(datetime.fromtimestamp(info.created_at, UTC), datetime.fromtimestamp(last_used, UTC), info.nbytes)

@@ -1,9 +1,9 @@
-"""A user store as a whole: the views of its keys, values and items, and what else reads all of it.
+"""A user store as a whole: the views of its keys, values and items, and the operations that read all of it.
 
-What reads several values reads them as they are at one point in time, so that a key which a request in parallel adds or
-removes meanwhile does not disturb it: for values and items, and where there are at most :data:`FEW` keys, when an
-iteration begins. Of more keys, the first is read when it begins, and all others, at one point in time, when the second
-is asked for, so that ``next(iter(store))`` costs as much of many keys as of few.
+Iterating over values or items reads all of them at one point in time, when the iteration begins. So a parallel request
+that adds or removes a key does not disturb it. Iterating over at most :data:`FEW` keys does the same. With more keys,
+it reads the first key alone, and the others, at one point in time, when the second is needed. So ``next(iter(store))``
+does not take longer with many keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 
 class Missing(Enum):
-    """What is returned instead of a value that is not there, where None can be one; and a default that is not given."""
+    """A marker for a missing value, or a default that is not given, where None may be a value."""
 
     MISSING = "missing"
 
@@ -28,8 +28,8 @@ MISSING: Final = Missing.MISSING
 FEW = 10
 
 
-class WholeMapping(MutableMapping[str, Any]):
-    """A dict of which all is read at once, where all is asked for."""
+class SnapshotMapping(MutableMapping[str, Any]):
+    """A mapping whose operations on all values read a snapshot: all of them at one point in time."""
 
     @abstractmethod
     def copy(self) -> dict[str, Any]:
@@ -37,11 +37,14 @@ class WholeMapping(MutableMapping[str, Any]):
 
     @abstractmethod
     def _keys(self, limit: int | None = None) -> list[str]:
-        """The keys at present, first inserted first: so many of them at most, or all."""
+        """The current keys, in order of insertion.
+
+        :param limit: the maximum number of keys; None for all
+        """
 
     @abstractmethod
     def _last_keys(self, limit: int | None = None) -> list[str]:
-        """The same, last inserted first."""
+        """The same in reverse order."""
 
     def __iter__(self) -> Iterator[str]:
         return _iterate(self._keys)
@@ -70,12 +73,12 @@ class WholeMapping(MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == dict(at_one_time(other))
+        return self.copy() == dict(as_snapshot(other))
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() | dict(at_one_time(other))
+        return self.copy() | dict(as_snapshot(other))
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
@@ -84,23 +87,23 @@ class WholeMapping(MutableMapping[str, Any]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:
-        """A plain dict, for a store belongs to a visitor and cannot be made from keys.
+        """A plain dict, because a store belongs to a visitor and cannot be created from keys.
 
-        :param keys: those of the dict
-        :param value: what is under each of them
+        :param keys: the keys of the dict
+        :param value: the value of each key
         """
         return dict.fromkeys(keys, value)
 
 
-def at_one_time(other: Any) -> Any:
-    """An argument for ``dict``. A store is read at one point in time, where ``dict`` would read it key by key."""
-    return other.copy() if isinstance(other, WholeMapping) else other
+def as_snapshot(other: Any) -> Any:
+    """An argument for ``dict()``. A store becomes a snapshot, because ``dict(store)`` would read it key by key."""
+    return other.copy() if isinstance(other, SnapshotMapping) else other
 
 
 def _iterate(read: Callable[[int | None], list[str]]) -> Iterator[str]:
-    """Go through the keys of a store.
+    """Iterate over the keys of a store.
 
-    :param read: gives the keys at present: so many of them at most, or all
+    :param read: returns the current keys, at most as many as given
     """
     keys = read(FEW + 1)
     return iter(keys) if len(keys) <= FEW else _first_and_others(keys[0], read)
@@ -112,7 +115,7 @@ def _first_and_others(first: str, read: Callable[[int | None], list[str]]) -> It
 
 
 class Keys(KeysView[str]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key in self._mapping
@@ -122,7 +125,7 @@ class Keys(KeysView[str]):
 
 
 class Values(ValuesView[Any]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._mapping.copy().values())
@@ -135,7 +138,7 @@ class Values(ValuesView[Any]):
 
 
 class Items(ItemsView[str, Any]):
-    _mapping: WholeMapping
+    _mapping: SnapshotMapping
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(self._mapping.copy().items())

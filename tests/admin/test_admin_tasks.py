@@ -172,7 +172,7 @@ def test_a_backup_goes_into_the_folder_and_holds_what_is_stored(
     site.visitor(cart=1)
     site.page.run("backup")
     assert "Backed up to user-store-2023-11-14-221320.sqlite." in done(site.page, "backup")
-    held = site.opened.storage.look_at_backup(tmp_path / "user-store-2023-11-14-221320.sqlite", clock.now)
+    held = site.opened.storage.inspect_backup(tmp_path / "user-store-2023-11-14-221320.sqlite", clock.now)
     assert held.sessions == 1
 
 

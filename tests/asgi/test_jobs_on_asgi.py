@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from dash_jobs import Job, wait_for_end_of_process
 from servers import Port, Server, running, uvicorn
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
@@ -33,17 +33,13 @@ class Page:
         self._client = client
         client.get("/")
 
-    def start(self, output: str) -> dict[str, str]:
-        """Start a job. Returns what stands for it."""
+    def start(self, output: str) -> Job:
         job = self._ask(output)
         return {name: job[name] for name in ("cacheKey", "job")}
 
-    def result(self, output: str, job: dict[str, str]) -> Any:
-        deadline = time.monotonic() + TIMEOUT
-        while "response" not in (answer := self._ask(output, **job)):
-            assert time.monotonic() < deadline, answer
-            time.sleep(0.05)
-        return answer["response"][output]["children"]
+    def result(self, output: str, job: Job) -> Any:
+        wait_for_end_of_process(job)
+        return self._ask(output, **job)["response"][output]["children"]
 
     def _ask(self, output: str, **query: str) -> Any:
         body = {

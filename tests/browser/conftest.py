@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
-from servers import Port, gunicorn, running
+from servers import FOR_FORKED_JOBS, Port, gunicorn, running
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -51,7 +51,10 @@ def watching_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
         closing(Port()) as port,
         running(
-            gunicorn("watching_app:server", port.number, APPS), port.number, folder, {"TEST_FOLDER": str(folder)}
+            gunicorn("watching_app:server", port.number, APPS, *FOR_FORKED_JOBS),
+            port.number,
+            folder,
+            {"TEST_FOLDER": str(folder)},
         ) as server,
     ):
         yield server.url

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import psutil
 import pytest
 from brokers import assert_opens_nothing, everything_on, unpacked
+from dash_jobs import Job, key_of, no_questions, wait_for_end_of_process
 from http_visitor import Visitor
 from playwright.sync_api import Page, expect
-from servers import Port, Server, gunicorn, job_worker, running
+from servers import FOR_FORKED_JOBS, Port, Server, gunicorn, job_worker, running
 from servers_redis import RedisServer, short_folder
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -60,6 +61,20 @@ class Site:
     def let_jobs_go(self) -> None:
         self.go.touch()
 
+    def wait_for_end_of(self, job: Job, button: str) -> None:
+        """Wait until the job has ended, and its result can be asked for."""
+        if "celery" in button:
+            self._wait_for_key(key_of(job))
+        else:
+            wait_for_end_of_process(job, self.reaps_jobs)
+
+    def _wait_for_key(self, key: str) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        with self.redis.client() as redis:
+            while not redis.exists(key):
+                assert time.monotonic() < deadline, "There is no result."
+                time.sleep(0.01)
+
     def everything_in_the_cache(self) -> bytes:
         return b"\n".join(file.read_bytes() for file in (self._folder / "cache").rglob("*") if file.is_file())
 
@@ -73,7 +88,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "BACKGROUND_REDIS": str(redis.socket),
             "PYTHONPATH": os.pathsep.join([str(APPS), *sys.path]),
         }
-        command = gunicorn("background_app:server", port.number, APPS, "--workers", "1", "--threads", "8")
+        command = gunicorn(
+            "background_app:server", port.number, APPS, *FOR_FORKED_JOBS, "--workers", "1", "--threads", "8"
+        )
         with celery_worker(folder, environ), running(command, port.number, folder, environ) as server:
             yield Site(server, folder, redis)
 
@@ -91,30 +108,25 @@ class Tab:
         tab.visitor.request("POST", f"/name/{name}")
         return tab
 
-    def press(self, button: str) -> dict[str, str]:
+    def press(self, button: str) -> Job:
         """What stands for the job that was started."""
         job = self.ask(button, {})
         return {name: str(job[name]) for name in ("cacheKey", "job")}
 
-    def result(self, button: str, job: dict[str, str]) -> Any:
-        """The result of the job; None when there is none, and it does not run any more."""
-        if "celery" not in button and self._site.go.exists():
-            # While the process of a job ends, Diskcache's manager may fail to end it, with psutil.NoSuchProcess.
-            wait_for_end_of_process(int(job["job"].partition("~")[0]), self._site.reaps_jobs)
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            answer = self.ask(button, job)
-            if answer is None or "response" in answer:
-                return answer and answer["response"][button]["children"]
-            assert time.monotonic() < deadline, "There is no result."
-            time.sleep(0.02)
+    def result(self, button: str, job: Job) -> Any:
+        """The result of the job, when it has ended."""
+        self._site.wait_for_end_of(job, button)
+        return self.result_at_once(button, job)
 
-    def report(self, button: str, job: dict[str, str]) -> dict[str, Any]:
+    def result_at_once(self, button: str, job: Job) -> Any:
+        return self.ask(button, job)["response"][button]["children"]
+
+    def report(self, button: str, job: Job) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.result(button, job))
         return found
 
-    def ask(self, button: str, query: dict[str, str]) -> Any:
-        """What the page is answered; None when nothing is to be changed in it."""
+    def ask(self, button: str, query: Job) -> Any:
+        """What the page is answered."""
         body = {
             "output": f"{button}.children",
             "outputs": {"id": button, "property": "children"},
@@ -122,25 +134,15 @@ class Tab:
             "changedPropIds": [f"run-{button}.n_clicks"],
         }
         status, answer = self.visitor.request("POST", f"/_dash-update-component?{urlencode(query)}", body)
-        assert status in (200, 204), answer
-        return json.loads(answer) if status == 200 else None
+        assert status == 200, answer
+        return json.loads(answer)
 
     def values(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.visitor.request("GET", "/values")[1])
         return found
 
 
-def wait_for_end_of_process(number: int, is_reaped: bool) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(number)
-        deadline = time.monotonic() + TIMEOUT
-        while is_reaped or process.status() != psutil.STATUS_ZOMBIE:
-            process.status()  # Raises when it has gone.
-            assert time.monotonic() < deadline, "The job does not end."
-            time.sleep(0.01)
-
-
-def press_at_once(site: Site, tabs: list[Tab], button: str) -> list[dict[str, str]]:
+def press_at_once(site: Site, tabs: list[Tab], button: str) -> list[Job]:
     """Start a job in each tab. None ends before all have been started."""
     site.hold_jobs()
     with ThreadPoolExecutor(len(tabs)) as threads:
@@ -182,7 +184,7 @@ def test_a_cached_result_is_found_again_by_its_visitor_alone(site: Site, button:
     [job] = press_at_once(site, [ada], button)
     first = ada.report(button, job)
     site.hold_jobs()
-    assert ada.report(button, ada.press(button)) == first
+    assert json.loads(ada.result_at_once(button, ada.press(button))) == first
     job = bob.press(button)
     assert "response" not in bob.ask(button, job)
     site.let_jobs_go()
@@ -197,7 +199,7 @@ def test_two_tabs_of_a_visitor_who_press_at_once_each_get_a_result(site: Site, b
     jobs = press_at_once(site, tabs, button)
     results = [tab.report(button, job) for tab, job in zip(tabs, jobs, strict=True)]
     assert [result["name"] for result in results] == ["ada", "ada"]
-    assert results[0]["process"] != results[1]["process"]
+    assert tab.values()["jobs"] == 2
 
 
 def test_a_job_goes_on_in_the_store_of_its_visitor_who_has_logged_in_meanwhile(site: Site) -> None:
@@ -283,10 +285,13 @@ def test_progress_running_set_props_and_cancel_work_as_before_and_two_visitors_s
     show(ada, 1)
     expect_progress(ada, tour, 2)
     expect_progress(bob, tour, 1)
-    show(ada, 2)
+    with no_questions(ada) as job:
+        show(ada, 2)
+        site.wait_for_end_of(job, tour)
     expect(ada.locator(f"#{tour}")).to_have_text("after 2")
     expect(ada.locator(f"#state-{tour}")).to_have_text("ready")
-    bob.locator(f"#cancel-{tour}").click()
+    with no_questions(bob), bob.expect_response(re.compile("[?&]cancelJob=")):
+        bob.locator(f"#cancel-{tour}").click()
     expect(bob.locator(f"#state-{tour}")).to_have_text("ready")
     show(bob, 1)
     expect(bob.locator(f"#{tour}")).to_be_empty()

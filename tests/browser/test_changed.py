@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from dash_jobs import no_questions, wait_for_end_of_process
 from playwright.sync_api import Page, expect
 
 POLL = "/_user-store/changed"
@@ -32,13 +33,20 @@ def wait_for_polls(page: Page) -> None:
             pass
 
 
+def script_to_let_it_be(state: str) -> str:
+    return (
+        f"Object.defineProperty(document, 'visibilityState', {{value: '{state}', configurable: true}});"
+        "document.dispatchEvent(new Event('visibilitychange'));"
+    )
+
+
 def let_page_be(page: Page, state: str) -> None:
     """Let the page believe that the browser shows it, or does not."""
-    page.evaluate(
-        "state => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
-        " document.dispatchEvent(new Event('visibilitychange')); }",
-        state,
-    )
+    page.evaluate(script_to_let_it_be(state))
+
+
+def note_polls(page: Page, polls: list[str]) -> None:
+    page.on("request", lambda request: polls.append(request.url) if request.url.endswith(POLL) else None)
 
 
 def test_a_callback_that_writes_fires_those_that_watch_with_its_own_response(page: Page) -> None:
@@ -65,7 +73,9 @@ def test_the_job_of_a_background_callback_fires_them_while_it_runs_and_has_the_t
     page.locator("#job").click()
     expect(page.locator("#two")).to_have_text("from a job None")
     expect(page.locator("#job-done")).to_have_text("")
-    page.request.get(f"{watching_site}/end-jobs")
+    with no_questions(page) as job:
+        page.request.get(f"{watching_site}/end-jobs")
+        wait_for_end_of_process(job)
     expect(page.locator("#job-done")).to_have_text("done for the tab of Ann")
 
 
@@ -95,7 +105,7 @@ def test_what_another_tab_and_a_view_write_fires_within_a_poll_and_not_on_a_stra
     expect(stranger.locator("#calls")).to_have_text("1")
 
 
-def test_a_hidden_page_polls_not_at_all_and_after_errors_a_page_polls_less_often(
+def test_a_hidden_page_polls_not_at_all_and_asks_at_once_when_it_is_shown(
     watching_site: str, new_user: Callable[[], Page]
 ) -> None:
     page = new_user()
@@ -106,19 +116,28 @@ def test_a_hidden_page_polls_not_at_all_and_after_errors_a_page_polls_less_often
 
     let_page_be(page, "hidden")
     polls: list[str] = []
-    page.on("request", lambda request: polls.append(request.url) if request.url.endswith(POLL) else None)
+    note_polls(page, polls)
     page.clock.run_for(20 * INTERVAL_MS)
     assert polls == []
     page.request.get(f"{watching_site}/add")
     let_page_be(page, "visible")
     expect(page.locator("#cart")).to_have_text("pear")
 
+
+def test_after_errors_a_page_polls_less_often(watching_site: str, new_user: Callable[[], Page]) -> None:
+    page = new_user()
+    page.clock.install(time=0)
+    page.add_init_script(script_to_let_it_be("hidden"))  # So no poll is under way when the clock stops.
+    open_page(page, watching_site)
+    page.clock.pause_at(3600)
     page.route(f"**{POLL}", lambda route: route.abort())
     with page.expect_event("requestfailed"):
-        page.clock.run_for(INTERVAL_MS)
+        let_page_be(page, "visible")
+    polls: list[str] = []
+    note_polls(page, polls)
     for wait_ms in (2000, 4000, 8000, 16_000, 30_000, 30_000):
-        polls.clear()
         page.clock.run_for(wait_ms - 100)
         assert polls == []
         with page.expect_event("requestfailed"):
             page.clock.run_for(100)
+        polls.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from servers import Port, Server, gunicorn, running
+from servers import FOR_FORKED_JOBS, Port, Server, gunicorn, running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 APPS = sorted(path.stem for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
@@ -37,7 +37,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(examples: Path) -> Iterator[str]:
     """The address of all examples, on two workers."""
     with closing(Port()) as port:
-        command = gunicorn("demo:server", port.number, examples)
+        command = gunicorn("demo:server", port.number, examples, *FOR_FORKED_JOBS)
         with served(command, port, examples.parent) as server:
             yield server.url
 

@@ -18,7 +18,7 @@ from dash._utils import AttributeDict
 from flask.testing import FlaskClient
 
 from flask_dash_store import Changed, InvalidKey, InvalidKeyType, Key, UserStore, UserStoreMiddleware, user_store
-from flask_dash_store.store.write_listeners import write_listeners
+from flask_dash_store.store.base import write_listeners
 from flask_dash_store.testing import user_store_transaction
 
 POLL = "/_user-store/changed"
@@ -178,6 +178,50 @@ def test_listeners_are_told_after_the_commit_and_not_of_what_was_rolled_back(sit
         assert told[2:] == [None, ["n"]]
     finally:
         write_listeners.pop()
+
+
+@pytest.mark.parametrize("todo", [lambda store: store.update(cart=1), lambda store: store.clear()])
+def test_of_several_writes_the_page_learns_the_last_versions(site: Site, todo: Write) -> None:
+    def write(store: UserStore) -> None:
+        before = store["cart"]
+        for number in range(3):
+            store["n"] = number
+        todo(store)
+        store["wish list"] = ["tent"]
+        store["cart"] = before
+        del store["wish list"]
+        store.pop("n", None)
+
+    told = site.call_back(write)
+    watches = [Changed(*WATCHED), Changed("cart"), Changed(any)]
+    assert told == {str(each).removesuffix(".data"): {"data": site.versions()[each.name]} for each in watches}
+
+
+def test_a_page_that_has_been_told_of_a_change_is_told_when_it_is_taken_back(site: Site) -> None:
+    def write(store: UserStore) -> None:
+        store["n"] = 1
+        del store["n"]
+
+    told = site.call_back(write)
+    assert told[str(Changed(any)).removesuffix(".data")] == {"data": site.versions()["any"]}
+
+
+def test_a_write_in_a_callback_costs_as_much_of_many_keys_as_of_few(site: Site) -> None:
+    def calls_with(keys: int) -> int:
+        calls: list[str] = []
+
+        def write(store: UserStore) -> None:
+            store.update({f"key {number}": 0 for number in range(keys)})
+            sys.setprofile(lambda _, event, __: calls.append(event))
+            for number in range(5):
+                store[f"key {number}"] = 1
+            sys.setprofile(None)
+
+        site.call_back(write)
+        return len(calls)
+
+    few = calls_with(5)
+    assert calls_with(500) < 1.1 * few
 
 
 def test_the_store_of_a_user_id_changes_nothing_for_the_visitor(site: Site) -> None:

@@ -28,8 +28,8 @@ from visits import SECRET, Browser, Site, Use
 
 from flask_dash_store import ConfigurationError, InvalidKey, LateSetting, NotANumber, UserStore, UserStoreMiddleware
 from flask_dash_store.owner import FLASK_SESSION_KEY as KEY
-from flask_dash_store.store.user_store import read as read_own
-from flask_dash_store.store.user_store import write as write_own
+from flask_dash_store.store.internal import read as read_own
+from flask_dash_store.store.internal import write as write_own
 from flask_dash_store.testing import user_store_context, user_store_transaction
 
 

@@ -23,7 +23,7 @@ from flask_dash_store import (
     is_available,
     user_store,
 )
-from flask_dash_store.store.current import current_store
+from flask_dash_store.store.internal import current_store
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[2]
@@ -239,7 +239,7 @@ def test_one_middleware_of_many_apps_keeps_none_alive_and_no_file_of_theirs_open
     middleware = UserStoreMiddleware()
     gc.collect()
     before = open_files()
-    for n in range(300):
+    for n in range(60):
         app = make_app(f"sqlite:///{tmp_path}/{n % 3}.sqlite")
         middleware.init_app(app)
         assert app.test_client().get("/name/Ada").text == "ok"

@@ -46,7 +46,7 @@ CASES = [
 
 def sent(cookie: Cookie, fate: Fate, use: Use, is_eager: bool = True, has_ended: bool = False) -> str:
     state = SessionState(session_owner(ID))
-    state.take(fate, ID, 1_000.0, lifetime=100.0)
+    state.switch_to(fate, ID, 1_000.0, lifetime=100.0)
     state.cookie, state.use = cookie, use
     issue = state.issue(is_eager, lambda owner: has_ended and owner == session_owner(ID), lambda: NOW)
     if issue is None:

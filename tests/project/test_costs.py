@@ -36,6 +36,10 @@ def client(statements: list[str], tmp_path: Path, clock: HandClock) -> Iterator[
     def read() -> str:
         return str(g.user_store.get("n"))
 
+    @app.get("/count")
+    def count() -> str:
+        return str(len(g.user_store))
+
     @app.get("/write/<value>")
     def write(value: str) -> str:
         g.user_store["n"] = value
@@ -80,6 +84,11 @@ def test_a_write_is_one_statement_whatever_the_size_and_whether_the_key_is_new(
 ) -> None:
     client.get(path)
     assert statements in (["INSERT"], ["UPDATE"])
+
+
+def test_to_count_a_few_keys_is_one_select(client: FlaskClient, statements: list[str]) -> None:
+    assert client.get("/count").text == "1"
+    assert statements == ["SELECT"]
 
 
 def test_a_large_value_is_one_transaction(client: FlaskClient, statements: list[str]) -> None:

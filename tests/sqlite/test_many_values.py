@@ -20,7 +20,7 @@ from flask_dash_store.errors import SessionEnded
 from flask_dash_store.expiry import Access
 from flask_dash_store.storage.base import Limits
 from flask_dash_store.storage.sqlite import SqliteStorage, writer
-from flask_dash_store.storage.sqlite.maintenance import PAGES_TOGETHER
+from flask_dash_store.storage.sqlite.maintenance import PAGES_PER_CALL
 
 NOW, LATER = Access(1000, 2000, 0), Access(2000, 3000, 0)
 ANN, BOB = owner("u.ann"), owner("u.bob")
@@ -152,7 +152,7 @@ def test_maintenance_removes_the_rows_in_short_steps(storage: SqliteStorage, pat
         left.append(rows(path))
     assert left[0] == MANY
     assert left[-1] == 0
-    assert max(before - after for before, after in itertools.pairwise(left)) <= PAGES_TOGETHER
+    assert max(before - after for before, after in itertools.pairwise(left)) <= PAGES_PER_CALL
     assert execute(path, 'SELECT COUNT(*) FROM "sessions" WHERE deleted_up_to IS NOT NULL') == [(0,)]
     assert not storage.needs_maintenance
 
@@ -165,7 +165,7 @@ def test_keys_that_have_expired_make_room_a_few_at_a_time(connections: list[apsw
     later = Access(NOW.now + 1, NOW.expires, 0)
     before = connections[-1].total_changes()
     storage.set(ANN, "new", small(b"v"), later)
-    assert connections[-1].total_changes() - before <= 3 * PAGES_TOGETHER
+    assert connections[-1].total_changes() - before <= 3 * PAGES_PER_CALL
     assert storage.keys(ANN, later) == ["new"]
     for n in range(MANY - 1):
         storage.set(ANN, f"new {n}", small(b"v"), later)

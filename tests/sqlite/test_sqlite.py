@@ -31,7 +31,7 @@ from flask_dash_store.errors import (
 from flask_dash_store.expiry import Access
 from flask_dash_store.storage.base import Limits
 from flask_dash_store.storage.sqlite import SqliteStorage, schema
-from flask_dash_store.storage.sqlite.maintenance import OWNERS_TOGETHER, PAGES_TOGETHER
+from flask_dash_store.storage.sqlite.maintenance import OWNERS_PER_CALL, PAGES_PER_CALL
 from flask_dash_store.storage.sqlite.reserve import Reserve
 
 NOW = Access(1000, 2000, 0)
@@ -316,7 +316,7 @@ def test_a_step_of_maintenance_is_short_however_much_one_owner_has(storage, path
     query = f'SELECT COALESCE(SUM(1 + length(value) / {schema.PAGE_BYTES}), 0) FROM "values"'
     steps = maintain_in_steps(storage, lambda: execute(path, query)[0][0])
     assert len(steps) > 10
-    assert max(steps) <= PAGES_TOGETHER + 1 + nbytes / schema.PAGE_BYTES
+    assert max(steps) <= PAGES_PER_CALL + 1 + nbytes / schema.PAGE_BYTES
     assert execute(path, 'SELECT COUNT(*) FROM "sessions"') == [(0,)]
 
 
@@ -363,7 +363,7 @@ def test_maintenance_lets_other_writers_in_after_each_step(path) -> None:
         while not purging.done():
             before = left()
             neighbour.set(ANN, "k", small(b"v"), LATER)
-            passed.append((before - left()) // OWNERS_TOGETHER)
+            passed.append((before - left()) // OWNERS_PER_CALL)
         assert purging.result() == 2000
     assert statistics.median(passed) <= 1  # This thread itself is kept from running now and then.
     storage.close()

@@ -135,6 +135,12 @@ def uvicorn(target: str, port: int | Path, source: Path, *options: str) -> list[
     ]
 
 
+# Options of gunicorn for a server whose workers fork jobs, as Dash's DiskcacheManager.call_job_fn does, while browsers
+# are connected. A job holds the worker's connections open: when the worker closes an idle one meanwhile, the browser
+# does not notice, and its next request on it stays unread until the job ends.
+FOR_FORKED_JOBS = ("--keep-alive", "300")
+
+
 def gunicorn(target: str, port: int | Path, source: Path, *options: str) -> list[str]:
     """The command for ``target``, a module in the folder ``source`` and a name in it, with 2 workers x 4 threads."""
     address = f"127.0.0.1:{port}" if isinstance(port, int) else f"unix:{port}"

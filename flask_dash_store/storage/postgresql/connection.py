@@ -40,7 +40,7 @@ _SCHEMES = ("postgresql://", "postgres://")
 _UNQUOTED = re.compile(r"[\w /-]*")
 
 # How much of a large value, in bytes a second, a server takes or gives at least.
-SLOWEST = 10 * 2**20
+MIN_BYTES_PER_SECOND = 10 * 2**20
 
 # Seconds after which waiting is interrupted, to look for signals and at the clock.
 _POLL = 0.1
@@ -160,7 +160,10 @@ class Connection(psycopg.Connection[Row]):
         :param timeout: seconds that a call waits for other writers
         :raises psycopg.Error: when the server cannot be reached, or refuses the user
         """
-        connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        try:
+            connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        except OSError as error:  # To wait for the server, psycopg opens a file beside libpq's socket.
+            raise psycopg.OperationalError(str(error)) from error
         connection.timeout = silence_timeout(timeout)
         try:
             # A pooler answers for many processes of the server, so the one that it names at login is not the one at
@@ -194,11 +197,11 @@ class Connection(psycopg.Connection[Row]):
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
-    def is_quiet(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the server has sent nothing that was not asked for. It does so when it closes the connection."""
         try:
             return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
-        except psycopg.Error:  # Its socket has been closed, or the server's end of it reset.
+        except psycopg.Error:  # Some of its releases raise this for a socket whose other end has been closed or reset.
             return False
 
     def is_in_transaction(self) -> bool:
@@ -226,7 +229,7 @@ class Connection(psycopg.Connection[Row]):
         :param nbytes: how large the values in it are, for it may take the longer
         """
         if nbytes:
-            self.timeout += nbytes / SLOWEST
+            self.timeout += nbytes / MIN_BYTES_PER_SECOND
         try:
             # What has arguments comes back in binary, in which a large value is half as long.
             cursor = self.execute(sql, args, binary=args is not None)
@@ -239,7 +242,7 @@ class Connection(psycopg.Connection[Row]):
             raise
         finally:
             if nbytes:
-                self.timeout -= nbytes / SLOWEST
+                self.timeout -= nbytes / MIN_BYTES_PER_SECOND
 
     def forget(self) -> None:
         """Close the socket without telling the server, for another process uses the connection."""

@@ -24,8 +24,7 @@ from contextlib import suppress
 import psycopg
 
 from ...errors import StorageBusy, StorageClosed, StorageError
-from ..event_loop import longest_wait
-from ..transaction import busy
+from ..timeouts import busy, longest_wait
 from .connection import Bindings, Connection, Row, Silent, Slot, Target, fault
 
 # Seconds between two looks for a slot that has become free without a notification.
@@ -104,7 +103,7 @@ class Pool:
                     if released is None:
                         raise self.fault(error) from error
                     connection = released
-            if connection.is_quiet():
+            if connection.is_ready():
                 return connection
             self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
 

@@ -69,6 +69,7 @@ _LIST_VERSIONS = """
 
 # These are asked for by an operator alone. They go through all sessions, and through no value.
 _IS_LIVE = "expires > %(now)s"
+_IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR left(owner, 2) <> 'u.')"
 _TOTALS = f"""
     SELECT count(*) FILTER (WHERE is_live AND is_session), count(*) FILTER (WHERE is_live AND is_user AND keys > 0),
         COALESCE(sum(bytes) FILTER (WHERE is_live), 0)::bigint, COALESCE(sum(keys) FILTER (WHERE is_live), 0)::bigint,
@@ -80,6 +81,9 @@ _TOTALS = f"""
         SELECT *, {_IS_LIVE} AS is_live, left(owner, 2) = 's.' AS is_session, left(owner, 2) = 'u.' AS is_user
         FROM {{schema}}.sessions
     ) s"""
+_LARGEST = f"""
+    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions WHERE {_IS_THERE}
+    ORDER BY bytes DESC, owner LIMIT %(limit)s"""
 # A page past the end has one row, of the total.
 _COUNTS = columns_of_spread("bytes", "created_at", "expires", "%(now)s")
 _SPREAD = f"""
@@ -88,8 +92,7 @@ _SPREAD = f"""
 _FIND_OWNERS = f"""
     WITH found AS MATERIALIZED (
         SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
-        WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
-        AND owner ~* %(pattern)s
+        WHERE {_IS_THERE} AND starts_with(owner, %(prefix)s) AND owner ~* %(pattern)s
     )
     SELECT total, page.* FROM (SELECT count(*) AS total FROM found) counted
     LEFT JOIN (SELECT * FROM found ORDER BY {{order}}, owner LIMIT %(limit)s OFFSET %(offset)s) page ON true
@@ -121,6 +124,7 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         | {
             "totals": _TOTALS.format(schema=schema),
             "spread": _SPREAD.format(schema=schema),
+            "largest": _LARGEST.format(schema=schema),
             "space": _SPACE.format(schema=schema.replace("'", "''")),
             "find_session": _FIND_SESSION.format(schema=schema),
             "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),

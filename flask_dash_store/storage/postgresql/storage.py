@@ -33,9 +33,19 @@ from ..base import (
     Value,
     ValueInfo,
 )
-from ..event_loop import LOOP_TIMEOUT, longest_wait
 from ..name_search import name_pattern
-from ..statistics import Order, OwnerPage, Space, Spread, SupportsStatistics, Totals, page_of_rows, spread_of_counts
+from ..statistics import (
+    Order,
+    OwnerInfo,
+    OwnerPage,
+    Space,
+    Spread,
+    SupportsStatistics,
+    Totals,
+    page_of_rows,
+    spread_of_counts,
+)
+from ..timeouts import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
 from .schema import NewRow, make_tables, statements, stored
@@ -44,10 +54,10 @@ from .transaction import Database
 logger = logging.getLogger("flask_dash_store")
 
 # So many bytes are sent together when several values are written.
-SENT_TOGETHER = 2**24
+BATCH_BYTES = 2**24
 
 # So many owners are purged in one transaction, whose locks are kept until it ends.
-PURGED_TOGETHER = 100
+OWNERS_PER_CALL = 100
 
 # When several values are written, a row takes the server as long as so many bytes of it.
 BYTES_PER_ROW = 2**10
@@ -186,7 +196,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
             raise _refusal(self._limits, key, *refused)
 
     def set_all(self, owner: Owner, values: Iterable[tuple[str, Stored]], access: Access) -> None:
-        groups = list(batches(((key, value, None) for key, value in dict(values).items()), SENT_TOGETHER))
+        groups = list(batches(((key, value, None) for key, value in dict(values).items()), BATCH_BYTES))
         with self.transaction(owner) if len(groups) > 1 else nullcontext():
             for group in groups:
                 if len(group) == 1:
@@ -260,7 +270,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         expired: Expired | None = None,
     ) -> Removed:
         args = (now, ended_before, *(expiry_limit or _NO_EXPIRY_LIMIT))
-        removed = self._maintain(args, PURGED_TOGETHER, 0, expired)
+        removed = self._maintain(args, OWNERS_PER_CALL, 0, expired)
         if wait and removed == Removed():
             # What is left is locked by others. To wait for one at a time, holding no other lock, cannot be a deadlock.
             removed = self._maintain(args, 1, self._timeout_ms, expired)
@@ -308,7 +318,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         with self._transaction(name):
             args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
             self._database.call(self._sql["replace_session"], args)
-            for group in batches(dump.values, SENT_TOGETHER):
+            for group in batches(dump.values, BATCH_BYTES):
                 self._put_all(Owner(name, dump.session), group, access, _NO_LIMITS)
 
     def problems(self) -> Iterator[str]:
@@ -317,8 +327,12 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        totals = Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+        if not largest:
+            return totals
+        rows = self._database.select(self._sql["largest"], {"now": now, "limit": largest})
+        return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
 
     def spread(self, now: float) -> Spread:
         return spread_of_counts(*self._database.select(self._sql["spread"], {"now": now})[0])

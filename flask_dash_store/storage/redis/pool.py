@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from ...buffers import Buffers
 from ...errors import StorageBusy, StorageError
-from ..event_loop import longest_wait
+from ..timeouts import longest_wait
 from .url import Client, exceptions
 
 _SHORTEST, _LONGEST = 0.0005, 0.01

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ...buffers import Buffers
 from ...errors import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull, UserStoreError
-from ..transaction import busy
+from ..timeouts import busy
 from .lua import Script
 from .pool import Backoff, NotSent, Pool, exchange
 from .url import Client, MasterNotFoundError, Target, exceptions

@@ -57,11 +57,11 @@ from .owner_record import (
     value_of,
 )
 from .server import Server, logger
-from .transaction import SHORTEST_LEASE, Leases, Transaction
+from .transaction import MIN_LEASE, Leases, Transaction
 from .url import DEFAULT_PREFIX, parse
 
 # A server is given a second at least to answer, however little a call waits for other writers.
-SHORTEST_TIMEOUT = 1.0
+MIN_TIMEOUT = 1.0
 # An entry of a user's index is written before the session that it names, so a new one is not taken for a stale one.
 _INDEX_GRACE = 3600.0
 
@@ -93,8 +93,8 @@ class RedisStorage(AllOwners):
         prefix: str = DEFAULT_PREFIX,
         lease: float | None = None,
     ) -> None:
-        target = parse(url, prefix, max(timeout, SHORTEST_TIMEOUT))
-        lease = max(SHORTEST_LEASE, 2 * timeout) if lease is None else lease
+        target = parse(url, prefix, max(timeout, MIN_TIMEOUT))
+        lease = max(MIN_LEASE, 2 * timeout) if lease is None else lease
         self._limits = limits
         self._server = Server(target, timeout)
         self._leases = Leases(self, self._server, target.prefix, timeout, lease, keep_ended)

@@ -30,7 +30,7 @@ from .pool import Backoff
 from .scripts import COMMIT, RELEASE_SAVEPOINT, ROLL_BACK
 from .server import Server, is_in_doubt, is_timeout
 
-SHORTEST_LEASE = 10.0
+MIN_LEASE = 10.0
 
 
 class Leases:

@@ -15,11 +15,11 @@ _MEMORY = (":memory:", "/:memory:")
 def open_url(url: str, options: StorageOptions) -> Storage:
     """The storage that a ``sqlite://`` URL names.
 
-    As in Flask-SQLAlchemy, ``sqlite:///name`` and ``sqlite:///folder/name`` lie in ``options.folder``, and a fourth
-    slash begins an absolute path; ``sqlite://:memory:`` is another name of ``memory://``.
+    As in Flask-SQLAlchemy, ``sqlite:///name`` and ``sqlite:///folder/name`` are in ``options.folder``, and a fourth
+    slash begins an absolute path. ``sqlite://:memory:`` is another name for ``memory://``.
 
-    :raises ConfigurationError: when the URL names no file, or one that only an older version would have found
-    :raises StorageError: when the file cannot be opened
+    :raises ConfigurationError: if the URL names no file, or a file that only early versions would have found
+    :raises StorageError: if the file cannot be opened
     """
     path = url.removeprefix("sqlite://")
     if path in _MEMORY:
@@ -31,16 +31,16 @@ def open_url(url: str, options: StorageOptions) -> Storage:
 def _file(path: str, options: StorageOptions) -> Path:
     if not path.startswith("/") or not path.strip("/"):
         raise ConfigurationError(
-            "USER_STORE_URL (url=) begins with sqlite://, so it can be sqlite:///name for a file in the instance "
+            "USER_STORE_URL (url=) begins with sqlite://, so it must be sqlite:///name for a file in the instance "
             "folder, sqlite:////absolute/path (on Windows sqlite:///C:/path) or sqlite://:memory:."
         )
     file, former = options.folder / path[1:], Path(path)
-    # In early versions three slashes and a folder were an absolute path. A new, empty file would look like lost data.
+    # In early versions, three slashes and a folder were an absolute path. A new, empty file would look like data loss.
     if former != file and "/" in path[1:] and former.exists() and not file.exists():
         raise ConfigurationError(
-            f"USER_STORE_URL (url=) is sqlite://{path}, which names {file}, and there is none; but there is {former}. "
-            f"An absolute path has four slashes: sqlite:///{former}. To keep it in the instance folder, move it there."
+            f"USER_STORE_URL (url=) is sqlite://{path}, which names {file}. That does not exist, but {former} does. "
+            f"If you mean that file, use four slashes: sqlite:///{former}. Otherwise, move it to the instance folder."
         )
     if options.must_exist and not file.exists():
-        raise StorageError(f"There is no file {file}.")
+        raise StorageError(f"The file {file} of USER_STORE_URL (url=) does not exist.")
     return file

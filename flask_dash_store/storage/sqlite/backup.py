@@ -1,7 +1,7 @@
-"""A copy of a SQLite storage that is in use, and a storage put back to what a copy holds.
+"""Backs up a SQLite storage while it is in use, and restores it.
 
-A copy is a storage itself: a database file, and beside it the directory with the buffers of its large values. To copy
-the files by other means, while they are in use, would tear them
+A backup is a storage itself: a database file, and beside it the directory with the buffers of large values. Copying the
+files by other means while they are in use would corrupt the copy
 (https://www.sqlite.org/howtocorrupt.html, sections 1.2 and 1.3).
 """
 
@@ -28,18 +28,18 @@ from .buffer_files import HELD, BufferFiles, buffers_beside, copy_file, sync_dir
 from .connection import connect
 from .database import Database, Transaction
 from .files import prepare_private_file
-from .maintenance import forget_files
+from .maintenance import remove_files_on_commit
 from .schema import PAGE_BYTES
 from .statistics import args_of_totals
 
-PAGES_TOGETHER = 1000
-STEPS_TOGETHER = 1000
+PAGES_PER_CALL = 1000
+STEPS_PER_REPORT = 1000
 
 
 class Backup:
-    """Copies one storage.
+    """Backs up and restores one storage.
 
-    :param filename: its database file
+    :param filename: the storage's database file
     """
 
     def __init__(self, database: Database, buffers: BufferFiles, filename: str) -> None:
@@ -49,17 +49,17 @@ class Backup:
         self._directory = buffers_beside(filename)
 
     def write(self, target: Path, progress: Progress) -> list[str]:
-        """Copy what is stored at one point in time. Others read and write meanwhile.
+        """Copy what is stored at one point in time, while others read and write.
 
-        :param progress: gets how many bytes are copied, and of how many
-        :returns: the names of values that are damaged, and left out
-        :raises StorageError: when the target exists, or cannot be written
+        :param progress: called with how many bytes are copied, and how many there are
+        :returns: the values that were left out because they are damaged, each as ``owner/key``
+        :raises StorageError: if the target exists, or cannot be written
         """
         buffers = buffers_beside(target)
         if not target.parent.is_dir():
-            raise StorageError(f"There is no directory {target.parent} for the backup. Make it first.")
+            raise StorageError(f"The directory {target.parent} of the backup does not exist. Create it first.")
         if target.exists() or buffers.exists():
-            raise StorageError(f"{target}, or {buffers.name} beside it, exists already. Name a new file.")
+            raise StorageError(f"{target} or {buffers.name} beside it already exists. Name a new file.")
         unfinished = prepare_private_file(target.with_name(f"{target.name}.{uuid.uuid4().hex}"))
         held = self._directory / f"{HELD}{uuid.uuid4().hex}"
         try:
@@ -81,7 +81,7 @@ class Backup:
         return damaged
 
     def _hold_buffers(self, held: Path) -> None:
-        """Link the buffers of this point in time, for they are unlinked when their values are replaced."""
+        """Add links to the current buffers, which are unlinked when their values are replaced."""
         rows = self._database.select(schema.KEPT_FILES)
         if rows:
             held.mkdir(mode=0o700, parents=True)
@@ -89,31 +89,31 @@ class Backup:
             with suppress(FileNotFoundError):
                 os.link(self._directory / name, held / name)
 
-    def look_at(self, source: Path, now: float) -> Totals:
-        """How much a copy holds, which is whole.
+    def inspect(self, source: Path, now: float) -> Totals:
+        """Check that a backup is complete, and say how much it contains.
 
-        :raises StorageError: when there is no copy, or it cannot be read
+        :raises StorageError: if there is no backup, or it cannot be read
         """
         with self._opened(source) as copy:
             rows: list[Any] = copy.execute(schema.TOTALS, args_of_totals(now)).fetchall()
             return Totals(*rows[0])
 
     def restore(self, source: Path, progress: Progress) -> None:
-        """Replace all that is stored by what a copy holds. Other processes see it as soon as it is done.
+        """Replace everything that is stored by the contents of a backup. Other processes see it at once.
 
-        A session that has ended since the copy was made stays ended, and one that has got another id keeps it.
+        A session that has ended since the backup stays ended, and one that has got another id keeps it.
 
-        :param progress: gets how many rows and files of large values are restored, and of how many
-        :raises StorageError: when there is no copy, or it cannot be read; nothing has changed
+        :param progress: called with how many rows and files are restored, and how many there are
+        :raises StorageError: if there is no backup, or it cannot be read; then nothing has changed
         """
         with self._opened(source) as copy:
             self._restore(source.resolve(), copy, progress)
 
     @contextmanager
     def _opened(self, source: Path) -> Iterator[apsw.Connection]:
-        """A connection to a copy, which is whole.
+        """A connection to a backup, after checking that it is complete.
 
-        :raises StorageError: when there is none, or it cannot be read
+        :raises StorageError: if there is none, or it cannot be read
         """
         if not source.is_file() or source.samefile(self._filename):
             raise StorageError(f"{source} is not a backup of {self._filename}.")
@@ -126,14 +126,14 @@ class Backup:
             finally:
                 copy.close(True)
         except StorageError:
-            raise  # StorageBusy is an OSError too.
+            raise  # StorageBusy is an OSError, too.
         except apsw.Error as error:
             raise StorageError(f"The backup {source} cannot be read: {error}.") from error
         except OSError as error:
             raise StorageError(f"The backup {source} cannot be restored: {error.strerror}.") from error
 
     def _restore(self, source: Path, copy: apsw.Connection, progress: Progress) -> None:
-        # Under names of their own: one that is there already may be unlinked before its row is back.
+        # Under new names: existing files with the old names may be unlinked before their rows are restored.
         names = {name: secrets.token_hex(NAME_BYTES) for _, name in copy.execute(schema.KEPT_FILES)}
         rows = copy.execute(schema.COUNT_ROWS).get
         step = _steps(int(str(rows)) + len(names), progress)
@@ -150,10 +150,12 @@ class Backup:
         self, transaction: Transaction, copy: apsw.Connection, names: dict[str, str], step: Callable[[], object]
     ) -> None:
         renewed = transaction.execute(schema.ALL_RENEWED)
-        forget_files(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
+        remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.NAMED_FILES))
         for statement in schema.DELETE_ALL:
             transaction.execute(statement)
-        for session in copy.execute(schema.ALL_SESSIONS):  # Before the values, for the triggers count these.
+        for session in copy.execute(
+            schema.ALL_SESSIONS
+        ):  # Before the values, because triggers add these to the counts.
             transaction.execute(schema.LOAD_SESSION, session)
             step()
         for name_and_key, value, expires, file, nbytes, boot in copy.execute(schema.ALL_VALUES):
@@ -161,7 +163,7 @@ class Backup:
             step()
         for name, session, renewed_at, created, user in renewed:
             if session == ENDED:
-                forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
+                remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": name}))
                 transaction.execute(schema.END, (name, renewed_at))
             else:
                 transaction.execute(schema.KEEP_ID, (name, session, renewed_at, created, user))
@@ -174,11 +176,11 @@ def _check_whole(source: Path, copy: apsw.Connection) -> None:
     buffers = BufferFiles(buffers_beside(source), sync=False)
     for _, name in copy.execute(schema.KEPT_FILES):
         if buffers.read(str(name), may_be_torn=True) is None:
-            raise StorageError(f"The backup {source} is not whole: {name} is missing or damaged.")
+            raise StorageError(f"The backup {source} is incomplete: {name} is missing or damaged.")
 
 
 def _leave_out_damaged(file: Path, buffers: Path) -> list[str]:
-    """Delete from a copy what counts as deleted, and values without their buffers. Returns the names of these."""
+    """Delete rows that count as deleted from a backup, and values without their buffers. Returns the latter."""
     kept = BufferFiles(buffers, sync=False)
     copy = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
@@ -195,25 +197,25 @@ def _leave_out_damaged(file: Path, buffers: Path) -> list[str]:
 
 
 def _steps(total: int, progress: Progress) -> Callable[[], None]:
-    """What is called after each step of so many, and tells of some of them."""
+    """A function to call after each of so many steps. It reports some of them."""
     done = count(1)
 
     def step() -> None:
         number = next(done)
-        if number % STEPS_TOGETHER == 0 or number == total:
+        if number % STEPS_PER_REPORT == 0 or number == total:
             progress(number, total)
 
     return step
 
 
 def _copy_pages(source: apsw.Connection, target: Path, progress: Progress) -> int:
-    """Copy a database. Returns how many bytes it has."""
+    """Copy a database. Returns its size in bytes."""
     destination = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
     nbytes = 0
     try:
         with destination.backup("main", source, "main") as backup:
             while not backup.done:
-                backup.step(PAGES_TOGETHER)
+                backup.step(PAGES_PER_CALL)
                 nbytes = backup.page_count * PAGE_BYTES
                 progress(nbytes - backup.remaining * PAGE_BYTES, nbytes)
     except apsw.Error as error:
@@ -229,9 +231,10 @@ def _copy_buffers(
     names: Mapping[str, str] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Copy buffers, under other names where these are given.
+    """Copy the files of buffers.
 
-    :param progress: called after each, with how many bytes are copied
+    :param names: which files to copy, and their new names; None for all, without renaming
+    :param progress: called after each file with how many bytes are copied
     """
     target.mkdir(mode=0o700, exist_ok=True)
     nbytes = 0

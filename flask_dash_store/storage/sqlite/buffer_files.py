@@ -1,12 +1,12 @@
-"""Where the buffers of large values lie: files beside the database, mapped when they are read.
+"""The buffers of large values: files beside the database, which are memory-mapped to read them.
 
-A file is written whole under a temporary name and renamed, before the row that names it is committed; it is unlinked
-after the commit that has replaced or deleted the row. A file is never changed. So a reader that finds no file has
-lost a race and reads its row again, and a file that no row names is an orphan of a crash. Windows neither unlinks nor
-replaces a file that is open or mapped: there it is unlinked later, by maintenance.
+A file is written under a temporary name and renamed before the row that names it is committed. It is unlinked after the
+commit that has replaced or deleted the row. It is never changed. So a reader that does not find a file has lost a race,
+and reads its row again. A file that no row names is an orphan of a crash. Windows neither unlinks nor replaces a file
+that is open or mapped; there, maintenance unlinks it later.
 
-A file is not synced, unless what is acknowledged has to survive a power loss. Whether it is whole after one is seen
-from the checksum in its header, which is looked at once after each start of the machine.
+A file is only synced if acknowledged writes must survive a power loss. The checksum in its header shows whether it is
+complete after one. It is verified once after each boot.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _HEADER = struct.Struct("<16s32sQI")
 _NAME = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp"
 HELD = "held-"
-"""How the name of the directory begins in which a running backup keeps buffers."""
-# Python keeps a file open for as long as it is mapped, and a process may have 1024 open, its sockets among them.
-MOST_MAPS = 256
+"""The prefix of the directory in which a running backup keeps links to buffers."""
+# Python keeps a mapped file open, and a process may have 1024 open files, including its sockets.
+MAX_MAPS = 256
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
-# Windows has no descriptors of directories; NTFS logs what a directory holds.
+# Windows cannot open directories. NTFS journals them.
 _DIRECTORY = getattr(os, "O_DIRECTORY", None)
 
 
 def buffers_beside(database: str | Path) -> Path:
-    """The directory of the buffers whose rows are in a database file."""
+    """The directory with the buffers of a database file."""
     return Path(f"{database}.buffers")
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the file of one value's buffers. Once the target's name exists, the file is whole and synced."""
+    """Copy the file of one value's buffers. Once the target exists, it is complete and synced."""
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{_TEMPORARY}")
     try:
         with open(source, "rb") as original, open(os.open(temporary, _NEW, 0o600), "wb") as copy:
@@ -63,21 +63,21 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 class BufferFiles:
-    """Buffers in the files of a directory, for all processes.
+    """The files of buffers in a directory.
 
-    :param sync: whether buffers have to survive a power loss as soon as they are written
+    :param sync: whether buffers must survive a power loss as soon as they are written
     """
 
     def __init__(self, directory: Path, sync: bool) -> None:
         self._directory = directory
         self._sync = sync
         self._in_use: set[str] = set()
-        """Those that could not be unlinked, for some process has them mapped."""
+        """Files that could not be unlinked because a process has them mapped."""
 
     def write(self, buffers: Buffers) -> None:
-        """Keep buffers.
+        """Write buffers to a file.
 
-        :raises StorageError: when they cannot be kept; then nothing of them is
+        :raises StorageError: if that fails; then there is no file
         """
         try:
             try:
@@ -89,7 +89,7 @@ class BufferFiles:
                 self._write(buffers)
         except OSError as error:
             if error.errno is None:
-                raise  # A signal's handler has raised it, a TimeoutError say.
+                raise  # Raised by a signal handler, such as a TimeoutError.
             kind = StorageFull if error.errno in NO_SPACE else StorageError
             raise kind(f"A large value could not be written to {self._directory}: {error.strerror}.") from error
 
@@ -104,7 +104,7 @@ class BufferFiles:
                     rest = chunk
                     while rest.nbytes:
                         rest = rest[file.write(rest) :]
-                # Of what was written: an array may have been changed by another thread since it was to be stored.
+                # The checksum of the file, not of the buffers, which another thread may have changed since.
                 checksum = _checksum_of_file(file, buffers.nbytes)
                 file.seek(0)
                 file.write(
@@ -120,11 +120,11 @@ class BufferFiles:
             sync_directory(self._directory)
 
     def read(self, name: str, may_be_torn: bool) -> Buffers | None:
-        """The buffers, in one piece that the caller may change without changing what is kept.
+        """The buffers, in one piece. The caller may change it; this does not change the file.
 
-        :param may_be_torn: whether a power loss may have torn them, so that their checksum is verified
-        :returns: None when there are none of this name, or when they are torn
-        :raises StorageCorrupt: when they are damaged and cannot have been torn
+        :param may_be_torn: whether the file may be incomplete after a power loss, so that its checksum is verified
+        :returns: None if there is no file of this name, or if it is incomplete after a power loss
+        :raises StorageCorrupt: if it is damaged for another reason
         """
         path = self._path(name)
         try:
@@ -150,9 +150,9 @@ class BufferFiles:
         return None
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete buffers, of which some may have gone already, or go later."""
+        """Delete files. Some may already be deleted, and some may only be deleted later."""
         for name in names:
-            # What cannot be removed now is an orphan, which is removed later, or was never a file's name.
+            # A file that cannot be removed now is an orphan, which maintenance removes later. Or the name is invalid.
             with suppress(OSError, StorageCorrupt):
                 try:
                     os.unlink(self._path(name))
@@ -160,12 +160,12 @@ class BufferFiles:
                     self._in_use.add(name)
 
     def remove_again(self) -> None:
-        """Delete those that were in use when they were to be deleted."""
+        """Delete the files that were in use when they were to be deleted."""
         names, self._in_use = self._in_use, set()
         self.remove(names)
 
     def written_before(self, time: float) -> Iterator[str]:
-        """The names of the buffers that were written before a time, in seconds since the epoch."""
+        """The names of files that were written before a time, in seconds since the epoch. Deletes leftovers."""
         with suppress(OSError), os.scandir(self._directory) as entries:
             for entry in entries:
                 with suppress(OSError):
@@ -180,14 +180,16 @@ class BufferFiles:
 
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise StorageCorrupt(f"A row names {name!r} as the file of its value, which cannot be one.")
+            raise StorageCorrupt(
+                f"A row is damaged: it names {name!r} as the file of its value, which is not a valid name."
+            )
         return f"{self._directory}/{name}"
 
 
 def _map_or_copy(path: str) -> mmap.mmap | bytearray:
-    """What a file holds, which may be changed without changing the file: mapped, or a copy when many files are."""
+    """The content of a file, which may be changed without changing the file: mapped, or copied if many files are."""
     with open(path, "rb") as file:
-        if len(_maps) < MOST_MAPS:
+        if len(_maps) < MAX_MAPS:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             _maps.add(mapped)
             return mapped
@@ -202,11 +204,11 @@ def _rename(temporary: str, path: str) -> None:
     except PermissionError:
         if not os.path.exists(path):
             raise
-        os.unlink(temporary)  # A file of this name that is in use holds the same, for no name is used twice.
+        os.unlink(temporary)  # The existing file has the same content, because no name is used twice.
 
 
 def _checksum_of_file(file: FileIO, nbytes: int) -> int:
-    """The CRC-32 of what follows the header."""
+    """The CRC-32 of what follows the header in the file."""
     if not nbytes:
         return zlib.crc32(b"")
     with mmap.mmap(file.fileno(), ALIGNMENT + nbytes, access=mmap.ACCESS_READ) as written, memoryview(written) as view:

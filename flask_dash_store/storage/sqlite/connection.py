@@ -1,4 +1,4 @@
-"""A connection to a SQLite file: how it is opened, how it waits for locks, and what its errors mean."""
+"""A connection to a SQLite file: how it is opened, how it waits for locks, and how its errors are translated."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import apsw
 
 from ...errors import StorageBusy, StorageCorrupt, StorageError, StorageFull, UnsuitableFilesystem
 from ..base import Synchronous
-from ..event_loop import longest_wait
-from ..transaction import busy
+from ..timeouts import busy, longest_wait
 from .files import NO_SPACE
 from .filesystem import advice
 from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
@@ -19,7 +18,7 @@ from .schema import FORMAT_FACTS, PAGE_BYTES, check_format
 FIRST_DELAY = 0.00005
 MAX_DELAY = 0.001
 
-# How many bytes of the WAL's file are kept after a checkpoint.
+# The size to which a checkpoint truncates the WAL file, in bytes.
 WAL_SIZE_LIMIT = 4096 * PAGE_BYTES
 
 _ERRORS: dict[type[Exception], type[StorageError]] = {
@@ -33,16 +32,16 @@ Row = tuple[Any, ...]
 Bindings = Sequence[Any] | Mapping[str, Any]
 
 Errors = (apsw.Error, UnicodeDecodeError)
-"""What a statement can raise: SQLite's own errors, and text in the file that is not UTF-8."""
+"""What a statement can raise: SQLite's own errors, and the error for text that is not UTF-8."""
 
 
 class Backoff:
-    """How a connection retries when another process has a lock: for up to ``timeout`` seconds.
+    """The busy handler of a connection: it retries while another process holds a lock, for up to ``timeout`` seconds.
 
-    SQLite's own busy handler looks again after 1, 2, 5, 10, 15, ... ms, so that an unlucky caller waits far longer
-    than the lock was held; and where gevent has replaced ``time.sleep`` it stops all greenlets of the process. This one
-    looks very soon, for a small write takes some 20 us, and then each :data:`MAX_DELAY`. A process that takes the lock
-    many times in a row has to leave it free for longer than that in between.
+    SQLite's own handler retries after 1, 2, 5, 10, 15, ... ms, so an unlucky caller waits far longer than the lock is
+    held. And it blocks all greenlets of a process where gevent has replaced ``time.sleep``. This one retries very soon,
+    because a small write takes some 20 us, and then every :data:`MAX_DELAY`. A process that acquires the lock many
+    times in a row must release it for longer than that in between.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -61,14 +60,14 @@ class Backoff:
 
 
 class Connection:
-    """A connection of APSW's, how it retries, and the one cursor for its statements.
+    """An APSW connection with its busy handler and one cursor for all statements.
 
-    To make a cursor for each statement takes as long as a tenth of a small write. Nothing here refers to itself, so a
-    connection that an interrupted call has lost is closed at once, not when the garbage collector comes.
+    Creating a cursor for each statement would take a tenth of the time of a small write. There are no reference cycles,
+    so a connection that an interrupted call has lost is closed at once, without the garbage collector.
 
     :param timeout: seconds to wait for other processes
-    :ivar run: executes a statement; what it gives is to be read to its end before it is called again
-    :ivar changes: gives how many rows the last INSERT, UPDATE or DELETE changed
+    :ivar run: executes a statement; read its rows to the end before the next call
+    :ivar changes: returns how many rows the last INSERT, UPDATE or DELETE changed
     """
 
     def __init__(self, sqlite: apsw.Connection, timeout: float) -> None:
@@ -79,22 +78,22 @@ class Connection:
         self.renew_cursor()
 
     def renew_cursor(self) -> None:
-        """Abandon what the cursor has begun to read, and may not have read to its end."""
+        """Replace the cursor, whose rows may not have been read to the end."""
         self.run = self.sqlite.cursor().execute
 
 
 def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connection:
-    """A connection that overwrites what is deleted, and trusts nothing in the file.
+    """Open a connection that overwrites deleted data, and does not trust the schema in the file.
 
     :param timeout: seconds that it waits for other processes
-    :raises UnknownFormat: when the file was written by another version of this package, or by another program
+    :raises UnknownFormat: if the file was written by another version of this package, or by another program
     """
-    # Without SQLITE_OPEN_CREATE a file that has gone is an error, not an empty database in its place.
+    # Without SQLITE_OPEN_CREATE, a file that was deleted is an error, and not replaced by an empty database.
     sqlite = apsw.Connection(filename, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     connection = Connection(sqlite, timeout)
     for pragma in (
         f"synchronous = {synchronous}",
-        # macOS syncs to the disk's cache unless it is told not to; no other system has this.
+        # On macOS, fsync only writes to the disk's cache without this. Other systems ignore it.
         f"fullfsync = {synchronous == 'FULL'}",
         "secure_delete = ON",
         "trusted_schema = OFF",
@@ -107,17 +106,17 @@ def connect(filename: str, synchronous: Synchronous, timeout: float) -> Connecti
 
 
 def use_wal(connection: Connection, filename: str) -> None:
-    """Let readers and a writer work side by side, and freed pages go back to the file system.
+    """Switch to WAL mode, so that readers and a writer do not block each other, and to incremental vacuum.
 
-    :raises UnsuitableFilesystem: when that is not possible where the file lies
-    :raises apsw.BusyError: when others keep the database locked for longer than the connection's timeout
+    :raises UnsuitableFilesystem: if the file system does not support WAL mode
+    :raises apsw.BusyError: if others keep the database locked for longer than the connection's timeout
     """
-    # Several processes may start at once, and SQLite's busy handler is not asked while the mode changes.
+    # Several processes may start at once, and SQLite does not call the busy handler while the mode changes.
     deadline = time.monotonic() + connection.backoff.timeout
     while True:
         try:
             mode = connection.sqlite.pragma("journal_mode")
-            if mode != "wal":  # To set it again would write, which a full disk does not let it.
+            if mode != "wal":  # Setting it again would write, which fails on a full disk.
                 connection.sqlite.pragma("auto_vacuum", "INCREMENTAL")
                 mode = connection.sqlite.pragma("journal_mode", "WAL")
         except apsw.BusyError:
@@ -133,14 +132,14 @@ def use_wal(connection: Connection, filename: str) -> None:
 def storage_error(
     name: str, timeout: float, error: Exception, connection: Connection | None = None
 ) -> StorageError | StorageBusy:
-    """The package's own exception for what SQLite said.
+    """The package's exception for an error of SQLite.
 
-    :param name: what error messages call the storage, without an article
-    :param connection: the one that said it, which knows what the system had said
+    :param name: the storage's name in error messages, without an article
+    :param connection: the connection with the error, which knows the system's error number
     """
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return busy(name, timeout)
     kind = next((kind for cause, kind in _ERRORS.items() if isinstance(error, cause)), StorageError)
     if isinstance(error, apsw.IOError) and connection is not None and connection.sqlite.system_errno in NO_SPACE:
-        kind = StorageFull  # SQLite says "full" only of a disk, not of a quota or of a limit on files.
+        kind = StorageFull  # SQLite only recognizes a full disk, not a quota or a file size limit.
     return kind(f"The {name} failed: {type(error).__name__}: {error}.")

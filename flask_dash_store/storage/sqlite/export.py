@@ -11,10 +11,10 @@ from ..base import ENDED, Dump, SupportsExport, Value
 from . import schema
 from .connection import Row
 from .database import Transaction
-from .maintenance import forget_files
+from .maintenance import remove_files_on_commit
 from .writer import Writer
 
-MOST_PROBLEMS = 100
+MAX_PROBLEMS = 100
 
 
 class Exporter(Writer, SupportsExport):
@@ -67,7 +67,7 @@ class Exporter(Writer, SupportsExport):
         names = {buffers.name for buffers in loaded}
         with self._database.transaction() as transaction:
             rows = transaction.execute(schema.CLEAR, {"owner": name})
-            forget_files(transaction, self._buffers, [row for row in rows if row[0] not in names])
+            remove_files_on_commit(transaction, self._buffers, [row for row in rows if row[0] not in names])
             transaction.on_rollback(partial(self._buffers.remove, names - {file for (file,) in rows}))
             session = (name, dump.expires, dump.session, dump.renewed_at, dump.created_at, dump.user)
             transaction.execute(schema.LOAD_SESSION, session)
@@ -83,7 +83,7 @@ class Exporter(Writer, SupportsExport):
 
     def problems(self) -> Iterator[str]:
         try:
-            for (problem,) in self._database.select(f"PRAGMA integrity_check({MOST_PROBLEMS})"):
+            for (problem,) in self._database.select(f"PRAGMA integrity_check({MAX_PROBLEMS})"):
                 if problem != "ok":
                     yield f"The database is damaged: {problem}."
             for (name,) in self._database.select(schema.WRONG_COUNTS):

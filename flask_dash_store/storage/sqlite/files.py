@@ -155,7 +155,7 @@ def _remove_own(path: Path, process: int) -> None:
 # Whether they are still there
 
 # For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
-GLANCE = 50e-6
+CHECK_INTERVAL = 50e-6
 
 Inode = tuple[int, int]
 
@@ -163,7 +163,7 @@ Inode = tuple[int, int]
 class FileIdentity:
     """Which database file a path named when the storage was opened, and which WAL since a connection is open.
 
-    ``is_known_until`` is the time, by the monotonic clock, for which the last look at them is good.
+    ``is_checked_until`` is the time, by the monotonic clock, for which the last look at them is good.
 
     :param path: the database file, which exists
     """
@@ -173,7 +173,7 @@ class FileIdentity:
         self._wal_path = f"{path}-wal"
         self._inode = _inode_of(path)
         self._wal_inode: Inode | None = None
-        self.is_known_until = 0.0
+        self.is_checked_until = 0.0
 
     def is_same(self) -> bool:
         """Whether the path still names that file, and its WAL, by one look that is good for a while."""
@@ -185,7 +185,7 @@ class FileIdentity:
                 is_same &= (wal.st_dev, wal.st_ino) == self._wal_inode
         except OSError:
             is_same = False
-        self.is_known_until = monotonic() + GLANCE if is_same else 0.0
+        self.is_checked_until = monotonic() + CHECK_INTERVAL if is_same else 0.0
         return is_same
 
     def is_same_wal(self) -> bool:

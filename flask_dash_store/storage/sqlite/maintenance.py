@@ -14,14 +14,14 @@ from .database import Database, Transaction
 from .schema import PAGE_BYTES
 
 # As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
-OWNERS_TOGETHER = 16
-PAGES_TOGETHER = 128
+OWNERS_PER_CALL = 16
+PAGES_PER_CALL = 128
 VACUUM_PAGES = 32
 # A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
 ORPHAN_AGE = 60 * 60.0
 
 
-def forget_files(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
+def remove_files_on_commit(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
     """Remove the files of deleted or replaced rows, once the transaction is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
@@ -29,7 +29,7 @@ def forget_files(transaction: Transaction, buffers: BufferFiles, rows: Iterable[
 
 
 def delete_some(
-    transaction: Transaction, buffers: BufferFiles, sql: str, owner: str, pages: int = PAGES_TOGETHER, now: float = 0.0
+    transaction: Transaction, buffers: BufferFiles, sql: str, owner: str, pages: int = PAGES_PER_CALL, now: float = 0.0
 ) -> int:
     """Delete values of an owner until that has changed so many pages.
 
@@ -38,7 +38,7 @@ def delete_some(
     :returns: how many of ``pages`` are left; while there are some, no value is
     """
     for rowid, nbytes in transaction.execute(sql, {"owner": owner, "now": now, "limit": pages}):
-        forget_files(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+        remove_files_on_commit(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
         pages -= 1 + (nbytes or 0) // PAGE_BYTES
         if pages <= 0:
             break
@@ -59,7 +59,7 @@ class Maintenance:
         with self._database.transaction(wait) as transaction:
             keys, more_keys = self._remove_keys(transaction, now)
             owners, more_owners = self._remove_owners(transaction, now, ended_before, keys_of)
-            more_values = self._remove_deleted(transaction, PAGES_TOGETHER if not (keys or owners) else 0)
+            more_values = self._remove_deleted(transaction, PAGES_PER_CALL if not (keys or owners) else 0)
         if expired is not None and keys_of is not None:
             for owner, names in keys_of.items():
                 expired(owner, names)
@@ -73,10 +73,10 @@ class Maintenance:
 
     def _remove_keys(self, transaction: Transaction, now: float) -> tuple[int, bool]:
         """How many keys were removed that had expired by themselves, and whether there are more."""
-        rows = transaction.execute(schema.PAST_KEYS, (now, OWNERS_TOGETHER))
+        rows = transaction.execute(schema.PAST_KEYS, (now, OWNERS_PER_CALL))
         for row in rows:
-            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
-        return len(rows), len(rows) == OWNERS_TOGETHER
+            remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
+        return len(rows), len(rows) == OWNERS_PER_CALL
 
     def _remove_owners(
         self, transaction: Transaction, now: float, ended_before: float, keys_of: dict[str, list[str]] | None
@@ -85,8 +85,8 @@ class Maintenance:
 
         :param keys_of: takes the keys of those whose removal begins, if that is wanted
         """
-        rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_TOGETHER))
-        pages, removed = PAGES_TOGETHER, 0
+        rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_PER_CALL))
+        pages, removed = PAGES_PER_CALL, 0
         for name, expiry, renewed in rows:
             if keys_of is not None and expiry is not None:
                 keys = [key[len(name) + 1 :] for (key,) in transaction.execute(schema.ALL_KEYS, {"owner": name})]
@@ -101,7 +101,7 @@ class Maintenance:
             sql = schema.KEEP_RENEWED if is_remembered else schema.DELETE_SESSION
             transaction.execute(sql, (name, expiry))
             removed += transaction.changes
-        return removed, len(rows) == OWNERS_TOGETHER
+        return removed, len(rows) == OWNERS_PER_CALL
 
     def _remove_deleted(self, transaction: Transaction, pages: int) -> bool:
         """Remove some rows that count as deleted, of the first owner who has any. Returns whether one had."""

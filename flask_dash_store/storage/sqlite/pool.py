@@ -28,7 +28,7 @@ import apsw
 
 from ...errors import StorageClosed, StorageError
 from ..lock import Lock, WriteLock
-from ..transaction import Transaction, begun, busy
+from ..transaction import Transaction, begun
 from .connection import MAX_DELAY, Connection, storage_error
 from .files import FileIdentity, access_problem
 
@@ -173,7 +173,7 @@ class Pool:
         timeout = self.write_lock.acquire(timeout)
         if transaction is not None:
             self.write_lock.hold(transaction)
-        if time.monotonic() > self.file.is_known_until and not self.file.is_same():
+        if time.monotonic() > self.file.is_checked_until and not self.file.is_same():
             self.check_open()
             self.check_file()
         try:
@@ -252,9 +252,6 @@ class Pool:
     def error(self, error: Exception, connection: Connection | None = None) -> StorageError:
         """The package's own exception for what SQLite said."""
         return storage_error(self.name, self.timeout, error, connection)
-
-    def busy(self) -> StorageError:
-        return busy(self.name, self.timeout)
 
 
 def _never_finalize(connection: apsw.Connection) -> None:

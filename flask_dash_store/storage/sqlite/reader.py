@@ -21,7 +21,7 @@ logger = logging.getLogger("flask_dash_store")
 
 
 # How many files are remembered that this process has found whole.
-MOST_CHECKED = 4096
+MAX_CHECKED = 4096
 
 
 class _Replaced(Exception):
@@ -147,7 +147,7 @@ class Reader(Storage):
 
     def _note_whole(self, file: str) -> None:
         """Let no one look at a file again: other processes by its row, this one also where its boot has no name."""
-        if len(self._checked) >= MOST_CHECKED:
+        if len(self._checked) >= MAX_CHECKED:
             self._checked.clear()
         self._checked.add(file)
         self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))

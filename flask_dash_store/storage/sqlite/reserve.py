@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 
-from ..transaction import busy
+from ..timeouts import busy
 from .system import try_lock, unlock
 
 # Logging out takes about 16 KiB of it.
 RESERVED_BYTES = 4 * 2**20
-LEAST_BYTES = 4096
+MIN_STEP_BYTES = 4096
 POLL = 0.005
 
 _FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
@@ -77,7 +77,7 @@ class Reserve:
 
 def _fill(descriptor: int) -> None:
     step = RESERVED_BYTES
-    while (taken := os.fstat(descriptor).st_size) < RESERVED_BYTES and step >= LEAST_BYTES:
+    while (taken := os.fstat(descriptor).st_size) < RESERVED_BYTES and step >= MIN_STEP_BYTES:
         try:
             _take(descriptor, taken, min(step, RESERVED_BYTES - taken))
         except OSError:

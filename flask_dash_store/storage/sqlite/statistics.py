@@ -12,6 +12,7 @@ from ..statistics import (
     DAY,
     HOUR,
     Order,
+    OwnerInfo,
     OwnerPage,
     Space,
     Spread,
@@ -32,8 +33,12 @@ class Counter(Exporter, SupportsStatistics):
 
     filename: str
 
-    def totals(self, now: float) -> Totals:
-        return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        totals = Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+        if not largest:
+            return totals
+        rows = self._database.select(schema.LARGEST, {"now": now, "limit": largest})
+        return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
 
     def spread(self, now: float) -> Spread:
         return spread_of_counts(*self._database.select(schema.SPREAD, {"now": now})[0])
@@ -42,7 +47,8 @@ class Counter(Exporter, SupportsStatistics):
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
     ) -> OwnerPage:
         bounds = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "offset": offset, "now": now}
-        queries = schema.FIRST_PAGES if offset + limit <= FIRST_PAGES_END else schema.LATER_PAGES
+        is_near = not containing and offset + limit <= FIRST_PAGES_END  # A search is worth doing once, not twice.
+        queries = schema.FIRST_PAGES if is_near else schema.SORTED_PAGES
         return page_of_rows(self._database.select(queries[order], bounds | SearchedText.of(containing)._asdict()))
 
     def space(self) -> Space:

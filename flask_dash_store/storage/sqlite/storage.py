@@ -144,8 +144,8 @@ class SqliteStorage(Counter, SupportsBackup):
     def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
         return self._backup.write(target, progress)
 
-    def look_at_backup(self, source: Path, now: float) -> Totals:
-        return self._backup.look_at(source, now)
+    def inspect_backup(self, source: Path, now: float) -> Totals:
+        return self._backup.inspect(source, now)
 
     def restore(self, source: Path, progress: Progress = no_progress) -> None:
         self._backup.restore(source, progress)

@@ -14,7 +14,7 @@ from ...owner import Owner
 from ..base import KeyExpiry, Limits
 from . import schema
 from .database import Transaction
-from .maintenance import delete_some, forget_files
+from .maintenance import delete_some, remove_files_on_commit
 from .reader import Reader, check_session
 from .reserve import Reserve
 
@@ -26,7 +26,7 @@ FEW_ROWS = 64
 FEW_BYTES = 2**20
 
 # How many values are remembered, to choose the statement that writes the next one.
-MOST_WRITTEN = 4096
+MAX_WRITTEN = 4096
 
 
 class Writer(Reader):
@@ -59,7 +59,7 @@ class Writer(Reader):
         if not self._database.change(schema.SET, (*args, max_keys, key_expires, access.now)):
             return False
         if key_expires is None:
-            if len(self._written) >= MOST_WRITTEN:
+            if len(self._written) >= MAX_WRITTEN:
                 self._written.clear()
             self._written.add(row)
         return True
@@ -121,7 +121,7 @@ class Writer(Reader):
             self._delete_all(transaction, owner)
             return None
         # Another program may have written some.
-        forget_files(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": owner.name}))
+        remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": owner.name}))
         return None
 
     def _begin_use(self, transaction: Transaction, owner: Owner, access: Access) -> None:
@@ -150,10 +150,10 @@ class Writer(Reader):
         for old_bytes, expires, file, is_deleted in transaction.execute(schema.SIZE, (f"{owner.name}/{key}",)):
             if access.is_live_key(expires) and not is_deleted:
                 more_bytes, more_keys, kept = more_bytes - old_bytes, 0, expires
-                forget_files(transaction, self._buffers, [(file,)])
+                remove_files_on_commit(transaction, self._buffers, [(file,)])
             else:
                 rows = transaction.execute(schema.DELETE, (f"{owner.name}/{key}",))
-                forget_files(transaction, self._buffers, rows)
+                remove_files_on_commit(transaction, self._buffers, rows)
         for *_, keys, nbytes in transaction.execute(schema.SESSION, (owner.name,)):
             if not self._fits(more_bytes, more_keys, nbytes, keys):
                 self._make_room_of_expired(transaction, owner, key, more_bytes, more_keys, access.now)
@@ -187,7 +187,7 @@ class Writer(Reader):
             transaction.on_commit(self._note_deleted)
             return
         for rowid, _ in rows:
-            forget_files(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
+            remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
 
     def _note_deleted(self) -> None:
         self._has_deleted = True
@@ -215,7 +215,7 @@ class Writer(Reader):
             self._move_expiry(transaction, owner, expiry, access)
             args = {"owner": owner.name, "key": f"{owner.name}/{key}"}
             rows = transaction.execute(schema.DELETE_KEPT, args)
-            forget_files(transaction, self._buffers, [row[:1] for row in rows])
+            remove_files_on_commit(transaction, self._buffers, [row[:1] for row in rows])
             return any(access.is_live_key(expires) for _, expires in rows)
 
     def clear(self, owner: Owner, access: Access) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diskcache
 import multiprocess
 from celery import Celery
 from dash import CeleryManager, Dash, DiskcacheManager, Input, Output, State, callback, ctx, html, set_props
 from flask import g, request
+from forkable_cache import ForkableCache
 
 from flask_dash_store import OutsideRequest, UserStoreMiddleware, is_available, user_store, visitor
 
@@ -26,7 +26,7 @@ REDIS = f"redis+socket://{os.environ['BACKGROUND_REDIS']}"
 TIMEOUT = 60
 
 celery = Celery("background_app", broker=REDIS, backend=REDIS)
-cache = diskcache.Cache(str(FOLDER / "cache"))
+cache = ForkableCache(str(FOLDER / "cache"))
 app = Dash("background_app", background_callback_manager=DiskcacheManager(cache))
 app.server.secret_key = os.environ.get("BACKGROUND_SECRET", "only for tests, where no one is to be kept out")
 if "BACKGROUND_WITHOUT_STORE" not in os.environ:
@@ -95,7 +95,6 @@ def report() -> str:
         "destroy": error_of(user_store.destroy),
         "cookies": dict(ctx.cookies),
         "header": ctx.headers.get("Cookie"),
-        "process": os.getpid(),
     }
     user_store["report"] = found["name"]
     return json.dumps(found)
@@ -154,15 +153,9 @@ def tour(name: str, set_progress: Callable[[Any], None]) -> str:
     """It goes on by a step each time that the visitor has shown what is stored."""
     for step in (1, 2):
         user_store["step"] = step  # Before the page is told, which may ask at once.
-
-        def tell_until_it_is_shown(step: int = step) -> bool:
-            # Again and again: Dash deletes a progress as it is read, so that one whose response is lost is gone.
-            set_progress(str(step))
-            set_props(f"note-{name}", {"children": f"step {step}"})
-            time.sleep(0.1)
-            return bool(user_store.get("shown", 0) >= step)
-
-        wait_until(tell_until_it_is_shown)
+        set_progress(str(step))
+        set_props(f"note-{name}", {"children": f"step {step}"})
+        wait_until(lambda step=step: user_store.get("shown", 0) >= step)  # type: ignore[misc]
     return f"after {user_store['shown']}"
 
 
