@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from admin_page import OWN_PAGE, AdminPage, MakeSite, Site
 from flask import Flask, abort, g, redirect, session
+from flask_wtf import CSRFProtect
 
 from flask_dash_store import ConfigurationError, UserStoreAdmin, UserStoreMiddleware
 
@@ -204,3 +205,12 @@ def test_without_the_middleware_the_error_says_so() -> None:
     UserStoreAdmin(app, allow=lambda: True)
     with pytest.raises(ConfigurationError, match=r"UserStoreMiddleware\(app\)"):
         app.test_client().get("/user-store/_dash-layout")
+
+
+def test_with_csrf_protect_its_view_is_exempt_where_the_app_says_so(make_site: MakeSite) -> None:
+    site = make_site()
+    csrf = CSRFProtect(site.app)
+    site.page.post(site.page.callback("tiles.children"))
+    assert site.page.post(site.page.callback("tiles.children")).status_code == 400
+    csrf.exempt("flask_dash_store.admin.page._serve")
+    assert site.page.post(site.page.callback("tiles.children")).status_code == 200
