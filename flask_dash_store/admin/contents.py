@@ -29,7 +29,7 @@ def status(overview: Overview) -> list[Any]:
     words = problem or ("Reads and writes work." if health.ok else "It cannot be used.")
     return [
         html.Span(className="dot good" if problem is None else "dot bad", **aria(hidden="true")),
-        html.Span(visible(words)),
+        html.Span(visible(words), role="status"),
         html.Span(f"Counted at {time(overview.at)[11:]}", className="when"),
     ]
 

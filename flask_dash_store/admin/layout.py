@@ -48,7 +48,7 @@ def layout(app_name: str) -> html.Div:
             html.Header(
                 [
                     html.H1(["User store ", html.Span(app_name, className="app-name")]),
-                    html.P("Looking…", id="status", role="status"),
+                    html.P("Looking…", id="status"),
                     html.Span(id="answered", hidden=True),
                 ]
             ),

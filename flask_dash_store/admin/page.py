@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 NAME = "flask_dash_store.admin"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-MOST_BYTES = 2**20  # of a request: what the page sends is small
 
 _ROUTES_OF_DASH = re.compile(r"_dash-(?:layout|dependencies|update-component)|(?:_dash-component-suites|assets)/.+")
 _URL = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
@@ -100,7 +99,6 @@ class UserStoreAdmin:
         return self._guarded(lambda: self._answer(path))
 
     def _guarded(self, answer: Callable[[], Any]) -> Response:
-        request.max_content_length = MOST_BYTES
         return protect(answer() if is_let_in(self._allow) else refusal(), self._dash.script_hashes)
 
     def _answer(self, path: str) -> Response:

@@ -3,7 +3,7 @@
   const SILENT_AFTER = 3; // updates that did not come
 
   const find = (id) => document.getElementById(id);
-  const set = (id, props) => find(id) && window.dash_clientside.set_props(id, props);
+  const set = (id, props) => window.dash_clientside.set_props?.(id, props); // which Dash brings, with the page
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.userStoreAdmin = {
@@ -18,7 +18,7 @@
   // A page that is not looked at asks for nothing.
   document.addEventListener("visibilitychange", () => {
     answeredAt = Date.now();
-    for (const id of ["tick", "slow-tick"]) window.dash_clientside.set_props(id, { disabled: document.hidden });
+    for (const id of ["tick", "slow-tick"]) set(id, { disabled: document.hidden });
   });
 
   // Say so when no answers come: the server may be down, or the operator logged out.
