@@ -21,6 +21,8 @@ from .task_runner import TaskRunner
 OPENED_KEY = "flask_dash_store.admin.opened"
 """In the environ of a request to the page's Dash app: the opened extension of the app whose store it shows."""
 
+HEALTH_TIMEOUT = 1.0
+
 _ORDERS = ("newest", "oldest", "largest", "expiring")
 
 
@@ -57,13 +59,13 @@ class Page:
         )
         def show_overview(_ticks: int | None, _ended: int) -> Any:
             extension = _extension()
-            overview = self._overview.get(extension)
+            overview, health = self._overview.get(extension), extension.health_probe.health(HEALTH_TIMEOUT)
             if overview.totals is not None:
                 self._sampler.sample(extension, overview.totals)
             took = max(self._overview.took, self._listing_took)
             interval = max(TICK_MS, int(SHARE * took * 1000))
             answered = f"{looking(extension).now} {interval}"
-            return contents.tiles(overview), contents.status(overview), answered, interval
+            return contents.tiles(overview), contents.status(overview, health), answered, interval
 
     def _add_plots(self, app: Dash) -> None:
         @app.callback(

@@ -7,6 +7,7 @@ from typing import Any
 from dash import html
 
 from ..errors import InvalidKey
+from ..health import Health
 from ..owner import TABS_PREFIX, is_own_key, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.statistics import OwnerInfo
@@ -22,9 +23,8 @@ NOT_KNOWN = "—"
 # The overview
 
 
-def status(overview: Overview) -> list[Any]:
+def status(overview: Overview, health: Health) -> list[Any]:
     """Whether the storage can be used."""
-    health = overview.health
     problem = health.problem or overview.problem
     words = problem or ("Reads and writes work." if health.ok else "It cannot be used.")
     return [

@@ -9,7 +9,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import StorageError
 from ..extension import OpenedExtension
-from ..health import Health
 from ..operations import looking, visitors_totals
 from ..storage.statistics import Space, Spread, SupportsStatistics, Totals
 
@@ -29,21 +28,19 @@ class Overview(NamedTuple):
 
     at: float
     totals: Totals | None
-    space: Space
-    health: Health
+    space: Space = Space()
     problem: str | None = None
 
 
 def count_all(extension: OpenedExtension) -> Overview:
     """Count now."""
     storage, at = extension.storage, looking(extension).now
-    health = extension.health_probe.health(timeout=1.0)
     try:
         totals = visitors_totals(extension)
         space = storage.space() if isinstance(storage, SupportsStatistics) else Space()
     except StorageError as error:
-        return Overview(at, None, Space(), health, str(error))
-    return Overview(at, totals, space, health)
+        return Overview(at, None, problem=str(error))
+    return Overview(at, totals, space)
 
 
 def count_spread(extension: OpenedExtension) -> Spread:

@@ -235,7 +235,8 @@ def test_no_session_id_is_on_the_page(make_site: MakeSite) -> None:
     assert not [each for each in seen if secret in each or secret[:12] in each]
 
 
-def test_looking_keeps_no_session_alive(site: Site, clock: HandClock) -> None:
+def test_looking_keeps_no_session_alive(make_site: MakeSite, clock: HandClock) -> None:
+    site = make_site(show_values=True)
     site.visitor(cart=1)
     (name,) = site.page.rows()
     for _ in range(4):
