@@ -275,7 +275,7 @@ def test_processes_that_make_the_tables_at_once_all_write_to_them(tmp_path) -> N
 def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(opened, storage, tmp_path) -> None:
     storage.set(ANN, "k", small(b"v"), ACCESS)
     opened[-1].execute(f"UPDATE {storage.schema}.format SET number = number + 1")
-    with pytest.raises(UnknownFormat, match="newer version"):
+    with pytest.raises(UnknownFormat, match="version that created it"):
         postgresql(tmp_path)
     assert storage.get(ANN, "k", ACCESS) == small(b"v")
 
