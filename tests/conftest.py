@@ -11,7 +11,6 @@ import pytest
 from clocks import HandClock
 from urls import URLS
 
-
 # Begun first: with --dist loadfile, one that is begun last keeps a single core busy at the end.
 LONG_FILES = (
     "test_examples.py",
