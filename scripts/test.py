@@ -50,8 +50,9 @@ def main(arguments: list[str]) -> None:
     for system in SYSTEMS:
         # Each with a cache of its own, which the next run of it begins with.
         run("mypy", "--no-error-summary", "--platform", system, "--cache-dir", f".mypy_cache/{system}")
-    # Two at a time, for most tests wait for a server; a file stays together, for its tests share one.
-    run("pytest", "--numprocesses", "2", "--dist", "loadfile", *arguments)
+    # Two at a time, for most tests wait for a server; a file stays together, for its tests share one. The order is that
+    # of tests/conftest.py: by itself xdist takes the files with few tests last, which are the long ones.
+    run("pytest", "--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder", *arguments)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,20 @@ import pytest
 from clocks import HandClock
 from urls import URLS
 
+# Begun first: with --dist loadfile, one that is begun last keeps a single core busy at the end.
+LONG_FILES = (
+    "test_examples.py",
+    "test_parallel_callbacks.py",
+    "test_windows.py",
+    "test_double_clicks.py",
+    "test_postgresql_faults.py",
+    "test_isolation.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
 
 @pytest.fixture
 def clock() -> HandClock:

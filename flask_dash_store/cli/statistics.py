@@ -44,8 +44,7 @@ def stats_command(as_json: bool) -> None:
     """
     extension = opened_extension()
     storage, now = _counted(extension), _now(extension)
-    totals, space = storage.totals(now), storage.space()
-    largest = storage.find_owners("", "largest", LARGEST, now).owners
+    totals, space = storage.totals(now, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(
@@ -55,7 +54,7 @@ def stats_command(as_json: bool) -> None:
                 "users": counts.pop("users"),
                 "bytes": counts.pop("nbytes"),
                 **counts,
-                "largest": [_as_dict(info) for info in largest],
+                "largest": [_as_dict(info) for info in totals.largest],
                 "space": space._asdict(),
             }
         )
@@ -66,7 +65,7 @@ def stats_command(as_json: bool) -> None:
         ["Users", f"{totals.users:,}"],
         ["Stored", f"{size(totals.nbytes)} in {count(totals.keys, 'key')}"],
         ["Oldest", "none" if totals.oldest is None else f"began {time(totals.oldest)}"],
-        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(largest)),
+        *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(totals.largest)),
         ["Takes", "not known" if space.used is None else size(space.used)],
         *([["", f"{size(space.log)} of it in the write-ahead log"]] if space.log else []),
         ["Free", "not known" if space.free is None else size(space.free)],

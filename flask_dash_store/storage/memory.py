@@ -273,8 +273,8 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return totals_of(self._infos(now), now)
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        return totals_of(self._infos(now), now, largest)
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""

@@ -61,6 +61,7 @@ class Totals(NamedTuple):
     :ivar began_last_day: the same within a day
     :ivar expired: owners that have expired, which maintenance has not removed yet
     :ivar ended: sessions of which only the ended ids are remembered, so that these stay dead
+    :ivar largest: of the owners that have not expired, as many as were asked for
     """
 
     sessions: int = 0
@@ -72,6 +73,7 @@ class Totals(NamedTuple):
     began_last_day: int = 0
     expired: int = 0
     ended: int = 0
+    largest: tuple[OwnerInfo, ...] = ()
 
 
 class Space(NamedTuple):
@@ -91,10 +93,11 @@ class SupportsStatistics(ABC):
     """A storage that can say how much it keeps. It holds up no writer meanwhile."""
 
     @abstractmethod
-    def totals(self, now: float) -> Totals:
+    def totals(self, now: float, largest: int = 0) -> Totals:
         """How much there is.
 
         :param now: in seconds since the epoch
+        :param largest: how many of the largest owners to name
         """
 
     @abstractmethod
@@ -125,24 +128,31 @@ _SORT_KEYS: dict[Order, Callable[[OwnerInfo], tuple[float, str]]] = {
 }
 
 
-def totals_of(infos: Iterable[OwnerInfo], now: float) -> Totals:
+def totals_of(infos: Iterable[OwnerInfo], now: float, largest: int) -> Totals:
     """What :meth:`SupportsStatistics.totals` is of these owners."""
     sessions = users = nbytes = keys = hour = day = expired = ended = 0
     oldest = math.inf
-    for info in infos:
-        if info.is_there(now):
-            is_session = info.name.startswith(SESSION_PREFIX)
-            sessions += is_session
-            users += info.name.startswith(USER_PREFIX)
-            nbytes, keys = nbytes + info.nbytes, keys + info.keys
-            oldest = min(oldest, info.created_at)
-            hour += is_session and info.created_at > now - HOUR
-            day += is_session and info.created_at > now - DAY
-        elif info.expires is None:
-            ended += 1
-        elif info.expires <= now:
-            expired += 1
-    return Totals(sessions, users, nbytes, keys, oldest if oldest < math.inf else None, hour, day, expired, ended)
+
+    def counted() -> Iterator[OwnerInfo]:
+        nonlocal sessions, users, nbytes, keys, oldest, hour, day, expired, ended
+        for info in infos:
+            if info.is_there(now):
+                is_session = info.name.startswith(SESSION_PREFIX)
+                sessions += is_session
+                users += info.name.startswith(USER_PREFIX)
+                nbytes, keys = nbytes + info.nbytes, keys + info.keys
+                oldest = min(oldest, info.created_at)
+                hour += is_session and info.created_at > now - HOUR
+                day += is_session and info.created_at > now - DAY
+                yield info
+            elif info.expires is None:
+                ended += 1
+            elif info.expires <= now:
+                expired += 1
+
+    first = _first(counted(), "largest", largest)
+    since = oldest if oldest < math.inf else None
+    return Totals(sessions, users, nbytes, keys, since, hour, day, expired, ended, tuple(first))
 
 
 def page_of(infos: Iterable[OwnerInfo], order: Order, limit: int, offset: int, now: float) -> OwnerPage:
@@ -156,8 +166,13 @@ def page_of(infos: Iterable[OwnerInfo], order: Order, limit: int, offset: int, n
                 total += 1
                 yield info
 
-    first = nsmallest(offset + limit, counted(), key=_SORT_KEYS[order])
+    first = _first(counted(), order, offset + limit)
     return OwnerPage(first[offset:], total)
+
+
+def _first(infos: Iterable[OwnerInfo], order: Order, number: int) -> list[OwnerInfo]:
+    """The first ones in an order. All are gone through, even for none, which :func:`heapq.nsmallest` would not do."""
+    return nsmallest(max(number, 1), infos, key=_SORT_KEYS[order])[:number]
 
 
 def page_of_rows(rows: Sequence[Sequence[Any]]) -> OwnerPage:

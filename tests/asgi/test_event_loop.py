@@ -61,20 +61,26 @@ def test_a_lock_that_a_thread_holds_for_long_is_an_error_that_says_what_to_do(ur
     assert answer(url, view) == "Eve"
 
 
+async def await_in_a_transaction() -> tuple[asyncio.Task[None], asyncio.Event]:
+    """A task that has written in a transaction, and the event that it awaits before it writes Bob and commits."""
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        with user_store.transaction():
+            user_store["name"] = "held"
+            has_begun.set()
+            await may_end.wait()
+            user_store["name"] = "Bob"
+
+    holder = asyncio.create_task(hold())
+    await has_begun.wait()
+    return holder, may_end
+
+
 @pytest.mark.parametrize("url", ["sqlite:///{}/store.sqlite", "memory://"])
 def test_a_write_while_another_task_awaits_in_a_transaction_is_an_error_at_once(url: str, tmp_path: Path) -> None:
     async def view(_: UserStoreMiddleware) -> Any:
-        has_begun, may_end = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            with user_store.transaction():
-                user_store["name"] = "held"
-                has_begun.set()
-                await may_end.wait()
-                user_store["name"] = "Bob"
-
-        holder = asyncio.create_task(hold())
-        await has_begun.wait()
+        holder, may_end = await await_in_a_transaction()
         with pytest.raises(StorageBusy, match="Do not await"):  # The error for a lock that was waited for is another.
             user_store["name"] = "Eve"
         seen = user_store["name"]
@@ -90,17 +96,7 @@ def test_on_redis_and_postgresql_an_awaited_transaction_keeps_its_own_visitors_w
     backend: str, tmp_path: Path
 ) -> None:
     async def view(stores: UserStoreMiddleware) -> Any:
-        has_begun, may_end = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            with user_store.transaction():
-                user_store["name"] = "held"
-                has_begun.set()
-                await may_end.wait()
-                user_store["name"] = "Bob"
-
-        holder = asyncio.create_task(hold())
-        await has_begun.wait()
+        holder, may_end = await await_in_a_transaction()
         with pytest.raises(StorageBusy, match=r"asyncio\.to_thread") as raised:
             user_store["name"] = "Eve"
         stores.for_user("another")["name"] = "Carl"

@@ -109,13 +109,15 @@ def click_twice(page: Page, button: str, between: int) -> None:
 
 
 def click_and_reload(page: Page, button: str, between: int) -> None:
-    """Reload by an address that is not the form's, so that it is known which of the two pages has come."""
-    page.mouse.click(*middle_of(page, button))
+    """Reload once the form is sent, by an address that is not the form's, which tells the two pages apart."""
+    with page.expect_request(re.compile("/log(in|out)$")):  # A form that is sent later would replace the reload.
+        page.mouse.click(*middle_of(page, button))
     page.wait_for_timeout(between)
     reloaded = f"{page.url}?reloaded"
     with suppress(Error):  # When the form's page comes first, Playwright takes the reload for interrupted.
         page.goto(reloaded)
-    page.wait_for_url(reloaded)
+    expect(page).to_have_url(reloaded)
+    page.wait_for_load_state()
 
 
 def expect_logged_in_with_everything(page: Page) -> None:

@@ -46,7 +46,12 @@ def count(_):
     return f"Counted {{{count}}}"
 
 
-app.run(jupyter_mode="{mode}", port={port})
+while True:
+    try:
+        app.run(jupyter_mode="{mode}", port={port})
+        break
+    except SystemExit:  # Dash has the server of the app before stop, but does not wait until its socket is closed.
+        pass
 """
 COUNT = "user_store.increment('n')"
 COUNT_IN_FLASKS_SESSION = "session.update(n=session.get('n', 0) + 1) or session['n']"

@@ -80,7 +80,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, new_user: Callable[[], 
 
 
 def test_every_load_of_many_ends_with_the_users_one_session_and_its_eight_keys(site: Site) -> None:
-    for _ in range(soak.repeats(ci=20, soak=200)):
+    for _ in range(soak.repeats(ci=8, soak=200)):
         site.load_page()
     site.expect_sessions_each(1)
 
@@ -89,19 +89,18 @@ def test_every_load_of_many_ends_with_the_users_one_session_and_its_eight_keys(s
     "site",
     [
         pytest.param((gunicorn, "make_server()", ["--preload"]), id="preload"),
-        pytest.param((gunicorn, "make_server(use_async=True)", []), id="async"),
         pytest.param((gunicorn, "make_server(use_async=True)", ["--preload"]), id="async-preload"),
     ],
     indirect=True,
 )
 def test_it_holds_after_a_fork_and_in_async_callbacks(site: Site) -> None:
-    for _ in range(soak.repeats(ci=8, soak=100)):
+    for _ in range(soak.repeats(ci=4, soak=100)):
         site.load_page()
     site.expect_sessions_each(1)
 
 
 def test_the_callbacks_of_a_first_visit_share_one_session_too(site: Site) -> None:
-    visits = soak.repeats(ci=10, soak=100)
+    visits = soak.repeats(ci=5, soak=100)
     for _ in range(visits):
         site.load_page()
         for user in site.users:
@@ -115,6 +114,6 @@ def test_the_callbacks_of_a_first_visit_share_one_session_too(site: Site) -> Non
     indirect=True,
 )
 def test_every_load_ends_so_on_the_other_servers_of_dash_too(site: Site) -> None:
-    for _ in range(soak.repeats(ci=8, soak=200)):
+    for _ in range(soak.repeats(ci=4, soak=200)):
         site.load_page()
     site.expect_sessions_each(1)

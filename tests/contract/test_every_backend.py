@@ -267,7 +267,7 @@ def count(url: str, times: int, gate: Barrier) -> None:
 
 
 def test_4_processes_with_8_threads_count_to_6400(url: str) -> None:
-    """On PostgreSQL to 1600, which takes as long; test_postgresql.py has 6400 with half as many threads."""
+    """On PostgreSQL to 1600, which takes as long."""
     times = TIMES // 4 if url.startswith("postgresql:") else TIMES
     gate = get_context("fork").Barrier(PROCESSES)
     children = [Child("fork", count, url, times, gate) for _ in range(PROCESSES)]

@@ -81,6 +81,19 @@ def test_totals_leave_out_what_has_expired_or_ended_and_say_how_many_those_are(s
     assert totals.expired == 4
 
 
+def test_totals_name_the_largest_owners_if_asked(storage: Any, clock: HandClock) -> None:
+    assert storage.totals(clock.now, 2).largest == ()
+    fill(storage, clock)
+    storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL, clock).access())
+    storage.end(owner("s.b"), ExpiryPolicy(TTL, clock).access())
+    storage.clear(owner("u.ann"), ExpiryPolicy(TTL, clock).access())
+    totals = storage.totals(clock.now, 2)
+    assert list(totals.largest) == storage.find_owners("", "largest", 2, clock.now).owners
+    assert [info.name for info in totals.largest] == ["s.a", "h.other"]
+    assert totals._replace(largest=()) == storage.totals(clock.now)
+    assert [info.name for info in storage.totals(clock.now, 9).largest] == ["s.a", "h.other", "u.bob"]
+
+
 def test_the_first_owners_come_in_each_order(storage: Any, clock: HandClock) -> None:
     fill(storage, clock)
     storage.set(owner("s.a"), "large", large(b"y" * 5000), ExpiryPolicy(TTL / 2, clock).access())

@@ -31,6 +31,7 @@ from flask_dash_store.storage.sqlite import storage as sqlite
 from flask_dash_store.storage.sqlite.connection import Connection
 
 GETS = 100_000
+CALLS = 2000
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -63,7 +64,7 @@ def test_100000_gets_without_a_cookie_leave_every_file_as_large_as_it_was(tmp_pa
 
 
 @pytest.mark.parametrize("use", [UserStore.destroy, UserStore.regenerate], ids=["destroy", "regenerate"])
-def test_20000_calls_without_a_cookie_that_end_or_renew_a_session_leave_no_row(
+def test_2000_calls_without_a_cookie_that_end_or_renew_a_session_leave_no_row(
     url: str, use: Callable[[UserStore], None]
 ) -> None:
     app = Flask("site")
@@ -77,9 +78,9 @@ def test_20000_calls_without_a_cookie_that_end_or_renew_a_session_leave_no_row(
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]  # Flask is not what is tried here.
     middleware = UserStoreMiddleware(app)
     environ, cookies = create_environ(), set()
-    for _ in range(20_000):
+    for _ in range(CALLS):
         app(dict(environ), lambda status, headers: cookies.add(dict(headers)["Set-Cookie"]))
-    assert len(cookies) == 20_000
+    assert len(cookies) == CALLS
     assert list(middleware.opened().storage.all_owners()) == []
 
 

@@ -37,8 +37,16 @@ def uwsgi(target: str, port: int, *options: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("target", ["fault_app:server", "early_app:server"], ids=["unused", "used before the fork"])
-@pytest.mark.parametrize("options", [(), ("--master",), ("--master", "--lazy-apps")], ids=["alone", "master", "lazy"])
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        pytest.param((), "fault_app:server", id="alone-unused"),
+        pytest.param((), "early_app:server", id="alone-used before the fork"),
+        pytest.param(("--master",), "fault_app:server", id="master-unused"),
+        pytest.param(("--master",), "early_app:server", id="master-used before the fork"),
+        pytest.param(("--master", "--lazy-apps"), "fault_app:server", id="lazy"),  # Each worker makes its app.
+    ],
+)
 def test_all_acknowledged_increments_are_there(url: str, tmp_path: Path, options: tuple[str, ...], target: str) -> None:
     environ = {"FLASK_SECRET_KEY": "only for these tests", "FLASK_USER_STORE_URL": url}
     with closing(Port()) as port, running(uwsgi(target, port.number, *options), port.number, tmp_path, environ):

@@ -233,7 +233,7 @@ def test_stats_and_lists_look_at_no_value(on_sqlite: Site, tmp_path: Path) -> No
         "offset": 5,
     }
     connection = apsw.Connection(str(tmp_path / "store.sqlite"))
-    for query in (schema.TOTALS, *schema.FIRST_PAGES.values(), *schema.LATER_PAGES.values()):
+    for query in (schema.TOTALS, schema.LARGEST, *schema.FIRST_PAGES.values(), *schema.SORTED_PAGES.values()):
         plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", args))
         assert "sessions" in plan
         assert "values" not in plan

@@ -239,7 +239,7 @@ def test_one_middleware_of_many_apps_keeps_none_alive_and_no_file_of_theirs_open
     middleware = UserStoreMiddleware()
     gc.collect()
     before = open_files()
-    for n in range(300):
+    for n in range(60):
         app = make_app(f"sqlite:///{tmp_path}/{n % 3}.sqlite")
         middleware.init_app(app)
         assert app.test_client().get("/name/Ada").text == "ok"

@@ -99,8 +99,7 @@ def in_processes(method: str, work: Work, store: UserStore, path: Path) -> None:
     assert [child.outcome(timeout=110) for child in children] == [None] * PROCESSES
 
 
-@pytest.mark.parametrize("work", [count, count_in_coroutine])
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(("method", "work"), [("spawn", count), ("fork", count_in_coroutine)])
 def test_4_processes_with_8_threads_count_to_6400(store, path, method, work) -> None:
     store["n"] = 0
     in_processes(method, work, store, path)

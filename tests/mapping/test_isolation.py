@@ -21,7 +21,7 @@ from servers import Port, gunicorn, running
 
 APPS = Path(__file__).parents[1] / "support" / "apps"
 CLIENTS = 50
-REQUESTS = soak.repeats(ci=40, soak=1000)
+REQUESTS = soak.repeats(ci=20, soak=1000)
 KEYS = 5
 REPEATS = 15_000
 

@@ -237,12 +237,12 @@ def count(storage: Storage, threads: int, times: int) -> None:
         list(pool.map(one_thread, range(threads)))
 
 
-def test_6400_increments_of_many_threads_of_many_processes_are_6400(tmp_path) -> None:
+def test_1600_increments_of_many_threads_of_many_processes_are_1600(tmp_path) -> None:
     storage = postgresql(tmp_path, timeout=60)
-    children = [Child("fork", count, storage, 4, 400) for _ in range(3)]
-    count(storage, 4, 400)
+    children = [Child("fork", count, storage, 4, 100) for _ in range(3)]
+    count(storage, 4, 100)
     assert [child.outcome() for child in children] == [None] * 3
-    assert storage.get(ANN, "n", ACCESS) == small(b"6400")
+    assert storage.get(ANN, "n", ACCESS) == small(b"1600")
     storage.close()
 
 

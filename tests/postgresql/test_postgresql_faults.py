@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -304,6 +306,27 @@ def test_a_connection_that_was_lost_in_another_thread_is_not_used_again(server, 
     finally:
         for connection in others:
             connection.close()
+
+
+@pytest.mark.parametrize("left", [0, 1])  # The socket is one, and the selector by which psycopg waits another.
+def test_a_process_that_can_open_no_more_files_gets_an_error_of_its_own(server, storage, left) -> None:
+    storage._pool.close_idle()  # noqa: SLF001
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    files: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                files.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(left):
+            os.close(files.pop())
+        with pytest.raises(StorageError):
+            use(storage, READ)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for file in files:
+            os.close(file)
+    use(storage, READ)
 
 
 @pytest.mark.parametrize(("state", "kind"), [("53100", StorageFull), ("XX001", StorageCorrupt)])

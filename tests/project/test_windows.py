@@ -23,6 +23,7 @@ APPS = ROOT / "tests" / "support" / "apps"
 SIMULATION = ROOT / "tests" / "support" / "simulated_windows"
 TIMEOUT = 280
 TIMES = 10
+POLL = 0.05
 
 STORAGES_AND_SESSIONS = (
     "tests/contract/test_storage_contract.py",
@@ -156,6 +157,7 @@ def test_a_visitor_keeps_the_store_when_the_reloader_of_dash_starts_the_app_agai
                 try:
                     answer = visitor.do("GET", "/visits")
                 except (OSError, HTTPException):  # It is being started, perhaps in the middle of an answer.
+                    time.sleep(POLL)  # Asked without a break, it would take longer.
                     continue
                 assert answer["n"] > seen
                 seen, process = answer["n"], answer["process"]

@@ -123,6 +123,17 @@ def test_the_contents_of_two_files_of_one_length_cannot_be_swapped(database: Pat
             stores.for_user(name)["letter"]
 
 
+def expect_every_change_refused(store: UserStore, database: Path) -> None:
+    """Of 23 bytes along the file of "value", each of which is put right again."""
+    file = only_file(database)
+    size = file.stat().st_size
+    for offset in range(HEADER, size, size // 23):
+        flip(file, offset)
+        with pytest.raises(TamperedValue, match="'value'"):
+            store["value"]
+        flip(file, offset)
+
+
 TEXTS = [f"row {number}" for number in range(BUFFER_THRESHOLD)]
 ARROW: dict[str, Any] = {
     "an array": pa.array(TEXTS),
@@ -138,13 +149,7 @@ def test_a_changed_byte_of_what_arrow_stores_is_refused(store: UserStore, databa
     """Some of its buffers are offsets: a changed one is a read out of bounds, of other memory or of none (SIGSEGV)."""
     store["value"] = ARROW[name]
     assert store["value"].equals(ARROW[name])
-    file = only_file(database)
-    size = file.stat().st_size
-    for offset in range(HEADER, size, size // 23):
-        flip(file, offset)
-        with pytest.raises(TamperedValue, match="'value'"):
-            store["value"]
-        flip(file, offset)
+    expect_every_change_refused(store, database)
     assert store["value"].equals(ARROW[name])
 
 
@@ -166,13 +171,7 @@ ARRAYS: dict[str, Any] = {
 def test_with_the_setting_a_changed_byte_of_an_array_is_refused(database: Path, name: str) -> None:
     store = open_stores(database, authenticate_arrays=True).for_user("ann")
     store["value"] = ARRAYS[name]
-    file = only_file(database)
-    size = file.stat().st_size
-    for offset in range(HEADER, size, size // 23):
-        flip(file, offset)
-        with pytest.raises(TamperedValue, match="'value'"):
-            store["value"]
-        flip(file, offset)
+    expect_every_change_refused(store, database)
     assert repr(store["value"]) == repr(ARRAYS[name])
 
 
@@ -201,13 +200,7 @@ def test_without_it_too_a_changed_byte_of_what_can_be_an_index_is_refused(
     """pandas looks up a category by its code, and SciPy a column by its index, and neither looks at the bounds."""
     store["value"] = INDEXES[name]
     assert repr(store["value"]) == repr(INDEXES[name])
-    file = only_file(database)
-    size = file.stat().st_size
-    for offset in range(HEADER, size, size // 23):
-        flip(file, offset)
-        with pytest.raises(TamperedValue, match="'value'"):
-            store["value"]
-        flip(file, offset)
+    expect_every_change_refused(store, database)
 
 
 def test_what_was_stored_with_either_choice_is_read_with_the_other(database: Path) -> None:

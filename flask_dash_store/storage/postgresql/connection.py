@@ -160,7 +160,10 @@ class Connection(psycopg.Connection[Row]):
         :param timeout: seconds that a call waits for other writers
         :raises psycopg.Error: if the server cannot be reached, or refuses the user
         """
-        connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        try:
+            connection = cls.connect(make_conninfo(**(_parameters(timeout) | target.parameters)), autocommit=True)
+        except OSError as error:  # psycopg opens a file of its own to wait for the server.
+            raise psycopg.OperationalError(str(error)) from error
         connection.timeout = silence_timeout(timeout)
         try:
             # A pooler uses several server processes, so the one that it names at login is not the one that answers, and
@@ -198,7 +201,7 @@ class Connection(psycopg.Connection[Row]):
         """Whether the server has sent nothing unexpected, as it does when it closes the connection."""
         try:
             return waiting.wait(_readable(), self.pgconn.socket, 0.0) == Ready.NONE
-        except psycopg.Error:  # The socket is closed, or was reset by the server.
+        except psycopg.Error:  # Some releases of psycopg raise this if the server has closed or reset the socket.
             return False
 
     def is_in_transaction(self) -> bool:

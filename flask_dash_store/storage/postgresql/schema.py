@@ -68,6 +68,7 @@ _LIST_VERSIONS = """
 
 # For operators only. They scan all sessions, but no values.
 _IS_LIVE = "expires > %(now)s"
+_IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR left(owner, 2) <> 'u.')"
 _TOTALS = f"""
     SELECT count(*) FILTER (WHERE is_live AND is_session), count(*) FILTER (WHERE is_live AND is_user AND keys > 0),
         COALESCE(sum(bytes) FILTER (WHERE is_live), 0)::bigint, COALESCE(sum(keys) FILTER (WHERE is_live), 0)::bigint,
@@ -79,12 +80,14 @@ _TOTALS = f"""
         SELECT *, {_IS_LIVE} AS is_live, left(owner, 2) = 's.' AS is_session, left(owner, 2) = 'u.' AS is_user
         FROM {{schema}}.sessions
     ) s"""
+_LARGEST = f"""
+    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions WHERE {_IS_THERE}
+    ORDER BY bytes DESC, owner LIMIT %(limit)s"""
 # A page past the end has one row, of the total.
 _FIND_OWNERS = f"""
     WITH found AS MATERIALIZED (
         SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
-        WHERE {_IS_LIVE} AND starts_with(owner, %(prefix)s) AND (keys > 0 OR left(owner, 2) <> 'u.')
-        AND owner ~* %(pattern)s
+        WHERE {_IS_THERE} AND starts_with(owner, %(prefix)s) AND owner ~* %(pattern)s
     )
     SELECT total, page.* FROM (SELECT count(*) AS total FROM found) counted
     LEFT JOIN (SELECT * FROM found ORDER BY {{order}}, owner LIMIT %(limit)s OFFSET %(offset)s) page ON true
@@ -115,6 +118,7 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         | find_owners
         | {
             "totals": _TOTALS.format(schema=schema),
+            "largest": _LARGEST.format(schema=schema),
             "space": _SPACE.format(schema=schema.replace("'", "''")),
             "find_session": _FIND_SESSION.format(schema=schema),
             "list_all_versions": _LIST_VERSIONS.format(schema=schema, condition="true"),

@@ -34,7 +34,7 @@ from ..base import (
     ValueInfo,
 )
 from ..name_search import name_pattern
-from ..statistics import Order, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
+from ..statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
 from ..timeouts import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
@@ -317,8 +317,12 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        totals = Totals(*self._database.select(self._sql["totals"], {"now": now})[0])
+        if not largest:
+            return totals
+        rows = self._database.select(self._sql["largest"], {"now": now, "limit": largest})
+        return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""

@@ -117,8 +117,8 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
 
     # Statistics
 
-    def totals(self, now: float) -> Totals:
-        return totals_of(self._infos(name_filter("", "")), now)
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        return totals_of(self._infos(name_filter("", "")), now, largest)
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""

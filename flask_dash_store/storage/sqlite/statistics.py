@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from ..name_search import SearchedText
-from ..statistics import DAY, HOUR, Order, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
+from ..statistics import DAY, HOUR, Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
 from . import schema
 from .export import Exporter
 from .reader import end_of
@@ -21,14 +21,19 @@ class Counter(Exporter, SupportsStatistics):
 
     filename: str
 
-    def totals(self, now: float) -> Totals:
-        return Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+    def totals(self, now: float, largest: int = 0) -> Totals:
+        totals = Totals(*self._database.select(schema.TOTALS, args_of_totals(now))[0])
+        if not largest:
+            return totals
+        rows = self._database.select(schema.LARGEST, {"now": now, "limit": largest})
+        return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
     ) -> OwnerPage:
         bounds = {"prefix": prefix, "end": end_of(prefix), "limit": limit, "offset": offset, "now": now}
-        queries = schema.FIRST_PAGES if offset + limit <= FIRST_PAGES_END else schema.LATER_PAGES
+        is_near = not containing and offset + limit <= FIRST_PAGES_END  # A search is worth doing once, not twice.
+        queries = schema.FIRST_PAGES if is_near else schema.SORTED_PAGES
         return page_of_rows(self._database.select(queries[order], bounds | SearchedText.of(containing)._asdict()))
 
     def space(self) -> Space:

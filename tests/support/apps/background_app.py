@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diskcache
 import multiprocess
 from celery import Celery
 from dash import CeleryManager, Dash, DiskcacheManager, Input, Output, State, callback, ctx, html, set_props
 from flask import g, request
+from forkable_cache import ForkableCache
 
 from flask_dash_store import OutsideRequest, UserStoreMiddleware, is_available, user_store, visitor
 
@@ -26,7 +26,7 @@ REDIS = f"redis+socket://{os.environ['BACKGROUND_REDIS']}"
 TIMEOUT = 60
 
 celery = Celery("background_app", broker=REDIS, backend=REDIS)
-cache = diskcache.Cache(str(FOLDER / "cache"))
+cache = ForkableCache(str(FOLDER / "cache"))
 app = Dash("background_app", background_callback_manager=DiskcacheManager(cache))
 app.server.secret_key = os.environ.get("BACKGROUND_SECRET", "only for tests, where no one is to be kept out")
 if "BACKGROUND_WITHOUT_STORE" not in os.environ:
@@ -95,7 +95,6 @@ def report() -> str:
         "destroy": error_of(user_store.destroy),
         "cookies": dict(ctx.cookies),
         "header": ctx.headers.get("Cookie"),
-        "process": os.getpid(),
     }
     user_store["report"] = found["name"]
     return json.dumps(found)
