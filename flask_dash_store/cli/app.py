@@ -21,8 +21,8 @@ def opened_extension(needs_key: bool = False) -> OpenedExtension:
     stores = current_app.extensions.get("user_store")
     if stores is None:
         fail(
-            f"The app {current_app.name!r} has no user store. Install it where the app is created: "
-            "UserStoreMiddleware(app). For an app that is not a Flask app, use python -m flask_dash_store URL."
+            f"The app {current_app.name!r} has no user store. Install UserStoreMiddleware on it where it is "
+            "created: UserStoreMiddleware(app). For other apps than Flask apps, use python -m flask_dash_store URL."
         )
     if needs_key and current_app.config.get(WITHOUT_KEY):
         fail("This command needs the app's SECRET_KEY: set the environment variable FLASK_SECRET_KEY.")
