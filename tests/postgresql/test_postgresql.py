@@ -328,7 +328,7 @@ def test_a_value_of_many_megabytes_comes_back_whole_and_in_one_piece_that_can_be
 
 def test_a_value_larger_than_postgresql_takes_is_refused_with_the_limit(storage) -> None:
     whole = memoryview(mmap.mmap(-1, 2**30))  # which takes no memory until it is touched
-    with pytest.raises(ValueTooLarge, match=f"{2**30 + 1} bytes.* takes {MAX_VALUE_BYTES}"):
+    with pytest.raises(ValueTooLarge, match=f"{2**30 + 1:,} bytes.* at most {MAX_VALUE_BYTES:,}"):
         storage.set(ANN, "k", (b"x", Buffers(token_hex(16), [whole])), ACCESS)
     assert storage.keys(ANN, ACCESS) == []
 
