@@ -15,16 +15,7 @@ from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, Support
 from ..name_search import name_filter
 from ..statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of, totals_of
 from . import scripts
-from .owner_record import (
-    ANY_SESSION,
-    Calls,
-    Entry,
-    all_headers,
-    parse_time,
-    problems,
-    session_argument,
-    value_of,
-)
+from .owner_record import ANY_SESSION, Calls, Entry, all_headers, parse_time, problems, session_argument, value_of
 from .server import Server
 from .transaction import Leases
 

@@ -30,16 +30,7 @@ from ...buffers import Stored, batches
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...expiry import Access
 from ...owner import Owner
-from ..base import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUT,
-    ENDED,
-    KeyExpiry,
-    Limits,
-    SessionInfo,
-    Stat,
-    ValueInfo,
-)
+from ..base import DEFAULT_LIMITS, DEFAULT_TIMEOUT, ENDED, KeyExpiry, Limits, SessionInfo, Stat, ValueInfo
 from . import scripts
 from .all_owners import BATCH, BATCH_BYTES, AllOwners
 from .owner_record import (
