@@ -206,7 +206,7 @@ class StoredMapping(StoreBase, SnapshotMapping):
     def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
         """Delete the key if its value has not been replaced. Returns whether it was deleted.
 
-        :param stored: the value that was read. Its payload identifies it: no two writes have the same MAC and buffers.
+        :param stored: the value that was read. Its payload, with MAC and name of buffers, identifies it.
         :param only_last: whether the key must also be the one that was inserted last
         """
         with self.transaction():
