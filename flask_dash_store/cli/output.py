@@ -1,4 +1,4 @@
-"""How the commands answer: text for people, JSON for programs, and a bar while it takes long."""
+"""The output of commands: text, JSON, and progress bars."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def say_json(answer: object) -> None:
-    """Answer a program. Times are seconds since the epoch, and null for never."""
+    """Print an answer as JSON. Times are seconds since the epoch, or null for never."""
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def table(rows: list[list[str]]) -> Iterator[str]:
-    """Rows as lines, in columns that are as wide as their longest cell."""
+    """The lines of a table. Columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -44,20 +44,20 @@ def size(nbytes: float) -> str:
 
 
 def time(seconds: float | None) -> str:
-    """A time as people of all time zones read it; "never" for none."""
+    """A time in UTC; "never" for None."""
     if seconds is None:
         return "never"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def finite(seconds: float | None) -> float | None:
-    """A time as JSON has it, which knows no infinity."""
+    """A time for JSON, which has no infinity: None for never."""
     return None if seconds is None or seconds == float("inf") else seconds
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
-    """A bar on the terminal, in a block in which some work says how far it is. Where there is no terminal, no bar."""
+    """A block with a progress bar, if there is a terminal. Gives the function that updates it."""
     if not sys.stderr.isatty():
         yield no_progress
         return

@@ -26,13 +26,7 @@ from .backup import Backup
 from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .files import (
-    FileIdentity,
-    TemporaryDirectory,
-    check_private_directory,
-    make_private,
-    prepare_private_file,
-)
+from .files import FileIdentity, TemporaryDirectory, check_private_directory, make_private, prepare_private_file
 from .filesystem import check_filesystem
 from .maintenance import Maintenance
 from .pool import Pool
