@@ -36,6 +36,10 @@ EXAMPLES = {
         "Counter and notes",
         "A plain Flask app: its session is in the store, and a login gives it a new id.",
     ),
+    "admin": (
+        "An admin page",
+        "What the visitors of all examples have stored, with plots, a search and backups, for an operator.",
+    ),
     "dash_database_app": (
         "One value for each tab",
         "The example of the package dash_database, whose session ids are the page's own, with DashDatabase.",

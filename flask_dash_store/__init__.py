@@ -45,11 +45,12 @@ from .store.user_store import UserSession, UserStore
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from .admin import UserStoreAdmin
     from .dash.changed import Changed
     from .dash.tab_store import tab_store
 
 # These import Dash, which an app on Flask alone does not have.
-_FROM_DASH = {"Changed": ".dash.changed", "tab_store": ".dash.tab_store"}
+_FROM_DASH = {"Changed": ".dash.changed", "UserStoreAdmin": ".admin", "tab_store": ".dash.tab_store"}
 
 
 def __getattr__(name: str) -> Any:
@@ -93,6 +94,7 @@ __all__ = [
     "UnsuitableFilesystem",
     "UserSession",
     "UserStore",
+    "UserStoreAdmin",
     "UserStoreError",
     "UserStoreMiddleware",
     "ValueTooLarge",

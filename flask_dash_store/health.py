@@ -10,15 +10,14 @@ from dataclasses import asdict, dataclass
 from .codec import Codec
 from .errors import StorageError
 from .expiry import Clock, ExpiryPolicy
-from .owner import Owner
+from .owner import HEALTH_OWNER
 from .storage import Storage
 from .storage.statistics import SupportsStatistics
 
 DEFAULT_TIMEOUT = 1.0
 MIN_FREE_BYTES = 2**20
 
-# Neither a session nor a user, so it is neither counted nor listed.
-_OWNER, _KEY, _TTL = Owner("h.health"), "probe", 24 * 3600.0
+_OWNER, _KEY, _TTL = HEALTH_OWNER, "probe", 24 * 3600.0
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,13 @@ def renewed_session_id(session_id: str) -> str:
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
 
 
+HEALTH_OWNER = Owner("h.health")
+SAMPLES_OWNER = Owner("a.samples")
+TASKS_OWNER = Owner("a.tasks")
+OWN_OWNERS = (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER)
+"""Whose values are the package's own. They are neither sessions nor users."""
+
+
 class DerivedIds:
     """Session ids, and names derived from one, on which parallel requests agree, in any worker.
 

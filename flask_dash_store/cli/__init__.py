@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 from flask.cli import with_appcontext
 
-from ..codec import Codec
+from .. import operations
 from ..errors import SessionEnded, StorageCorrupt, TamperedValue, UnreadableValue, UserStoreError
 from ..extension import OpenedExtension
 from ..owner import Owner
-from ..storage.base import ENDED, Progress, SupportsBackup, SupportsExport
+from ..storage.base import ENDED, SupportsBackup, SupportsExport
 from ..storage.statistics import SupportsStatistics
 from ..transfer import copy
+from ..wording import count
 from .app import fail, opened_extension
 from .imports import import_command
-from .output import count, json_option, progress_bar, say_json
+from .output import json_option, progress_bar, say_json
 from .statistics import end_command, list_command, show_command, stats_command
 
 
@@ -51,13 +51,8 @@ def purge(as_json: bool) -> None:
 
     The app also does this by itself, a little at a time.
     """
-    extension = opened_extension()
-    storage, now = extension.storage, extension.access_of_users().now
-    expired = storage.totals(now).expired if isinstance(storage, SupportsStatistics) else 0
     with progress_bar("Removing") as progress:
-        removed = extension.request_sessions.maintenance.run_to_the_end(
-            lambda removed: progress(removed, max(removed, expired))
-        )
+        removed = operations.purge(opened_extension(), progress)
     if as_json:
         say_json({"removed": removed})
     else:
@@ -74,7 +69,7 @@ def check(as_json: bool) -> None:
     """
     extension = opened_extension(needs_key=True)
     with progress_bar("Checking") as progress:
-        problems = list(_problems(_exportable(extension.storage), extension.codec, progress))
+        problems = list(operations.problems(_exportable(extension.storage), extension.codec, progress))
     if as_json:
         say_json({"problems": problems})
     for problem in () if as_json else problems:
@@ -234,24 +229,6 @@ def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None
         click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
     if damaged:
         fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
-
-
-def _problems(storage: SupportsExport, codec: Codec, progress: Progress) -> Iterator[str]:
-    yield from storage.problems()
-    names = list(storage.all_owners())
-    for number, name in enumerate(names, 1):
-        with suppress(StorageCorrupt):  # Already reported by problems().
-            yield from _tampered_values(storage, codec, name)
-        progress(number, len(names))
-
-
-def _tampered_values(storage: SupportsExport, codec: Codec, name: str) -> Iterator[str]:
-    dump = storage.dump(name)
-    for key, (payload, _), _ in dump.values if dump else ():
-        try:
-            codec.re_sign(name, key, payload)
-        except TamperedValue as error:
-            yield str(error)
 
 
 def _exportable(storage: object) -> SupportsExport:

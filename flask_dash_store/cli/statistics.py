@@ -6,24 +6,22 @@ user id, quoted as in URLs, for a user. It is the name under which the storage k
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import NoReturn, get_args
 
 import click
 from flask.cli import with_appcontext
 
 from ..errors import SessionEnded
-from ..expiry import Access
 from ..extension import OpenedExtension
+from ..operations import looking, sessions_of, visitors_totals
 from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.name_search import name_filter
 from ..storage.statistics import Order, OwnerInfo, OwnerPage, SupportsStatistics, page_of
+from ..wording import count, finite, size, time
 from .app import fail, opened_extension
-from .output import count, finite, json_option, say_json, size, table, time
+from .output import json_option, say_json, table
 
 LARGEST = 5
 DEFAULT_LIMIT = 50
@@ -43,8 +41,8 @@ def stats_command(as_json: bool) -> None:
     On Redis it goes through all owners, 1,000 at a time; elsewhere it is one query. None reads a value.
     """
     extension = opened_extension()
-    storage, now = _counted(extension), _now(extension)
-    totals, space = storage.totals(now, LARGEST), storage.space()
+    storage, now = _counted(extension), looking(extension).now
+    totals, space = visitors_totals(extension, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(
@@ -90,10 +88,10 @@ def list_command(
 ) -> None:
     """List sessions, or users: when each began and expires, its bytes and keys."""
     extension = opened_extension()
-    now = _now(extension)
+    now = looking(extension).now
     if user_id is not None:
         is_wanted = name_filter(SESSION_PREFIX, containing)
-        sessions = (info for info in _sessions_of(extension, user_id) if is_wanted(info.name))
+        sessions = (info for info in sessions_of(extension, user_id) if is_wanted(info.name))
         page = page_of(sessions, sort, limit, offset, now)
     else:
         prefix = USER_PREFIX if users else SESSION_PREFIX
@@ -122,7 +120,7 @@ def show_command(name: str | None, user_id: str | None, as_json: bool) -> None:
     NAME is what `list` and `stats` show, or what `visitor()` returns in the app.
     """
     extension = opened_extension()
-    owner, access = _owner(extension, name, user_id), _access(extension)
+    owner, access = _owner(extension, name, user_id), looking(extension)
     stat, values = extension.storage.stat(owner, access), extension.storage.describe(owner, access)
     if stat.expires is None and not values:
         _fail_as_nothing_is_there(owner.name)
@@ -173,7 +171,7 @@ def _owner(extension: OpenedExtension, name: str | None, user_id: str | None) ->
     if name is not None and _VISITOR.fullmatch(name):
         name = opened_extension(needs_key=True).name_of_visitor(name) or _fail_as_nothing_is_there(name)
     try:
-        return extension.storage.current(Owner(str(name)), _access(extension))
+        return extension.storage.current(Owner(str(name)), looking(extension))
     except SessionEnded as ended:
         fail(f"The session {name} ended on {time(ended.ended_at)}.")
 
@@ -182,29 +180,11 @@ def _fail_as_nothing_is_there(name: str) -> NoReturn:
     fail(f"Nothing is stored for {name}. `flask user-store list` shows the names of those who have something.")
 
 
-def _sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]:
-    """The sessions in which a user is logged in."""
-    access = _access(extension)
-    for info in extension.session_infos(user_id):
-        with suppress(SessionEnded):  # It has just got another id, or ended.
-            keys = extension.storage.stat(info.owner, access).keys
-            yield OwnerInfo(info.owner.name, info.created_at, info.expires, info.nbytes, keys)
-
-
 def _counted(extension: OpenedExtension) -> SupportsStatistics:
     storage = extension.storage
     if not isinstance(storage, SupportsStatistics):
         fail(f"{type(storage).__name__} does not say how much it keeps.")
     return storage
-
-
-def _now(extension: OpenedExtension) -> float:
-    return extension.access_of_users().now
-
-
-def _access(extension: OpenedExtension) -> Access:
-    """Looking is no use: it keeps nothing alive."""
-    return Access(_now(extension), math.inf, math.inf)
 
 
 def _where(page: OwnerPage, offset: int) -> str:

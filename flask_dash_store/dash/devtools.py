@@ -17,6 +17,7 @@ from werkzeug.sansio.request import Request
 
 from ..errors import UserStoreError
 from ..http.asgi import App, Receive, Scope, Send, request_of
+from ..http.same_origin import is_same_origin
 from ..proxy import user_store
 from ..store.user_store import UserStore
 
@@ -109,7 +110,7 @@ def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, A
 
     :param asked: the JSON of the request's body; None if it is not JSON
     """
-    if not _is_same_origin(request):
+    if not is_same_origin(request):
         return {"error": "Only a page of the app itself may ask for this."}, 403
     if not isinstance(asked, dict):
         return {"error": "The body must be a JSON object."}, 400
@@ -131,11 +132,3 @@ def _answer(store: UserStore, request: Request, asked: Any) -> tuple[dict[str, A
     except UserStoreError as error:
         return {"error": str(error)}, 500
     return {"values": described}, 200
-
-
-def _is_same_origin(request: Request) -> bool:
-    """Whether a page of the app asks. On insecure addresses, browsers send only Origin, not Sec-Fetch-Site."""
-    fetch_site = request.headers.get("Sec-Fetch-Site")
-    if fetch_site is not None:
-        return fetch_site == "same-origin"
-    return request.headers.get("Origin") == request.host_url.rstrip("/")

@@ -24,7 +24,18 @@ from . import base
 from .base import Dump, Expired, ExpiryLimit, KeyExpiry, Limits, Removed, SessionInfo, Stat, ValueInfo
 from .lock import WriteLock
 from .name_search import name_filter
-from .statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of, totals_of
+from .statistics import (
+    Order,
+    OwnerInfo,
+    OwnerPage,
+    Space,
+    Spread,
+    SupportsStatistics,
+    Totals,
+    page_of,
+    spread_of,
+    totals_of,
+)
 from .transaction import Transaction, current_transaction, joined
 
 NAME = "storage memory://"
@@ -281,6 +292,9 @@ class MemoryStorage(base.Storage, base.SupportsExport, SupportsStatistics):
     ) -> OwnerPage:
         is_wanted = name_filter(prefix, containing)
         return page_of((info for info in self._infos(now) if is_wanted(info.name)), order, limit, offset, now)
+
+    def spread(self, now: float) -> Spread:
+        return spread_of(self._infos(now), now)
 
     def space(self) -> Space:
         return Space()

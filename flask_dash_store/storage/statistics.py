@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from ..owner import SESSION_PREFIX, USER_PREFIX
@@ -16,6 +18,12 @@ from ..owner import SESSION_PREFIX, USER_PREFIX
 Order = Literal["newest", "oldest", "largest", "expiring"]
 
 HOUR, DAY = 3600.0, 86400.0
+
+SIZES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+"""Bytes that divide the sessions by size, as :class:`Spread` counts them."""
+
+TIMES = (HOUR, 6 * HOUR, DAY, 7 * DAY, 31 * DAY)
+"""Seconds that divide them by age, and by the time that is left."""
 
 
 class OwnerInfo(NamedTuple):
@@ -76,6 +84,22 @@ class Totals(NamedTuple):
     largest: tuple[OwnerInfo, ...] = ()
 
 
+class Spread(NamedTuple):
+    """How many sessions are how large and how old, and how much time they have left.
+
+    Each tuple counts those below the first limit, those from there to the second, and so on; the last ones are above
+    all limits.
+
+    :ivar sizes: by bytes, divided at :data:`SIZES`
+    :ivar ages: by seconds since they began, divided at :data:`TIMES`
+    :ivar left: by seconds until they expire, divided there too
+    """
+
+    sizes: tuple[int, ...] = (0,) * (len(SIZES) + 1)
+    ages: tuple[int, ...] = (0,) * (len(TIMES) + 1)
+    left: tuple[int, ...] = (0,) * (len(TIMES) + 1)
+
+
 class Space(NamedTuple):
     """How full the place of the values is, in bytes. None if not known, or not limited.
 
@@ -116,6 +140,13 @@ class SupportsStatistics(ABC):
         """
 
     @abstractmethod
+    def spread(self, now: float) -> Spread:
+        """How the sessions that have not expired differ, from what is counted for each. No value is read.
+
+        :param now: in seconds since the epoch
+        """
+
+    @abstractmethod
     def space(self) -> Space:
         """How full it is. Health checks call this often, so the cost must not depend on how many values there are."""
 
@@ -153,6 +184,39 @@ def totals_of(infos: Iterable[OwnerInfo], now: float, largest: int) -> Totals:
     first = _first(counted(), "largest", largest)
     since = oldest if oldest < math.inf else None
     return Totals(sessions, users, nbytes, keys, since, hour, day, expired, ended, tuple(first))
+
+
+def spread_of(infos: Iterable[OwnerInfo], now: float) -> Spread:
+    """What :meth:`SupportsStatistics.spread` is of these owners."""
+    sizes, ages, left = (list[int](counts) for counts in Spread())
+    for info in infos:
+        if info.name.startswith(SESSION_PREFIX) and info.is_live(now):
+            sizes[bisect_right(SIZES, info.nbytes)] += 1
+            ages[bisect_right(TIMES, now - info.created_at)] += 1
+            left[bisect_right(TIMES, (info.expires or 0.0) - now)] += 1
+    return Spread(tuple(sizes), tuple(ages), tuple(left))
+
+
+def columns_of_spread(nbytes: str, created: str, expires: str, now: str) -> list[str]:
+    """Conditions in SQL, of each of which a query for :func:`spread_of_counts` counts the rows.
+
+    :param nbytes: the column, and so are ``created`` and ``expires``; ``now`` is a parameter
+    """
+    return [
+        *(f"{nbytes} < {limit:.0f}" for limit in SIZES),
+        *(f"{created} > {now} - {limit:.0f}" for limit in TIMES),
+        *(f"{expires} < {now} + {limit:.0f}" for limit in TIMES),
+    ]
+
+
+def spread_of_counts(total: int, *below: int) -> Spread:
+    """A spread from how many rows there are in all, and how many meet each of the :func:`columns_of_spread`."""
+    first, second = len(SIZES), len(SIZES) + len(TIMES)
+    return Spread(*(_divided(counts, total) for counts in (below[:first], below[first:second], below[second:])))
+
+
+def _divided(below: Sequence[int], total: int) -> tuple[int, ...]:
+    return tuple(count - before for before, count in pairwise((0, *below, total)))
 
 
 def page_of(infos: Iterable[OwnerInfo], order: Order, limit: int, offset: int, now: float) -> OwnerPage:

@@ -12,7 +12,7 @@ from clocks import HandClock
 
 from flask_dash_store.expiry import ExpiryPolicy
 from flask_dash_store.owner import user_id_of, user_owner
-from flask_dash_store.storage.statistics import Order, SupportsStatistics, Totals
+from flask_dash_store.storage.statistics import Order, Spread, SupportsStatistics, Totals
 
 TTL = 1000.0
 DAY = 24 * 3600.0
@@ -231,3 +231,25 @@ def test_the_space_that_is_used_is_known_where_there_is_any(storage: Any, clock:
     space = storage.space()
     assert space.used is None or space.used > 1000
     assert space.free is None or space.free > 0
+
+
+def test_the_spread_of_nothing_is_zeros(storage: Any, clock: HandClock) -> None:
+    assert storage.spread(clock.now) == Spread()
+
+
+def test_the_spread_tells_how_sessions_differ_in_size_age_and_the_time_they_have_left(
+    storage: Any, clock: HandClock
+) -> None:
+    for name, nbytes, ttl, step in (
+        ("s.a", 50, 40 * DAY, 2 * DAY),
+        ("s.b", 990, DAY, 3600.0),
+        ("s.c", 20_000, 60.0, 0),
+    ):
+        storage.set(owner(name), "k", small(b"x" * nbytes), ExpiryPolicy(ttl, clock).access())
+        clock.step(step)
+    storage.set(owner("u.ann"), "k", small(b"x"), ExpiryPolicy(None, clock).access())
+    storage.set(owner("h.other"), "k", small(b"x"), ExpiryPolicy(60.0, clock).access())
+    # Under 1, 10, 100 kB and so on; and under 1 hour, 6 hours, 1 day, 7 and 31 days.
+    assert storage.spread(clock.now) == Spread((2, 0, 1, 0, 0, 0, 0), (1, 1, 0, 1, 0, 0), (1, 0, 1, 0, 0, 1))
+    clock.step(DAY)
+    assert sum(storage.spread(clock.now).sizes) == 1

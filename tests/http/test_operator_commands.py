@@ -20,8 +20,8 @@ from flask.testing import FlaskClient
 from sqlitedict import SqliteDict
 
 from flask_dash_store import UserStoreMiddleware, visitor
-from flask_dash_store.cli.output import size
 from flask_dash_store.storage.sqlite import schema
+from flask_dash_store.wording import size
 
 SECRET_KEY = "k" * 32
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from ...buffers import Buffers, Stored, size_of
 from ...errors import ConfigurationError, UnknownFormat, ValueTooLarge
+from ..statistics import columns_of_spread
 from .connection import Target
 from .transaction import Database
 
@@ -84,6 +85,10 @@ _LARGEST = f"""
     SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions WHERE {_IS_THERE}
     ORDER BY bytes DESC, owner LIMIT %(limit)s"""
 # A page past the end has one row, of the total.
+_COUNTS = columns_of_spread("bytes", "created_at", "expires", "%(now)s")
+_SPREAD = f"""
+    SELECT count(*), {", ".join(f"count(*) FILTER (WHERE {column})" for column in _COUNTS)}
+    FROM {{schema}}.sessions WHERE {_IS_LIVE} AND left(owner, 2) = 's.'"""
 _FIND_OWNERS = f"""
     WITH found AS MATERIALIZED (
         SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
@@ -118,6 +123,7 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
         | find_owners
         | {
             "totals": _TOTALS.format(schema=schema),
+            "spread": _SPREAD.format(schema=schema),
             "largest": _LARGEST.format(schema=schema),
             "space": _SPACE.format(schema=schema.replace("'", "''")),
             "find_session": _FIND_SESSION.format(schema=schema),

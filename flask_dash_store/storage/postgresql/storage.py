@@ -34,7 +34,17 @@ from ..base import (
     ValueInfo,
 )
 from ..name_search import name_pattern
-from ..statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
+from ..statistics import (
+    Order,
+    OwnerInfo,
+    OwnerPage,
+    Space,
+    Spread,
+    SupportsStatistics,
+    Totals,
+    page_of_rows,
+    spread_of_counts,
+)
 from ..timeouts import LOOP_TIMEOUT, longest_wait
 from .connection import Row, Target
 from .pool import Pool
@@ -323,6 +333,9 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
             return totals
         rows = self._database.select(self._sql["largest"], {"now": now, "limit": largest})
         return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
+
+    def spread(self, now: float) -> Spread:
+        return spread_of_counts(*self._database.select(self._sql["spread"], {"now": now})[0])
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""

@@ -10,10 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from ...buffers import batches
 from ...errors import StorageCorrupt
 from ...expiry import Access
-from ...owner import Owner
+from ...owner import SESSION_PREFIX, Owner
 from ..base import Dump, Expired, ExpiryLimit, Limits, Removed, Storage, SupportsExport, Value
 from ..name_search import name_filter
-from ..statistics import Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of, totals_of
+from ..statistics import (
+    Order,
+    OwnerInfo,
+    OwnerPage,
+    Space,
+    Spread,
+    SupportsStatistics,
+    Totals,
+    page_of,
+    spread_of,
+    totals_of,
+)
 from . import scripts
 from .owner_record import ANY_SESSION, Calls, Entry, all_headers, parse_time, problems, session_argument, value_of
 from .server import Server
@@ -115,6 +126,9 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
     ) -> OwnerPage:
         return page_of(self._infos(name_filter(prefix, containing)), order, limit, offset, now)
+
+    def spread(self, now: float) -> Spread:
+        return spread_of(self._infos(name_filter(SESSION_PREFIX, "")), now)
 
     def _infos(self, is_wanted: Callable[[str], bool]) -> Iterator[OwnerInfo]:
         """What is counted of owners. The server is asked for a thousand at a time, and answers others between.

@@ -27,6 +27,7 @@ from sqlitedict import SqliteDict, identity
 
 from ...errors import UnknownFormat
 from ..name_search import NOT_IN_AN_ESCAPE
+from ..statistics import columns_of_spread
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -232,6 +233,10 @@ TOTALS = f"""
 LARGEST = f"""
     SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED WHERE {_IS_THERE}
     ORDER BY bytes DESC, key LIMIT :limit"""
+_COUNTS = columns_of_spread("bytes", "created", "value", ":now")
+SPREAD = f"""
+    SELECT COUNT(*), {", ".join(f"COUNT(*) FILTER (WHERE {column})" for column in _COUNTS)}
+    FROM "sessions" NOT INDEXED WHERE {_IS_LIVE} AND {_IS_SESSION}"""
 _FOUND = f"""
     FROM "sessions" NOT INDEXED
     WHERE {_IS_THERE} AND key >= :prefix AND key < :end AND (

@@ -8,7 +8,19 @@ import sys
 from contextlib import suppress
 
 from ..name_search import SearchedText
-from ..statistics import DAY, HOUR, Order, OwnerInfo, OwnerPage, Space, SupportsStatistics, Totals, page_of_rows
+from ..statistics import (
+    DAY,
+    HOUR,
+    Order,
+    OwnerInfo,
+    OwnerPage,
+    Space,
+    Spread,
+    SupportsStatistics,
+    Totals,
+    page_of_rows,
+    spread_of_counts,
+)
 from . import schema
 from .export import Exporter
 from .reader import end_of
@@ -27,6 +39,9 @@ class Counter(Exporter, SupportsStatistics):
             return totals
         rows = self._database.select(schema.LARGEST, {"now": now, "limit": largest})
         return totals._replace(largest=tuple(OwnerInfo(*row) for row in rows))
+
+    def spread(self, now: float) -> Spread:
+        return spread_of_counts(*self._database.select(schema.SPREAD, {"now": now})[0])
 
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""

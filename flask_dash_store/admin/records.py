@@ -1,0 +1,48 @@
+"""What the admin page itself keeps in the store: records of what JSON can say.
+
+Each has an owner of its own, which is neither a session nor a user, so the app's limits of keys and bytes are those of
+each record. When no one has used the page for long, they expire.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..errors import TamperedValue, UnreadableValue
+from ..expiry import Access, ExpiryPolicy
+from ..extension import OpenedExtension
+from ..owner import Owner
+
+TTL = 62 * 24 * 3600.0
+
+_KEY = "record"
+
+
+def read_record(extension: OpenedExtension, owner: Owner) -> Any:
+    """The owner's record; None when there is none."""
+    access = _access(extension)._replace(touch_threshold=math.inf)
+    stored = extension.storage.get(owner, _KEY, access)
+    with suppress(TamperedValue, UnreadableValue):  # SECRET_KEY was changed, say. The next one replaces it.
+        return None if stored is None else extension.codec.decode(owner.name, _KEY, stored)
+    return None
+
+
+def change_record(extension: OpenedExtension, owner: Owner, change: Callable[[Any], Any]) -> Any:
+    """Replace an owner's record by what ``change`` makes of it, while no other worker does. Returns the new one.
+
+    :param change: gets the record, or None
+    :raises QuotaExceeded: when it is larger than the values of a session or user may be
+    :raises StorageError: when the storage fails
+    """
+    with extension.storage.transaction(owner):
+        changed = change(read_record(extension, owner))
+        stored = extension.codec.encode(owner.name, _KEY, changed)
+        extension.storage.set(owner, _KEY, stored, _access(extension))
+    return changed
+
+
+def _access(extension: OpenedExtension) -> Access:
+    return ExpiryPolicy(TTL, lambda: extension.access_of_users().now).access()
