@@ -26,16 +26,7 @@ from .http.cookie import SessionCookie
 from .http.sessions import RequestSessions
 from .job_handle import JobHandles, is_handle
 from .metrics import check_exporter, measure
-from .owner import (
-    DerivedIds,
-    Owner,
-    new_session_id,
-    session_owner,
-    user_hash,
-    user_id_of,
-    user_owner,
-    visitor_name,
-)
+from .owner import DerivedIds, Owner, new_session_id, session_owner, user_hash, user_id_of, user_owner, visitor_name
 from .settings import Settings, secrets_of, weakness_of
 from .signals import Signals
 from .storage import Storage, StorageOptions, check_scheme, open_storage

@@ -16,7 +16,7 @@ from .storage.statistics import OwnerInfo, SupportsStatistics, Totals
 
 
 def looking(extension: OpenedExtension) -> Access:
-    """Looking is no use: it keeps nothing alive."""
+    """An access that only looks: it does not count as use, so it keeps nothing alive."""
     return Access(extension.access_of_users().now, math.inf, math.inf)
 
 
@@ -61,7 +61,7 @@ def problems(storage: SupportsExport, codec: Codec, progress: Progress) -> Itera
     yield from storage.problems()
     names = list(storage.all_owners())
     for number, name in enumerate(names, 1):
-        with suppress(StorageCorrupt):  # That was said already.
+        with suppress(StorageCorrupt):  # Already reported by problems().
             yield from _tampered_values(storage, codec, name)
         progress(number, len(names))
 

@@ -122,10 +122,8 @@ class Settings:
             samesite = self.cookie_samesite
             fits = samesite is None or (isinstance(samesite, str) and samesite.title() == "None")
             self._require("cookie_samesite", fits, "'None', or left out, with embedded")
-            self._require("cookie_secure", self.cookie_secure in (None, True), "True, or left out, with embedded")
-            self._require(
-                "cookie_partitioned", self.cookie_partitioned in (None, True), "True, or left out, with embedded"
-            )
+            for name in ("cookie_secure", "cookie_partitioned"):
+                self._require(name, getattr(self, name) is not False, "True, or left out, with embedded")
 
     def _require(self, name: str, fits: bool, what: str) -> None:
         if not fits:

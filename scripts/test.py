@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PROCESSES = 2
 SYSTEMS = ("linux", "darwin", "win32")
 QUICK = (
     "tests/contract/test_storage_contract.py",
@@ -40,6 +42,11 @@ def run(*command: str) -> None:
         sys.exit(done.returncode)
 
 
+def check_types(system: str) -> None:
+    # Each with a cache of its own, which the next run of it begins with.
+    run("mypy", "--no-error-summary", "--platform", system, "--cache-dir", f".mypy_cache/{system}")
+
+
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--quick"]:
         arguments = quick_arguments() + arguments[1:]
@@ -47,12 +54,11 @@ def main(arguments: list[str]) -> None:
         arguments = ["-p", "tests.support.no_skips", *arguments]
     run("ruff", "check", "--quiet")
     run("ruff", "format", "--check", "--quiet")
-    for system in SYSTEMS:
-        # Each with a cache of its own, which the next run of it begins with.
-        run("mypy", "--no-error-summary", "--platform", system, "--cache-dir", f".mypy_cache/{system}")
-    # Two at a time, for most tests wait for a server; a file stays together, for its tests share one. The long files come
-    # first (tests/conftest.py); by itself xdist takes those with few tests last, and these are the long ones.
-    run("pytest", "--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder", *arguments)
+    with ThreadPoolExecutor(PROCESSES) as threads:
+        list(threads.map(check_types, SYSTEMS))
+    # Two at a time, for most tests wait for a server; a file stays together, for its tests share one. The order is that
+    # of tests/conftest.py: by itself xdist takes the files with few tests last, which are the long ones.
+    run("pytest", "--numprocesses", f"{PROCESSES}", "--dist", "loadfile", "--no-loadscope-reorder", *arguments)
 
 
 if __name__ == "__main__":

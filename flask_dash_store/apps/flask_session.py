@@ -274,8 +274,8 @@ def _is_csrf_key(app: Flask, key: object) -> bool:
     login, under which nothing is stored any more: its form would be refused, and the user locked out. So a session
     always has a token, derived from its id: requests with one id agree on it, even after the session has ended.
 
-    Who has planted a session id can learn the token of that id. A session keeps its token over a login, as with Flask's
-    own cookie; an app that removes it at login has one derived from the new id from then on.
+    An attacker who has planted a session id can learn the token of that id. A session keeps its token after a login, as
+    with Flask's own cookie. If an app removes it at login, the next one is derived from the new id.
     """
     if key == app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"):
         return "flask_wtf" in sys.modules

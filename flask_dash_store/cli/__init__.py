@@ -1,4 +1,4 @@
-"""``flask user-store ...``: looking after an app's storage, while the app runs or while it does not."""
+"""``flask user-store ...``: commands for operators, whether the app is running or not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .statistics import end_command, list_command, show_command, stats_command
 
 
 class _Group(click.Group):
-    """Shows what goes wrong as a message, not as a traceback."""
+    """Shows the package's errors as messages, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,7 +36,7 @@ class _Group(click.Group):
 
 @click.group("user-store", cls=_Group)
 def user_store() -> None:
-    """Look after the visitors' stores."""
+    """Manage the visitors' stores."""
 
 
 for _command in (import_command, stats_command, list_command, show_command, end_command):
@@ -47,9 +47,9 @@ for _command in (import_command, stats_command, list_command, show_command, end_
 @json_option
 @with_appcontext
 def purge(as_json: bool) -> None:
-    """Remove all that has expired, and give its space back.
+    """Remove everything that has expired, and free its space.
 
-    The app does so by itself, a little at a time.
+    The app also does this by itself, a little at a time.
     """
     with progress_bar("Removing") as progress:
         removed = operations.purge(opened_extension(), progress)
@@ -63,9 +63,9 @@ def purge(as_json: bool) -> None:
 @json_option
 @with_appcontext
 def check(as_json: bool) -> None:
-    """Look for damage: in the storage, and in each value.
+    """Look for damage in the storage, and in each value.
 
-    Every value's MAC is verified; none is unpickled. The exit status is 1 when anything is damaged.
+    Every value's MAC is verified; no value is unpickled. The exit status is 1 if anything is damaged.
     """
     extension = opened_extension(needs_key=True)
     with progress_bar("Checking") as progress:
@@ -85,10 +85,10 @@ def check(as_json: bool) -> None:
 @json_option
 @with_appcontext
 def backup(file: Path, as_json: bool) -> None:
-    """Copy all that is stored into a new FILE.
+    """Copy everything that is stored into a new FILE.
 
-    Large values are copied into FILE.buffers. The app goes on meanwhile; the copy is of one point in time. The
-    directory of FILE has to be there.
+    Large values are copied into FILE.buffers. The app may run meanwhile; the copy is of one point in time. The
+    directory of FILE must exist.
     """
     with progress_bar("Backing up") as progress:
         damaged = _storage_with_backups("backup").back_up(file, progress)
@@ -105,10 +105,10 @@ def backup(file: Path, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
 def restore(file: Path, yes: bool) -> None:
-    """Replace all that is stored now by what a backup FILE holds.
+    """Replace everything that is stored by the contents of a backup FILE.
 
-    It looks whether the backup is whole, says what it holds, and asks. The app may go on meanwhile. Sessions that have
-    ended since the backup stay ended.
+    It checks that the backup is complete, says what it contains, and asks for confirmation. The app may run meanwhile.
+    Sessions that have ended since the backup stay ended.
     """
     storage = _storage_with_backups("restore")
     if not yes:
@@ -130,11 +130,11 @@ def restore(file: Path, yes: bool) -> None:
 @json_option
 @with_appcontext
 def copy_command(from_url: str, to_url: str, as_json: bool) -> None:
-    """Copy all that the storage FROM_URL keeps into the storage TO_URL.
+    """Copy everything from the storage FROM_URL into the storage TO_URL.
 
-    Both are what USER_STORE_URL can be. Each value is read again and compared; none is unpickled. What was
-    interrupted goes on where it stopped. To move an app while it runs, copy, then stop it, copy what has changed
-    since, and start it with the new URL.
+    Both are URLs as in USER_STORE_URL. Each copy is read and compared; no value is unpickled. An interrupted copy
+    continues where it stopped. To move an app with little downtime, copy while it runs, stop it, copy again, and start
+    it with the new URL.
     """
     extension = opened_extension()
     with (
@@ -159,11 +159,11 @@ def copy_command(from_url: str, to_url: str, as_json: bool) -> None:
 @json_option
 @with_appcontext
 def re_sign_command(as_json: bool) -> None:
-    """Sign all that is stored with SECRET_KEY, after it was changed.
+    """Sign everything that is stored with the new SECRET_KEY, after it was changed.
 
-    Until then one of SECRET_KEY_FALLBACKS has to verify it. The app may go on meanwhile, and what was interrupted can
-    be run again. Each visitor who comes back gets a cookie with the new signature; without the former key, a browser
-    that has not been back is a new visitor.
+    The former key must be in SECRET_KEY_FALLBACKS. The app may run meanwhile, and an interrupted run can be repeated.
+    Each visitor who comes back gets a cookie with the new signature. Once you remove the former key, a browser that has
+    not been back is a new visitor.
     """
     extension = opened_extension(needs_key=True)
     storage = _exportable(extension.storage)
@@ -182,7 +182,7 @@ def re_sign_command(as_json: bool) -> None:
 def _re_sign_all(
     extension: OpenedExtension, storage: SupportsExport, name: str, left_out: list[tuple[str, str]]
 ) -> int:
-    """Sign an owner's values again. Returns how many were; those that cannot be are added to ``left_out``."""
+    """Sign an owner's values again. Returns how many were signed. Others are added to ``left_out``."""
     dump = storage.dump(name)
     if dump is None or dump.session == ENDED:
         return 0
@@ -190,7 +190,7 @@ def _re_sign_all(
     for key, _, _ in dump.values:
         try:
             signed += _re_sign(extension, Owner(name, dump.session), key)
-        except SessionEnded:  # It has another id now, or none.
+        except SessionEnded:  # It has another id now, or has ended.
             return signed + _re_sign_all(extension, storage, name, left_out)
         except (TamperedValue, UnreadableValue, StorageCorrupt):
             failed.append((name, key))
@@ -199,9 +199,9 @@ def _re_sign_all(
 
 
 def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
-    """Sign a value again, unless the current key has signed it. Returns whether it was signed."""
+    """Sign a value again, unless it is signed with the current key. Returns whether it was signed."""
     codec, storage = extension.codec, extension.storage
-    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # This does not count as use.
+    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # Not a use.
     with storage.transaction(owner):
         stored = storage.get(owner, key, access)
         if stored is None:
@@ -210,7 +210,7 @@ def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
         signed = codec.re_sign(owner.name, key, payload)
         if signed == payload:
             return False
-        # The buffers of a large value have a name that is signed, and used once: it is stored as another value.
+        # The name of buffers is signed, and only used once. So a large value is encoded again, with new buffers.
         large = buffers and codec.encode(owner.name, key, codec.decode(owner.name, key, stored))
         storage.set(owner, key, large or (signed, None), access, "keep")
     return True
@@ -221,9 +221,9 @@ def _as_dicts(left_out: list[tuple[str, str]]) -> list[dict[str, str]]:
 
 
 def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None:
-    """Say which values are not in the copy, each by its owner and its key.
+    """Print which values were left out, and fail if any were.
 
-    :param quietly: whether that is said already
+    :param quietly: whether they have been printed already
     """
     for owner, key in () if quietly else damaged:
         click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
@@ -233,12 +233,12 @@ def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None
 
 def _exportable(storage: object) -> SupportsExport:
     if not isinstance(storage, SupportsExport):
-        fail(f"{type(storage).__name__} cannot give out all that it keeps.")
+        fail(f"The storage {type(storage).__name__} does not support this command: it cannot export its contents.")
     return storage
 
 
 def _storage_with_backups(command: str) -> SupportsBackup:
     storage = opened_extension().storage
     if not isinstance(storage, SupportsBackup):
-        fail(f"{command} is for SQLite files; the server that keeps this app's store has its own tools for it.")
+        fail(f"{command} is only for SQLite files. Use the tools of the server that keeps this app's store.")
     return storage

@@ -1,7 +1,7 @@
-"""The sessions that the extension Flask-Session has kept: in Redis, or in the files of cachelib.
+"""Reads the sessions of the extension Flask-Session: from Redis, or from files of cachelib.
 
-In Redis they are msgpack or JSON; up to its version 0.6 they were pickles, as its files still are. Pickles run code
-when they are read, so none is read unless the operator says so.
+In Redis they are msgpack or JSON. Up to version 0.6 they were pickles, as its files still are. Reading a pickle runs
+code, so none is read unless the operator allows it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH = 500
 
 
 class FoundSession(NamedTuple):
-    """A session as Flask-Session has kept it: the hash of its key, its bytes, and when it expires."""
+    """A session of Flask-Session: the hash of its key, its bytes, and when it expires."""
 
     name: str
     payload: bytes
@@ -37,15 +37,17 @@ class FoundSession(NamedTuple):
 def in_redis(url: str, prefix: str, now: float) -> Iterator[FoundSession]:
     """The sessions in Redis.
 
-    :param prefix: what the keys of sessions begin with
-    :param now: from which Redis says how long each is kept; seconds since the epoch
-    :raises ConfigurationError: when the URL is not one of Redis, or its client is not installed
-    :raises StorageError: when the server cannot be read
+    :param prefix: the prefix of the keys of sessions
+    :param now: the time, in seconds since the epoch
+    :raises ConfigurationError: if the URL is not a URL of Redis, or its client is not installed
+    :raises StorageError: if the server cannot be read
     """
     try:
         import redis
     except ImportError as error:
-        raise ConfigurationError("To read Redis needs its client: pip install 'flask_dash_store[redis]'.") from error
+        raise ConfigurationError(
+            "Importing from Redis needs its client. Install it: pip install 'flask_dash_store[redis]'."
+        ) from error
     try:
         with redis.Redis.from_url(url) as client:
             pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
@@ -54,10 +56,12 @@ def in_redis(url: str, prefix: str, now: float) -> Iterator[FoundSession]:
             while cursor:
                 cursor, keys = client.scan(cursor, pattern, _BATCH)
                 yield from _read(client, keys, now)
-    except ValueError:  # What it says may hold the URL's password.
-        raise ConfigurationError("Flask-Session's Redis is named as redis://host:6379/0, or unix:///path.") from None
+    except ValueError:  # The message may contain the password.
+        raise ConfigurationError(
+            "SOURCE is not the URL of a Redis server. It must be redis://host:6379/0 or unix:///path."
+        ) from None
     except redis.RedisError as error:
-        raise StorageError(f"Flask-Session's Redis cannot be read: {error}") from error
+        raise StorageError(f"Flask-Session's Redis server cannot be read: {error}") from error
 
 
 def _read(client: Any, keys: list[bytes], now: float) -> Iterator[FoundSession]:
@@ -67,8 +71,8 @@ def _read(client: Any, keys: list[bytes], now: float) -> Iterator[FoundSession]:
         pipeline.pttl(key)
     answers = pipeline.execute(raise_on_error=False)
     for key, payload, milliseconds in zip(keys, answers[::2], answers[1::2], strict=True):
-        if payload is not None:  # One that expires meanwhile is none.
-            is_text = isinstance(payload, bytes)  # Else it is an error: what is there is not a string.
+        if payload is not None:  # It may expire in the meantime.
+            is_text = isinstance(payload, bytes)  # Otherwise an error: the key is not a string.
             expires = now + milliseconds / 1000 if milliseconds >= 0 else math.inf
             yield FoundSession(hashlib.sha256(key).hexdigest(), payload if is_text else b"", expires)
 
@@ -76,8 +80,8 @@ def _read(client: Any, keys: list[bytes], now: float) -> Iterator[FoundSession]:
 def in_files(folder: Path, now: float) -> Iterator[FoundSession]:
     """The sessions in a folder of cachelib's files.
 
-    :param now: those that have expired by then are not among them; seconds since the epoch
-    :raises StorageError: when a file cannot be read
+    :param now: the time, in seconds since the epoch. Expired sessions are left out.
+    :raises StorageError: if a file cannot be read
     """
     for file in sorted(folder.iterdir()):
         if _FILE_NAME.fullmatch(file.name) and file.name not in _COUNT_FILES:
@@ -93,8 +97,8 @@ def in_files(folder: Path, now: float) -> Iterator[FoundSession]:
 def load(payload: bytes, allow_pickle: bool) -> dict[str, Any]:
     """The values of a session.
 
-    :raises UnreadableValue: when they are not Flask-Session's, or pickled and that is not allowed
-    :raises ConfigurationError: when they are msgpack, which takes a package that is not installed
+    :raises UnreadableValue: if they are not from Flask-Session, or are a pickle and that is not allowed
+    :raises ConfigurationError: if they are msgpack, and msgspec is not installed
     """
     values: object = None
     if payload.startswith(_PICKLE):
@@ -111,12 +115,12 @@ def load(payload: bytes, allow_pickle: bool) -> dict[str, Any]:
 def _unpickled(payload: bytes) -> object:
     try:
         return pickle.loads(payload)
-    except Exception as error:  # A pickle raises what it likes. What it says may show a value.
+    except Exception as error:  # A pickle may raise anything, with a message that contains a value.
         raise UnreadableValue(f"a pickle that cannot be read ({type(error).__name__})") from None
 
 
 def _decoded(payload: bytes) -> object:
-    if payload.startswith(b"{"):  # In msgpack that is the number 123.
+    if payload.startswith(b"{"):  # In msgpack, this byte is the number 123.
         try:
             return json.loads(payload)
         except ValueError:
@@ -125,7 +129,7 @@ def _decoded(payload: bytes) -> object:
         import msgspec
     except ImportError as error:
         raise ConfigurationError(
-            "Flask-Session's sessions in Redis are msgpack, which it reads with msgspec: pip install msgspec."
+            "Flask-Session's sessions in Redis are msgpack. Reading them needs msgspec: pip install msgspec."
         ) from error
     try:
         return msgspec.msgpack.decode(payload)

@@ -1,4 +1,4 @@
-"""``flask user-store import``: what dash_database and Flask-Session have kept becomes the app's."""
+"""``flask user-store import``: imports from dash_database and Flask-Session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .output import json_option, say_json
 
 
 class _Source(click.Path):
-    """A file or a folder that is there, or a URL."""
+    """An existing file or folder, or a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if "://" in value else super().convert(value, param, ctx)
@@ -36,19 +36,19 @@ class _Source(click.Path):
 @json_option
 @with_appcontext
 def import_command(source: Path | str, user_ids: TextIO | None, allow_pickle: bool, as_json: bool) -> None:
-    """Import what another package has kept.
+    """Import what another package has stored.
 
-    SOURCE is a file of dash_database, or where Flask-Session keeps its sessions: a redis://… URL, or the folder of its
+    SOURCE is a file of dash_database, or the place of Flask-Session's sessions: a redis://… URL, or the folder of its
     files.
 
-    The values of dash_database become those of `for_user(user_id)`. Its rows are named {user_id}_{key}, so where ids or
-    keys hold a "_" the ids have to be named. They are pickles, which run code when the app reads them: import files
-    that you trust.
+    The values of dash_database become those of `for_user(user_id)`. Its rows are named {user_id}_{key}. If user ids or
+    keys contain a "_", list the ids with --user-ids. The values are pickles, which run code when the app reads them, so
+    only import files that you trust.
 
-    The sessions of Flask-Session are found by the cookies that browsers have, so that no visitor is logged out. Leave
+    The sessions of Flask-Session keep the cookies that browsers have, so no visitor is logged out. Leave
     SESSION_KEY_PREFIX and SESSION_USE_SIGNER in the app's config. Stop the app, import, and start it with
-    flask_session=True. What was imported before is left as it is. Its files are pickles, as is what its versions before
-    0.7 have stored: with --allow-pickle, what can write to them can run code in this process.
+    flask_session=True. Sessions that were imported before are not changed. Files are pickles, and so is what versions
+    before 0.7 stored in Redis. With --allow-pickle, anyone who can write to them can run code in this process.
     """
     if isinstance(source, Path) and source.is_file():
         _import_values(source, user_ids, as_json)
@@ -60,7 +60,7 @@ def _import_values(file: Path, user_ids: TextIO | None, as_json: bool) -> None:
     extension = opened_extension(needs_key=True)
     codec, storage = extension.codec, extension.storage
     if not isinstance(codec, PickleCodec):
-        fail("dash_database's values are pickles, which USER_STORE_CODEC = 'json' does not read.")
+        fail("dash_database's values are pickles, which an app with USER_STORE_CODEC = 'json' cannot read.")
     imported, left_out = 0, list[tuple[str, str]]()
     for row in dash_database_file.read(file, (line.strip() for line in user_ids or () if line.strip())):
         try:
@@ -76,25 +76,25 @@ def _import_values(file: Path, user_ids: TextIO | None, as_json: bool) -> None:
             click.echo(f"Left out {row_name!r}: {reason}")
         click.echo(f"Imported {imported} values.")
     if left_out:
-        fail(f"{len(left_out)} were left out.")
+        fail(f"{len(left_out)} values were left out.")
 
 
 def _known(user_id: str | None) -> str:
     if user_id is None:
-        raise InvalidKey("its name does not say where the user id ends; name the ids with --user-ids.")
+        raise InvalidKey("its name does not show where the user id ends; list the ids with --user-ids.")
     return user_id
 
 
 def _pickle(value: object) -> bytes:
     if not isinstance(value, bytes):
-        raise UnreadableValue("what is stored is not a pickle.")
+        raise UnreadableValue("it is not a pickle.")
     return value
 
 
 def _import_sessions(source: Path | str, allow_pickle: bool, as_json: bool) -> None:
     extension = opened_extension()
     if not extension.settings.flask_session:
-        fail("The sessions of Flask-Session go on in flask.session: set USER_STORE_FLASK_SESSION (flask_session=True).")
+        fail("Imported sessions need flask.session in the store: set USER_STORE_FLASK_SESSION (flask_session=True).")
     now = extension.access_of_users().now
     imported, there, left_out = 0, 0, Counter[str]()
     for found in _sessions(source, allow_pickle, now):
@@ -120,7 +120,7 @@ def _sessions(source: Path | str, allow_pickle: bool, now: float) -> Iterator[Fo
         return flask_session_source.in_redis(source, key_prefix(current_app), now)
     if not allow_pickle:
         fail(
-            "Flask-Session's files are pickles, which run the code that is in them when they are read. If the app "
-            f"alone can have written to {source}, import it with --allow-pickle."
+            "Flask-Session's files are pickles, and reading a pickle runs the code in it. If only the app can write to "
+            f"{source}, use --allow-pickle."
         )
     return flask_session_source.in_files(source, now)

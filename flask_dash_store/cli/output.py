@@ -1,4 +1,4 @@
-"""How the commands answer: text for people, JSON for programs, and a bar while it takes long."""
+"""The output of commands: text, JSON, and progress bars."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JS
 
 
 def say_json(answer: object) -> None:
-    """Answer a program. Times are seconds since the epoch, and null for never."""
+    """Print an answer as JSON. Times are seconds since the epoch, or null for never."""
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def table(rows: list[list[str]]) -> Iterator[str]:
-    """Rows as lines, in columns that are as wide as their longest cell."""
+    """The lines of a table. Columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -29,7 +29,7 @@ def table(rows: list[list[str]]) -> Iterator[str]:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
-    """A bar on the terminal, in a block in which some work says how far it is. Where there is no terminal, no bar."""
+    """A block with a progress bar, if there is a terminal. Gives the function that updates it."""
     if not sys.stderr.isatty():
         yield no_progress
         return

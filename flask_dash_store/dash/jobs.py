@@ -107,7 +107,7 @@ def _open_elsewhere(ticket: str) -> UserStore:
     if opened.settings.is_in_memory:
         raise ConfigurationError(
             f"USER_STORE_URL (url=) is {opened.settings.url!r}, the memory of one process, but background callbacks "
-            "run in other processes. Use a file, Redis or PostgreSQL."
+            "run in other processes. Let it name a file, Redis or PostgreSQL."
         )
     try:
         return opened.open_store(handle)

@@ -131,10 +131,6 @@ class _Head:
         return str(self.raw["query_string"], "latin-1")
 
     @property
-    def fetch_site(self) -> str | None:
-        return self.header("Sec-Fetch-Site")
-
-    @property
     def scheme(self) -> str:
         return _scheme(self.raw)
 

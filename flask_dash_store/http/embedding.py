@@ -25,25 +25,27 @@ Header = Callable[[str], str | None]
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
-def is_withheld(samesite: str | None, fetch_site: str | None, method: str) -> bool:
+def is_withheld(samesite: str | None, method: str, header: Header) -> bool:
     """Whether SameSite keeps the browser from sending the cookie with this request from another site.
 
     :param samesite: None, which browsers treat as Lax, or the attribute
-    :param fetch_site: the request's Sec-Fetch-Site; None if there is none
     :param method: in upper case
+    :param header: returns a header of the request; None if there is none
     """
-    return fetch_site == "cross-site" and (samesite == "Strict" or (samesite != "None" and method not in _SAFE_METHODS))
+    is_sent = samesite == "None" or (samesite != "Strict" and method in _SAFE_METHODS)
+    return not is_sent and header("Sec-Fetch-Site") == "cross-site"
 
 
-def is_withheld_from_embedded(fetch_site: str | None, method: str, header: Header) -> bool:
+def is_withheld_from_embedded(method: str, header: Header) -> bool:
     """Whether an embedded app must ignore the cookie, because the request comes from another site.
 
     Browsers send the cookie with every request of the embedding page. Only the navigation that shows the app is
     allowed, as with Lax. Requests of the app in the iframe are same-site.
 
-    :param fetch_site: as for :func:`is_withheld`
+    :param method: in upper case
     :param header: returns a header of the request; None if there is none
     """
+    fetch_site = header("Sec-Fetch-Site")
     if fetch_site is not None:
         return fetch_site == "cross-site" and (method not in _SAFE_METHODS or header("Sec-Fetch-Mode") != "navigate")
     origin = header("Origin")

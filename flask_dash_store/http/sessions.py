@@ -43,10 +43,6 @@ class RequestHead(Protocol):
         """What follows the question mark."""
 
     @property
-    def fetch_site(self) -> str | None:
-        """The Sec-Fetch-Site header; None if there is none."""
-
-    @property
     def scheme(self) -> str:
         """The scheme of the request: http or https."""
 
@@ -188,8 +184,8 @@ class RequestSessions:
     def _is_withheld(self, request: RequestHead) -> bool:
         attributes = self._cookie.attributes
         if attributes.embedded:
-            return is_withheld_from_embedded(request.fetch_site, request.method, request.header)
-        return is_withheld(attributes.samesite, request.fetch_site, request.method)
+            return is_withheld_from_embedded(request.method, request.header)
+        return is_withheld(attributes.samesite, request.method, request.header)
 
     # Cookie out
 

@@ -80,10 +80,6 @@ class _Head:
         return str(self.raw.get("QUERY_STRING", ""))
 
     @property
-    def fetch_site(self) -> str | None:
-        return self.header("Sec-Fetch-Site")
-
-    @property
     def scheme(self) -> str:
         return str(self.raw["wsgi.url_scheme"])
 

@@ -6,13 +6,12 @@ they are off.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ..errors import ConfigurationError, UserStoreError
 from ..expiry import Access
@@ -27,26 +26,21 @@ _PACKAGES = {"opentelemetry": "opentelemetry-api", "prometheus": "prometheus_cli
 BUCKETS = (0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0)
 
 
-class Recorder(ABC):
+class Recorder(Protocol):
     """Keeps the counts of one app's storage in this process."""
 
-    @abstractmethod
     def observer(self, operation: str) -> Callable[[float], object]:
         """A function that is called with the duration of each call of an operation, in seconds."""
 
-    @abstractmethod
     def failed(self, operation: str, error: str) -> None:
         """Count a call that failed with an error of this name."""
 
-    @abstractmethod
     def purged(self, owners: int, keys: int) -> None:
         """Count what maintenance has removed after it had expired."""
 
-    @abstractmethod
     def session_started(self, app: Any, visitor: str) -> None:
         """Count a session, as a receiver of the signal of this name."""
 
-    @abstractmethod
     def session_ended(self) -> None:
         """Count a session that was ended."""
 

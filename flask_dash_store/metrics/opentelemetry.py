@@ -15,7 +15,6 @@ from typing import Any
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
 from . import BUCKETS
-from . import Recorder as Base
 
 _PREFIX = "user_store"
 _LIMITS = (*map(str, BUCKETS), "+Inf")
@@ -23,7 +22,7 @@ _LIMITS = (*map(str, BUCKETS), "+Inf")
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
-class Recorder(Base):
+class Recorder:
     def __init__(self, app: str) -> None:
         self.app = app
         self.operations: dict[str, _Durations] = {}

@@ -8,7 +8,6 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from . import BUCKETS
-from . import Recorder as Base
 
 _PREFIX = "user_store"
 _DURATIONS = Histogram(
@@ -23,7 +22,7 @@ _STARTED = Counter(f"{_PREFIX}_sessions_started", "Sessions that began.", ["app"
 _ENDED = Counter(f"{_PREFIX}_sessions_ended", "Sessions that were ended, by a logout say.", ["app"])
 
 
-class Recorder(Base):
+class Recorder:
     def __init__(self, app: str) -> None:
         self._app = app
         self._owners, self._keys = _PURGED.labels(app, "owners"), _PURGED.labels(app, "keys")

@@ -220,7 +220,7 @@ class OwnersValues(ABC):
         """
 
     def versions(self, owner: Owner, keys: Collection[str] | None, access: Access) -> dict[str, bytes]:
-        """A version of each value, which is different after each write: the last bytes of its payload.
+        """A version of each value, which changes when another value is stored: the last bytes of its payload.
 
         These are up to :data:`VERSION_BYTES`, where a signed payload has its MAC. No value is read, and this is not a
         use. Open pages call it each second, so a backend should need one round trip for all keys.

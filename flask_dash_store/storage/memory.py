@@ -98,7 +98,7 @@ class _Entry:
 
     @property
     def replaced_at(self) -> float:
-        """When the session got its present id, or ended."""
+        """When the session got its current id, or ended."""
         return self.created_at if self.renewed_at is None else self.renewed_at
 
 

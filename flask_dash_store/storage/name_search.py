@@ -1,8 +1,8 @@
-"""Which names of owners a text is found in.
+"""The search for a text in the names of owners.
 
-It is found in what follows the prefix of a name: in a user id as the app knows it, although the name has it quoted. A
-whole name finds itself. Cases are ignored, those of ASCII alone, and nothing is a wildcard. An empty text is found in
-each name.
+It searches what follows the prefix of a name: a user id as the app knows it, although the name contains it quoted. A
+whole name finds itself. The case of ASCII letters is ignored, and there are no wildcards. Each name contains the empty
+text.
 """
 
 from __future__ import annotations

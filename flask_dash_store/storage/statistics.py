@@ -1,6 +1,6 @@
-"""What an operator asks of a storage: how much there is of all owners together, and which of them have the most.
+"""Statistics for operators: how much a storage keeps in total, and which owners have the most.
 
-A storage that keeps no counts over all owners goes through what it counts for each; values are never read.
+A storage without total counts scans the counts of each owner. No value is ever read.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TIMES = (HOUR, 6 * HOUR, DAY, 7 * DAY, 31 * DAY)
 
 
 class OwnerInfo(NamedTuple):
-    """What is counted of an owner, with what has expired by itself and is not removed yet.
+    """The counts of an owner, including expired keys that are not removed yet.
 
     :ivar created_at: when its first value was stored, in seconds since the epoch
-    :ivar expires: when it expires, in seconds since the epoch; None for one of which only the ended ids are remembered
+    :ivar expires: when it expires, in seconds since the epoch; None if only its ended ids are remembered
     :ivar nbytes: bytes of its keys and values
     :ivar keys: how many keys it has
     """
@@ -41,16 +41,16 @@ class OwnerInfo(NamedTuple):
     nbytes: int
     keys: int
 
-    def is_there(self, now: float) -> bool:
-        """Whether it counts: a session until it expires, with values or without; a user that has values."""
+    def is_live(self, now: float) -> bool:
+        """Whether it counts: a session that has not expired, with values or without; or a user with values."""
         return (self.expires or 0.0) > now and (self.keys > 0 or not self.name.startswith(USER_PREFIX))
 
 
 class OwnerPage(NamedTuple):
-    """Some of the owners that were looked for.
+    """A page of the owners that were found.
 
-    :ivar owners: those of this page
-    :ivar total: how many there are on all pages
+    :ivar owners: the owners on this page
+    :ivar total: how many owners there are on all pages
     """
 
     owners: list[OwnerInfo]
@@ -60,16 +60,16 @@ class OwnerPage(NamedTuple):
 class Totals(NamedTuple):
     """How much a storage keeps.
 
-    :ivar sessions: that have not expired
-    :ivar users: that have values of their own
-    :ivar nbytes: bytes of the keys and values of all that have not expired
+    :ivar sessions: sessions that have not expired
+    :ivar users: user ids with values
+    :ivar nbytes: bytes of the keys and values of all owners that have not expired
     :ivar keys: how many keys they have
-    :ivar oldest: when the first of these began, in seconds since the epoch; None where there are none
-    :ivar began_last_hour: how many of the sessions have begun within the hour before
-    :ivar began_last_day: the same within a day
-    :ivar expired: owners that have expired, which maintenance has not removed yet
-    :ivar ended: sessions of which only the ended ids are remembered, so that these stay dead
-    :ivar largest: of the owners that have not expired, as many as were asked for
+    :ivar oldest: when the oldest of them began, in seconds since the epoch; None if there are none
+    :ivar began_last_hour: sessions that began within the last hour
+    :ivar began_last_day: sessions that began within the last day
+    :ivar expired: expired owners that maintenance has not removed yet
+    :ivar ended: sessions of which only the ended ids are remembered, so that they stay dead
+    :ivar largest: the largest owners that have not expired, as many as were asked for
     """
 
     sessions: int = 0
@@ -101,11 +101,11 @@ class Spread(NamedTuple):
 
 
 class Space(NamedTuple):
-    """How full it is where a storage keeps its values, in bytes; None for what is not known, or has no limit.
+    """How full the place of the values is, in bytes. None if not known, or not limited.
 
-    :ivar used: what the storage's files or tables take; of a Redis server, all that it keeps in memory
-    :ivar free: how much more there is room for
-    :ivar log: how much of ``used`` is a log that a checkpoint empties: SQLite's WAL
+    :ivar used: the size of the storage's files or tables; for a Redis server, all of its memory
+    :ivar free: how much space is left
+    :ivar log: the part of ``used`` that a checkpoint empties: SQLite's WAL
     """
 
     used: int | None = None
@@ -114,29 +114,29 @@ class Space(NamedTuple):
 
 
 class SupportsStatistics(ABC):
-    """A storage that can say how much it keeps. It holds up no writer meanwhile."""
+    """A storage with statistics. Computing them blocks no writer."""
 
     @abstractmethod
     def totals(self, now: float, largest: int = 0) -> Totals:
-        """How much there is.
+        """How much the storage keeps.
 
-        :param now: in seconds since the epoch
-        :param largest: how many of the largest owners to name
+        :param now: the time, in seconds since the epoch
+        :param largest: how many of the largest owners to list
         """
 
     @abstractmethod
     def find_owners(
         self, prefix: str, order: Order, limit: int, now: float, *, offset: int = 0, containing: str = ""
     ) -> OwnerPage:
-        """A page of the owners that are there, whose names begin with the prefix, and in which a text is found.
+        """A page of the live owners whose names have the prefix and contain a text.
 
-        Among those that are equal in an order, the names decide, so that pages hold each once.
+        Owners that are equal in the order are sorted by name, so that each is on exactly one page.
 
-        :param limit: how many a page has at most
-        :param now: in seconds since the epoch
-        :param offset: how many come before the page
-        :param containing: a text, of which :mod:`.name_search` says in which names it is found: in a user id as the app
-            knows it, without regard to the case of ASCII letters
+        :param limit: how many owners a page has at most
+        :param now: the time, in seconds since the epoch
+        :param offset: how many owners to skip before the page
+        :param containing: a text, which is searched as :mod:`.name_search` describes: in user ids as the app knows
+            them, without regard to the case of ASCII letters
         """
 
     @abstractmethod
@@ -148,7 +148,7 @@ class SupportsStatistics(ABC):
 
     @abstractmethod
     def space(self) -> Space:
-        """How full it is. It is asked often, so it costs as much of many values as of few."""
+        """How full it is. Health checks call this often, so the cost must not depend on how many values there are."""
 
 
 _SORT_KEYS: dict[Order, Callable[[OwnerInfo], tuple[float, str]]] = {
@@ -160,14 +160,14 @@ _SORT_KEYS: dict[Order, Callable[[OwnerInfo], tuple[float, str]]] = {
 
 
 def totals_of(infos: Iterable[OwnerInfo], now: float, largest: int) -> Totals:
-    """What :meth:`SupportsStatistics.totals` is of these owners."""
+    """:meth:`SupportsStatistics.totals` of these owners."""
     sessions = users = nbytes = keys = hour = day = expired = ended = 0
     oldest = math.inf
 
     def counted() -> Iterator[OwnerInfo]:
         nonlocal sessions, users, nbytes, keys, oldest, hour, day, expired, ended
         for info in infos:
-            if info.is_there(now):
+            if info.is_live(now):
                 is_session = info.name.startswith(SESSION_PREFIX)
                 sessions += is_session
                 users += info.name.startswith(USER_PREFIX)
@@ -190,7 +190,7 @@ def spread_of(infos: Iterable[OwnerInfo], now: float) -> Spread:
     """What :meth:`SupportsStatistics.spread` is of these owners."""
     sizes, ages, left = (list[int](counts) for counts in Spread())
     for info in infos:
-        if info.name.startswith(SESSION_PREFIX) and info.is_there(now):
+        if info.name.startswith(SESSION_PREFIX) and info.is_live(now):
             sizes[bisect_right(SIZES, info.nbytes)] += 1
             ages[bisect_right(TIMES, now - info.created_at)] += 1
             left[bisect_right(TIMES, (info.expires or 0.0) - now)] += 1
@@ -226,7 +226,7 @@ def page_of(infos: Iterable[OwnerInfo], order: Order, limit: int, offset: int, n
     def counted() -> Iterator[OwnerInfo]:
         nonlocal total
         for info in infos:
-            if info.is_there(now):
+            if info.is_live(now):
                 total += 1
                 yield info
 

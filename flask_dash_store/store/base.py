@@ -134,17 +134,11 @@ class StoreBase:
     def _write_access(self) -> Access:
         return self._access()
 
-    def _keys(self, limit: int | None = None) -> list[str]:
-        return self._list_keys(limit, newest_first=False)
-
-    def _last_keys(self, limit: int | None = None) -> list[str]:
-        return self._list_keys(limit, newest_first=True)
-
-    def _list_keys(self, limit: int | None, newest_first: bool) -> list[str]:
+    def _keys(self, limit: int | None = None, newest_first: bool = False) -> list[str]:
         keys: list[str] = self._read(lambda owner, access: self._storage.keys(owner, access, limit, newest_first), [])
         shown = self._visible(keys)
         if limit == len(keys) > len(shown):  # Hidden keys have used up the limit.
-            return self._list_keys(None, newest_first)[:limit]
+            return self._keys(None, newest_first)[:limit]
         return shown
 
     def _visible(self, keys: list[str]) -> list[str]:

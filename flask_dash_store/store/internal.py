@@ -58,7 +58,7 @@ def is_session_of(store: UserStore, user_id: str | int) -> bool:
 
 
 def versions_of(store: UserStore, keys: Collection[str] | None) -> dict[str, bytes]:
-    """A version of each stored value, which is different after each write. This is not a use of the session.
+    """A version of each value, which changes when another value is stored. This is not a use of the session.
 
     :param keys: the keys that are asked for; None for all
     :returns: the versions by key, without the keys that are not stored

@@ -206,11 +206,11 @@ class StoredMapping(StoreBase, SnapshotMapping):
     def _delete_if_unchanged(self, owner: Owner, key: str, stored: Stored, only_last: bool = False) -> bool:
         """Delete the key if its value has not been replaced. Returns whether it was deleted.
 
-        :param stored: the value that was read. Its payload identifies it: no two writes have the same MAC and buffers.
+        :param stored: the value that was read. Its payload, with MAC and name of buffers, identifies it.
         :param only_last: whether the key must also be the one that was inserted last
         """
         with self.transaction():
-            if only_last and self._last_keys(1) != [key]:
+            if only_last and self._keys(1, newest_first=True) != [key]:
                 return False
             access = self._write_access()
             present = self._storage.get(owner, key, access)
@@ -228,7 +228,7 @@ class StoredMapping(StoreBase, SnapshotMapping):
         :raises TamperedValue: as in :meth:`get`; the key stays
         :raises UnreadableValue: as in :meth:`get`; the key stays
         """
-        while keys := self._last_keys(1):  # In the same steps as pop().
+        while keys := self._keys(1, newest_first=True):  # In the same steps as pop().
             key = keys[0]
             owner, stored = self._stored(key)
             if stored is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 
@@ -36,21 +37,18 @@ class SnapshotMapping(MutableMapping[str, Any]):
         """All keys and values as they are at one point in time, as a plain dict."""
 
     @abstractmethod
-    def _keys(self, limit: int | None = None) -> list[str]:
+    def _keys(self, limit: int | None = None, newest_first: bool = False) -> list[str]:
         """The current keys, in order of insertion.
 
         :param limit: the maximum number of keys; None for all
+        :param newest_first: whether to reverse the order
         """
-
-    @abstractmethod
-    def _last_keys(self, limit: int | None = None) -> list[str]:
-        """The same in reverse order."""
 
     def __iter__(self) -> Iterator[str]:
         return _iterate(self._keys)
 
     def __reversed__(self) -> Iterator[str]:
-        return _iterate(self._last_keys)
+        return _iterate(partial(self._keys, newest_first=True))
 
     def keys(self) -> KeysView[str]:
         """A view of the keys, first inserted first."""

@@ -367,7 +367,7 @@ def test_what_is_of_flask_is_refused(file_url: str) -> None:
         asgi_visitor.starlette(VIEWS, url=file_url, flask_session=True)
     flask = Flask("shop")
     served: list[Any] = [UserStoreMiddleware(flask), UserStoreMiddleware()]
-    for middleware, message in zip(served, ("one of Flask", "without an app"), strict=True):
+    for middleware, message in zip(served, ("is a Flask app", "without an app"), strict=True):
         with pytest.raises(ConfigurationError, match=message):
             asyncio.run(middleware({"type": "http"}, None, None))
 

@@ -109,7 +109,7 @@ def click_twice(page: Page, button: str, between: int) -> None:
 
 
 def click_and_reload(page: Page, button: str, between: int) -> None:
-    """Reload once the form is sent, by an address that is not the form's: so it is known which of the pages has come."""
+    """Reload once the form is sent, by an address that is not the form's, which tells the two pages apart."""
     with page.expect_request(re.compile("/log(in|out)$")):  # A form that is sent later would replace the reload.
         page.mouse.click(*middle_of(page, button))
     page.wait_for_timeout(between)

@@ -244,4 +244,4 @@ def test_by_plain_http_from_another_machine_one_warning_says_that_it_cannot_work
         count(page, 1)
     [warning] = notebook.warnings()
     assert "plain http" in warning
-    assert "Serve the app by https" in warning
+    assert "Serve the app over https" in warning

@@ -205,7 +205,7 @@ def test_a_login_in_an_event_is_an_error_and_changes_nothing(event: str, before:
     if before:
         browser.get(f"/in/{before}")
     call = talk(app, events, browser)
-    with pytest.raises(ResponseStarted, match=r"in a view|before the response"):
+    with pytest.raises(ResponseStarted, match=r"from a view|before the response"):
         call(event, "ada")
     found = browser.get("/get").get_json()["session"]
     assert (found["name"], found.get("_user_id"), "note" in found) == ("Ada", before, False)

@@ -62,7 +62,7 @@ def test_while_another_process_writes_it_can_be_read_and_the_answer_comes_in_tim
         for _ in range(3):  # All of them ask one thread.
             health = stores.health(timeout=0.1)
             assert (health.ok, health.can_read, health.can_write) == (False, True, False)
-            assert health.problem == "The storage has answered no writes within 0.1 seconds."
+            assert health.problem == "The storage did not answer writes within 0.1 seconds."
     deadline = time.monotonic() + 60
     while not stores.health().ok:
         assert time.monotonic() < deadline

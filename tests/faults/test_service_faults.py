@@ -130,7 +130,7 @@ def test_a_database_that_is_moved_away_takes_no_writes_until_it_is_put_back(site
             stack.callback(there.rename, here)
         assert errors(visitor, "PUT", "/values/key", "meanwhile") == {"StorageError"}
         assert errors(visitor, "POST", "/destroy") == {"StorageError"}
-        assert "has gone" in visitor.ask("PUT", "/values/key", 1).body["message"]
+        assert "was deleted" in visitor.ask("PUT", "/values/key", 1).body["message"]
         assert not site.database.exists()
     all_do(visitor, "PUT", "/values/more", "after")
     assert seen_by_all(visitor) == {"key": "before", "more": "after"}
@@ -201,7 +201,7 @@ def test_a_database_that_is_deleted_is_missed_until_a_copy_is_in_its_place_and_t
         stores.store_user_value("ann", "key", "in the copy")
         back_up(database, copy)
         database.unlink()
-        with pytest.raises(StorageError, match="has gone"):
+        with pytest.raises(StorageError, match="was deleted"):
             stores.store_user_value("ann", "key", "meanwhile")
         assert not database.exists()
         replace(database, copy)

@@ -677,7 +677,7 @@ class OtherInterface(SessionInterface):
 def test_another_session_interface_is_refused_with_what_to_do(interface: SessionInterface) -> None:
     app = Flask("shop")
     app.secret_key, app.session_interface = SECRET, interface
-    with pytest.raises(ConfigurationError, match=r"session interface, .*\. Leave out what sets it"):
+    with pytest.raises(ConfigurationError, match=r"session interface .*\. Remove what sets it"):
         UserStoreMiddleware(app, url="memory://", flask_session=True)
     app = shop()
     app.session_interface = interface
@@ -696,7 +696,7 @@ def test_flasks_cookie_name_is_for_flasks_session_alone() -> None:
     app.secret_key = SECRET
     with pytest.raises(ConfigurationError, match="flask_session=True"):
         UserStoreMiddleware(app, url="memory://", cookie_name="session")
-    with pytest.raises(ConfigurationError, match="SESSION_COOKIE_NAME counts"):
+    with pytest.raises(ConfigurationError, match="flask_session uses SESSION_COOKIE_NAME"):
         UserStoreMiddleware(app, url="memory://", cookie_name="other", flask_session=True)
 
 

@@ -365,7 +365,7 @@ def test_a_session_beyond_the_limits_is_counted_with_the_setting(before: Before,
 def test_what_cannot_be_imported_from_is_an_error_that_says_why(before: Before, local: str, tmp_path: Path) -> None:
     after = After(before, local)
     for source, why in {
-        "redis://127.0.0.1:1": "Flask-Session's Redis cannot be read",
+        "redis://127.0.0.1:1": "Flask-Session's Redis server cannot be read",
         "http://user:hush@127.0.0.1": "redis://host:6379/0",
         str(tmp_path / "nothing"): "nothing",
     }.items():

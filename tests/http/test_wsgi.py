@@ -293,4 +293,4 @@ def test_maintenance_that_fails_fails_no_request(clock: Any, tmp_path: Path, cap
     database.execute('DROP TABLE "sessions"')
     assert call(app)[0] == b"ok"
     [message] = caplog.messages
-    assert "could not be purged" in message
+    assert "could not remove expired values" in message

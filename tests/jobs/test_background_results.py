@@ -149,7 +149,7 @@ def test_an_app_can_share_results_as_dash_does(make_app, cache_by) -> None:
 
 
 def test_the_setting_has_two_values(make_app) -> None:
-    with pytest.raises(ValueError, match=r"USER_STORE_BACKGROUND_RESULTS .* private or shared"):
+    with pytest.raises(ValueError, match=r"USER_STORE_BACKGROUND_RESULTS .* 'private' or 'shared'"):
         make_app(background_results="public")
 
 

@@ -38,7 +38,7 @@ MISTAKES: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: g.user_store.set("f", lambda: 1), ["'f'", "a function", "Lambdas"]),
     (lambda: g.user_store.set("big", "x" * 30_000), ["'big'", "limit for a value is 20,000", "max_value_bytes="]),
     (store_too_much, ["may store 30,000", "are in use", "max_bytes="]),
-    (store_too_many, ["2 that one session or user may have", "max_keys="]),
+    (store_too_many, ["2 keys that one session or user may have", "max_keys="]),
     (lambda: g.user_store.set("k", 1, ttl="soon"), ["A TTL must be", "'soon'"]),
     (lambda: g.user_store.set(1, 2), ["not int", "str(key)"]),
     (lambda: g.user_store.set("a/b", 2), ["'a/b' contains '/'"]),

@@ -377,7 +377,7 @@ def test_a_value_beyond_the_servers_limit_is_refused_with_its_name(server, clien
         storage = open_redis(server.url)
         storage.set(ANN, "fits", small(b"1" * 2**20), now())
         for value in (small(b"1" * (2**20 + 1)), large(b"2" * 2**20)):
-            with pytest.raises(ValueTooLarge, match=r"1048576 .*proto-max-bulk-len"):
+            with pytest.raises(ValueTooLarge, match=r"1,048,576\. .*proto-max-bulk-len"):
                 storage.set(ANN, "k", value, now())
         assert storage.keys(ANN, now()) == ["fits"]
         storage.close()

@@ -198,7 +198,7 @@ def stores(database: Path) -> Stores:
 def test_a_backup_overwrites_nothing(stores: Stores, tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).write_text("precious")
     status, output = stores.run("backup", tmp_path / "copy")
-    assert (status, "exists already" in output) == (1, True)
+    assert (status, "already exists" in output) == (1, True)
     assert (tmp_path / taken).read_text() == "precious"
 
 

@@ -1,14 +1,13 @@
 """Connections to one PostgreSQL database, for any thread of any process.
 
-A connection serves one thread at a time. A child process forgets those of its parent: it says nothing on them, and
-keeps none of their sockets open, so that the parent's locks are free as soon as the parent has gone.
+A connection serves one thread at a time. A child process closes the sockets of its parent's connections, without
+sending anything, so that the server releases the parent's locks as soon as the parent ends.
 
-An exception that a signal's handler raises, such as Celery's soft time limit, can come between any two instructions. So
-nothing is counted: a connection that such an exception keeps from being released is closed when it is forgotten, and
-its slot is free then.
+A signal handler may raise an exception, such as Celery's soft time limit, between any two instructions. So connections
+are not counted: one that such an exception has lost is closed when it is garbage-collected, which frees its slot.
 
-psycopg's own pool opens connections in threads, which no fork takes along; and where a connection cannot be opened, it
-says so only after the whole timeout and without the reason, which is raised here at once.
+psycopg's own pool opens connections in threads, which do not survive a fork. And if a connection cannot be opened, it
+only raises after the whole timeout, without the reason. This one raises at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ...errors import StorageBusy, StorageClosed, StorageError
 from ..timeouts import busy, longest_wait
 from .connection import Bindings, Connection, Row, Silent, Slot, Target, fault
 
-# Seconds between two looks for a slot that has become free without a notification.
+# Seconds between two checks for a slot that was freed without a notification.
 _POLL = 0.1
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -37,7 +36,7 @@ _noticing_fork = threading.Lock()
 class Pool:
     """The connections of one storage in this process.
 
-    :param timeout: seconds that a call waits for others: for a connection, and for a lock
+    :param timeout: seconds that a call waits for a connection, and for a lock
     """
 
     def __init__(self, target: Target, timeout: float) -> None:
@@ -50,14 +49,14 @@ class Pool:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.RLock()  # It cannot be left acquired by a with, as a Condition can.
+        self._lock = threading.RLock()  # A `with` cannot leave it acquired, as it can a Condition.
         self._changed = threading.Condition(self._lock)
         self._idle: deque[Connection] = deque()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # of those that are open, or being opened
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # For connections that are open, or being opened.
 
     def run(self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False) -> list[Row]:
-        """Run a statement and return its rows. The rest is as with :meth:`start`."""
+        """Run a statement and return its rows. Parameters and errors are those of :meth:`start`."""
         connection, rows = self.start(sql, args, nbytes, may_repeat)
         self.release(connection)
         return rows
@@ -65,11 +64,11 @@ class Pool:
     def start(
         self, sql: str, args: Bindings | None = None, nbytes: int = 0, may_repeat: bool = False
     ) -> tuple[Connection, list[Row]]:
-        """Run a statement on any connection, which the caller gives back to :meth:`release`.
+        """Run a statement on any connection, which the caller must return with :meth:`release`.
 
-        :param nbytes: how large the values in it are
-        :param may_repeat: whether to run it again when its connection is lost, as when the server is restarted
-        :raises StorageError: when it fails
+        :param nbytes: the size of the values in it
+        :param may_repeat: whether it is safe to repeat if the connection was lost, as after a restart of the server
+        :raises StorageError: if it fails
         """
         for is_last in (not may_repeat, True):
             connection = self.acquire()
@@ -86,10 +85,10 @@ class Pool:
         raise AssertionError("the last attempt returns or raises")
 
     def acquire(self) -> Connection:
-        """A connection for the caller alone, who gives it back to :meth:`release`.
+        """A connection for the caller alone, to be returned with :meth:`release`.
 
-        :raises StorageBusy: when all are in use for longer than the timeout
-        :raises StorageClosed: when the pool has been closed
+        :raises StorageBusy: if all are in use for longer than the timeout
+        :raises StorageClosed: if the pool has been closed
         """
         self._notice_fork()
         deadline = time.monotonic() + longest_wait(self.timeout)
@@ -105,17 +104,17 @@ class Pool:
                     connection = released
             if connection.is_ready():
                 return connection
-            self._discard(connection)  # Its server has closed it; nothing is sent on one that is known to be dead.
+            self._discard(connection)  # The server has closed it.
 
     def _idle_or_slot(self, deadline: float) -> Connection | Slot:
-        """An idle connection, or a slot for one more."""
+        """An idle connection, or a slot for a new one."""
         most = self._target.max_connections
         with self._lock:
             if not self._wait_for(lambda: self._idle or len(self._slots) < most, deadline):
                 raise StorageBusy(
                     f"All {most} connections of this process to the {self.name} were in use for longer than the "
-                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Set "
-                    "max_connections= in USER_STORE_URL (url=), have fewer threads in more processes, or keep "
+                    f"{self.timeout:g} seconds that USER_STORE_TIMEOUT (timeout=) lets a call wait. Raise "
+                    "max_connections= in USER_STORE_URL (url=), use fewer threads in more processes, or keep "
                     "transaction() blocks short.",
                     limit=self.timeout,
                 )
@@ -131,20 +130,20 @@ class Pool:
         try:
             connection = Connection.open(self._target, self.timeout)
         except BaseException:
-            self._free(slot)  # The error may be kept for long, and this frame with it.
+            self._free(slot)  # Whoever keeps the error keeps this frame, and the slot.
             raise
         connection.slot = slot
         self._open.add(connection)
         return connection
 
     def _released_one(self, deadline: float) -> Connection | None:
-        """One that another thread releases, for the server may have no more for us than those that we have."""
+        """A connection that another thread releases, because the server may not allow a new one."""
         with self._lock:
             self._wait_for(lambda: self._idle or not self._open, deadline)
             return self._idle.pop() if self._idle else None
 
     def _wait_for(self, predicate: Callable[[], object], deadline: float) -> bool:
-        """Wait until something holds. Returns whether it does, before the deadline."""
+        """Wait until a predicate is true. Returns whether it became true before the deadline."""
         while not predicate():
             left = deadline - time.monotonic()
             if left <= 0:
@@ -153,7 +152,7 @@ class Pool:
         return True
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back. What it has not committed is rolled back."""
+        """Return a connection. An uncommitted transaction is rolled back."""
         if connection.clean_up():
             with self._lock:
                 self._idle.append(connection)
@@ -175,18 +174,18 @@ class Pool:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Close all idle connections; the others are closed when they are released."""
+        """Close all idle connections. The others are closed when they are released."""
         self._is_closed = True
         self.close_idle()
 
     def close_idle(self) -> None:
-        """Close all connections that are not in use. Others are opened when they are needed."""
+        """Close all idle connections."""
         with suppress(IndexError):
             while True:
                 self._discard(self._idle.pop())
 
     def _notice_fork(self) -> None:
-        """Servers that fork in C, such as uWSGI, run no hooks of Python's."""
+        """Handle a fork in C, as of uWSGI, which does not call Python's hooks."""
         if self._process != os.getpid():
             with _noticing_fork:
                 if self._process != os.getpid():
@@ -198,7 +197,7 @@ class Pool:
         self._begin()
 
     def fault(self, error: psycopg.Error, is_in_doubt: bool = False) -> StorageError:
-        """The package's own exception for what psycopg raised."""
+        """The package's exception for an error of psycopg."""
         return fault(self.name, error, busy(self.name, self.timeout), is_in_doubt)
 
 

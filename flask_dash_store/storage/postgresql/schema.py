@@ -1,8 +1,8 @@
-"""The tables and functions of the PostgreSQL storage: how they are made, and how the functions are called with values.
+"""The tables and functions of the PostgreSQL storage: how they are created, and how the functions are called.
 
-Each call of the storage is one function, and so one round trip. Nothing is set on a connection, for behind a PgBouncer
-that pools transactions (https://www.pgbouncer.org/features.html) each transaction may get another one: a function
-brings its settings with it, names outside of functions are qualified, and locks end with their transaction.
+Each call of the storage is one function, and so one round trip. Nothing is set on a connection, because each
+transaction may get another one from a PgBouncer that pools transactions (https://www.pgbouncer.org/features.html). So
+functions have their own settings, names outside of functions are qualified, and locks end with their transaction.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from ..statistics import columns_of_spread
 from .connection import Target
 from .transaction import Database
 
-# The number of the tables and functions together. A version that changes any of them has to raise it.
+# The version of the tables and functions. Raise it with any change of them.
 FORMAT = 2
 
-# A value is one message in the protocol, and one field in a table: each less than 1 GiB. The rest is for the key.
+# A value is one message of the protocol, and one field of a table. Both must be less than 1 GiB, including the key.
 MAX_VALUE_BYTES = 2**30 - 2**16
 
 _FILES = ("tables.sql", "reading.sql", "writing.sql", "maintaining.sql")
 
-# Every statement finds what it wants by an index, whatever the tables were like when it was planned; and only a plain
-# index scan marks the entries of rows that have gone, so that the next one passes over them.
+# Every statement must use an index, whatever the tables contained when it was planned. And only a plain index scan
+# marks the entries of dead rows, so that the next one skips them.
 _SETTINGS = "SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off"
 
-# The arguments of each function; the first one of those about one owner is an access.
+# The arguments of each function. For functions about one owner, the first one is an access.
 _ACCESS = "ROW(%s, %b, %s, %s, %s, {timeout_ms}, {is_durable})::{schema}.access"
 _ARGUMENTS = {
     "get_value": [_ACCESS, "%b"],
@@ -54,12 +54,12 @@ _ARGUMENTS = {
     "maintain": ["%s", "%s", "%s", "%s", "%s", "%s", "%s"],
 }
 
-# It is asked seldom, so it needs none of the settings that a function brings.
+# Rarely used, so it does not need the settings of a function.
 _FIND_SESSION = """
     SELECT session, renewed_at FROM {schema}.sessions
     WHERE left(owner, 256) = left(%s, 256) AND owner = %s"""
 
-# Each row begins as those of a function about one owner do.
+# Its rows begin like those of a function about one owner.
 _LIST_VERSIONS = """
     SELECT s.expires, CASE WHEN s.session IS DISTINCT FROM %b THEN COALESCE(s.renewed_at, s.created_at) END,
         v.key, substring(v.payload FROM greatest(octet_length(v.payload) - %s + 1, 1))
@@ -67,7 +67,7 @@ _LIST_VERSIONS = """
         ON v.session = s.id AND (v.expires IS NULL OR v.expires > %s) AND {condition}
     WHERE left(s.owner, 256) = left(%s, 256) AND s.owner = %s"""
 
-# These are asked for by an operator alone. They go through all sessions, and through no value.
+# For operators only. They scan all sessions, but no values.
 _IS_LIVE = "expires > %(now)s"
 _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR left(owner, 2) <> 'u.')"
 _TOTALS = f"""
@@ -102,12 +102,12 @@ _SPACE = """
     SELECT pg_total_relation_size('{schema}.sessions'::regclass)
         + pg_total_relation_size('{schema}."values"'::regclass)"""
 
-# Not even IF NOT EXISTS is safe when several make the same thing at once.
+# Not even IF NOT EXISTS is safe if several processes create the same object at once.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('flask_dash_store', 0))"
 
 
 def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, str]:
-    """How each function is called, by its name, and what is asked without one."""
+    """The SQL that calls each function, by its name, and the queries without functions."""
     schema = target.quoted_schema.replace("%", "%%")
     calls = {
         name: f"SELECT * FROM {schema}.{name}({', '.join(arguments)})".format(
@@ -134,7 +134,7 @@ def statements(target: Target, timeout_ms: int, is_durable: bool) -> dict[str, s
 
 
 class NewRow(NamedTuple):
-    """What is written of a value, in the order of the functions' arguments."""
+    """The columns of a value, in the order of the functions' arguments."""
 
     key: bytes
     payload: bytes
@@ -145,14 +145,14 @@ class NewRow(NamedTuple):
     def of(cls, key: str, value: Stored) -> Self:
         """The row of a value.
 
-        :raises ValueTooLarge: when PostgreSQL takes no value of this size
+        :raises ValueTooLarge: if PostgreSQL cannot store a value of this size
         """
         payload, buffers = value
         nbytes = size_of(value)
         if nbytes > MAX_VALUE_BYTES:
             raise ValueTooLarge(
-                f"The value for {key!r} takes {nbytes} bytes, and PostgreSQL takes {MAX_VALUE_BYTES} in one field. "
-                "Store it in parts.",
+                f"The value for {key!r} takes {nbytes:,} bytes; PostgreSQL stores at most {MAX_VALUE_BYTES:,} in a "
+                "field. Store it under several keys.",
                 key=key,
                 limit=MAX_VALUE_BYTES,
             )
@@ -173,15 +173,15 @@ def stored(payload: bytearray, buffers_name: str | None, buffers: bytearray | No
 
 
 def make_tables(database: Database, target: Target) -> None:
-    """Make the schema, its tables and its functions, unless they are there.
+    """Create the schema, its tables and its functions, unless they exist.
 
-    :raises ConfigurationError: when transactions are stricter by default than READ COMMITTED
-    :raises UnknownFormat: when there are tables, but not such as this version of the package makes
+    :raises ConfigurationError: if the default isolation level is stricter than READ COMMITTED
+    :raises UnknownFormat: if another version of the package has created the tables
     """
     if _has_tables(database, target):
         return
     with database.transaction_after(_ONE_AT_A_TIME):
-        # To say IF NOT EXISTS takes the right to create one even where there is one.
+        # Even with IF NOT EXISTS, CREATE SCHEMA needs the right to create one.
         if not database.select("SELECT 1 FROM pg_namespace WHERE nspname = %s", [target.schema]):
             database.execute(f"CREATE SCHEMA {target.quoted_schema}")
         if not _has_tables(database, target):
@@ -197,8 +197,8 @@ def _has_tables(database: Database, target: Target) -> bool:
     ((exists, isolation),) = database.select(query, [table])
     if isolation != "read committed":
         raise ConfigurationError(
-            f"The {target.name} is used with a default_transaction_isolation of {isolation!r}, and needs 'read "
-            "committed'. Give the user of USER_STORE_URL (url=) its own: ALTER ROLE ... SET "
+            f"The {target.name} has the default_transaction_isolation {isolation!r}, but the store needs 'read "
+            "committed'. Set it for the user of USER_STORE_URL (url=): ALTER ROLE ... SET "
             "default_transaction_isolation = 'read committed'."
         )
     if not exists:
@@ -206,7 +206,7 @@ def _has_tables(database: Database, target: Target) -> bool:
     ((number,),) = database.select(f"SELECT max(number) FROM {table}")
     if number != FORMAT:
         raise UnknownFormat(
-            f"The {target.name} is of format {number}, and this version of flask_dash_store knows {FORMAT}. It is left "
-            "as it is: use the newer version, or another schema= in USER_STORE_URL (url=)."
+            f"The {target.name} has format {number}, but this version of flask_dash_store reads format {FORMAT}. Use "
+            "the version that created it, or another schema= in USER_STORE_URL (url=)."
         )
     return True

@@ -1,4 +1,4 @@
-"""Values in a PostgreSQL database, for as many hosts as reach it."""
+"""Values in a PostgreSQL database, for any number of hosts."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ from .transaction import Database
 
 logger = logging.getLogger("flask_dash_store")
 
-# So many bytes are sent together when several values are written.
+# How many bytes are sent together when several values are written.
 BATCH_BYTES = 2**24
 
-# So many owners are purged in one transaction, whose locks are kept until it ends.
+# How many owners are purged in one transaction, which keeps their locks until it ends.
 OWNERS_PER_CALL = 100
 
-# When several values are written, a row takes the server as long as so many bytes of it.
+# When several values are written, a row takes as long as this many bytes.
 BYTES_PER_ROW = 2**10
 
 _NO_LIMITS = Limits(2**62, 2**62)
@@ -67,23 +67,23 @@ _NO_EXPIRY_LIMIT = ExpiryLimit("", math.inf)
 
 
 class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
-    """Values in a schema of a PostgreSQL database, version 14 or later, which is made if it is not there.
+    """Values in a schema of a PostgreSQL database, version 14 or later. The schema is created if it does not exist.
 
-    What was acknowledged is stored as safely as the server stores what it commits: with its own settings
-    (``fsync``, ``synchronous_commit``) that outlives a crash of the server and a power loss. Whether a write was stored
-    whose connection was lost before the answer came is not known, and the error says so.
+    Acknowledged writes are as durable as the server's commits. With its default settings (``fsync``,
+    ``synchronous_commit``), they survive a crash of the server and a power loss. If the connection was lost before the
+    answer came, it is not known whether the write was done, and the error says so.
 
     :param url: ``postgresql://`` or ``postgres://``, with any parameter of libpq
         (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), ``schema=`` for another
-        name than ``flask_dash_store``, and ``max_connections=`` for how many a process opens at most, 16 if it is not
-        there. A PgBouncer in between may pool sessions or transactions.
+        schema than ``flask_dash_store``, and ``max_connections=`` for how many connections a process may have, by
+        default 16. A PgBouncer in between may pool sessions or transactions.
     :param limits: how many bytes and keys one owner may have
-    :param timeout: seconds that a call waits for a connection, and for others who write to the same owner. A server
-        that is silent for a little more than twice as long has failed.
-    :param synchronous: ``"FULL"`` overrules a server whose ``synchronous_commit`` is off; ``"NORMAL"`` leaves it so
-    :raises ConfigurationError: when the URL cannot be used, or transactions are not READ COMMITTED by default
-    :raises StorageError: when the database cannot be reached, or does not let its user make tables
-    :raises UnknownFormat: when the tables are of a newer version of this package
+    :param timeout: seconds that a call waits for a connection, and for other writers of the same owner. A server that
+        is silent for a little more than twice as long has failed.
+    :param synchronous: ``"FULL"`` overrides a server whose ``synchronous_commit`` is off; ``"NORMAL"`` does not
+    :raises ConfigurationError: if the URL is invalid, or the default isolation level is not READ COMMITTED
+    :raises StorageError: if the database cannot be reached, or its user may not create tables
+    :raises UnknownFormat: if another version of this package has created the tables
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         except BaseException:
             self.close()
             raise
-        self._pool.close_idle()  # A server that forks now, in whatever way, shares none with its workers.
+        self._pool.close_idle()  # If the server forks now, its workers inherit no connection.
 
     @property
     def _timeout_ms(self) -> int:
-        """For how long a call may wait here for other writers of the owner."""
+        """How long a call may wait here for other writers of the owner."""
         return _milliseconds(longest_wait(self._timeout))
 
     @property
@@ -157,16 +157,16 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         return {key.decode(): bytes(version) for _, key, version in rows if key is not None}
 
     def _read(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
-        """The rows that a function returns for an owner that has not expired. This is a use of the owner."""
+        """The rows of a function for an owner that has not expired. This is a use of the owner."""
         rows = self._ask(function, owner, access, *args)
         if rows and access.is_touch_due(rows[0][0]):
             self._touch(owner, access)
         return [row[1:] for row in rows]
 
     def _ask(self, function: str, owner: Owner, access: Access, *args: Any) -> list[Row]:
-        """The rows that a function returns for an owner, each with the owner's expiry first; none if it has expired.
+        """The rows of a function for an owner, each beginning with the owner's expiry; none if it has expired.
 
-        :raises SessionEnded: when the session has ended, or has another id
+        :raises SessionEnded: if the session has ended, or has another id
         """
         return self._live(self._database.select(self._sql[function], (*owner, *access, *args)), access)
 
@@ -179,11 +179,11 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         return [(expires, *row[2:]) for row in rows] if access.is_future(expires) else []
 
     def _touch(self, owner: Owner, access: Access) -> None:
-        """Move the expiry, unless others write to the owner just now. It stays due, so a later read may do it."""
+        """Move the expiry, unless others are writing to the owner. It stays due, so a later read tries again."""
         try:
             self._database.call(self._sql["touch_session"], (*owner, *access))
         except StorageError as error:
-            logger.warning("A read could not write down that a value was used: %s", error)
+            logger.warning("A read could not move the expiry of a session or user: %s", error)
 
     # Writing
 
@@ -227,9 +227,9 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         self._write("clear_session", owner, access)
 
     def _write(self, function: str, owner: Owner, access: Access, *args: Any, nbytes: int = 0) -> Row:
-        """What a function that writes returns, without the time at which the session ended, which it has not.
+        """Call a function that writes, and return its row, without the first column, the end of the session.
 
-        :raises SessionEnded: when it has
+        :raises SessionEnded: if the session has ended, or has another id
         """
         ended_at, *row = self._database.call(self._sql[function], (*owner, *access, *args), nbytes)
         if ended_at is not None:
@@ -241,7 +241,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         self._write("renew_session", owner, access, session, user)
 
-    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # Known ids do not expire.
         for session, renewed_at in self._database.select(self._sql["find_session"], (owner.name, owner.name)):
             if session == ENDED:
                 raise SessionEnded(renewed_at)
@@ -272,7 +272,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         args = (now, ended_before, *(expiry_limit or _NO_EXPIRY_LIMIT))
         removed = self._maintain(args, OWNERS_PER_CALL, 0, expired)
         if wait and removed == Removed():
-            # What is left is locked by others. To wait for one at a time, holding no other lock, cannot be a deadlock.
+            # The rest is locked by others. Waiting for one at a time, without holding another lock, cannot deadlock.
             removed = self._maintain(args, 1, self._timeout_ms, expired)
         return removed
 
@@ -313,7 +313,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
 
     def load(self, name: str, dump: Dump) -> None:
         expires = None if dump.session == ENDED else dump.expires
-        # Nothing has expired at the beginning of time, and what is loaded is not a use.
+        # At the beginning of time, nothing has expired. And loading is not a use.
         access = Access(-math.inf, dump.expires, math.inf)
         with self._transaction(name):
             args = (name, dump.session, dump.renewed_at, dump.user, dump.created_at, expires)
@@ -345,7 +345,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         return page_of_rows(self._database.select(self._sql[f"find_owners_{order}"], args))
 
     def space(self) -> Space:
-        """How much room the server's disk has is not for its users to see."""
+        """How much is used. A user of the server cannot see how much space its disk has left."""
         return Space(used=self._database.select(self._sql["space"])[0][0])
 
     # Transactions, and the end
@@ -354,7 +354,7 @@ class PostgresqlStorage(Storage, SupportsExport, SupportsStatistics):
         return self._transaction(owner.name)
 
     def _transaction(self, name: str) -> AbstractContextManager[Any]:
-        quoted = name.replace("\\", "\\\\").replace("'", "''")  # Several statements together take no arguments.
+        quoted = name.replace("\\", "\\\\").replace("'", "''")  # Several statements in one call cannot have arguments.
         arguments = f"E'{quoted}', {self._timeout_ms}, {self._is_durable}"
         return self._database.transaction_after(f"{self._begin_transaction}({arguments})")
 

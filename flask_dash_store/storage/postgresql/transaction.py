@@ -1,4 +1,4 @@
-"""Transactions on PostgreSQL, and the calls that join the one they are in."""
+"""Transactions on PostgreSQL, and the calls that join them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..transaction import Transaction, current_transaction
 from .connection import Bindings, Connection, Row
 from .pool import Pool
 
-# A host that has vanished must not keep its locks.
+# The keepalives release the locks of a host that has vanished.
 _BEGIN = """
     BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3; """
 
 
 class PostgresqlTransaction(Transaction):
-    """A transaction of one context, on a connection of its own.
+    """A transaction of one context, on its own connection.
 
-    :param first: the statement that it begins with
+    :param first: the first statement, which is sent together with BEGIN
     """
 
     _connection: Connection | None = None
@@ -54,16 +54,16 @@ class PostgresqlTransaction(Transaction):
         return not isinstance(failure, StorageError) and self._connection is not None and self._connection.is_idle()
 
     def _in_transaction(self) -> Connection:
-        """The connection, which is in a transaction.
+        """The connection of the open transaction.
 
-        :raises StorageError: when the server has rolled back by itself, or the connection is lost
+        :raises StorageError: if the server has already rolled back, or the connection was lost
         """
         if self._connection is None or not self._connection.is_in_transaction():
             raise self.rolled_back()
         return self._connection
 
     def _roll_back(self, error: BaseException) -> None:
-        """The pool rolls back what is not committed on a connection that it is given back."""
+        """Do nothing: the pool rolls back when the connection is released."""
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
@@ -81,13 +81,13 @@ class PostgresqlTransaction(Transaction):
             try:
                 self._connection.run(f"ROLLBACK TO savepoint_{number}; RELEASE savepoint_{number}")
             except psycopg.Error:
-                self._connection.close()  # Nothing of the transaction can be committed any more.
+                self._connection.close()  # So that nothing of the transaction can be committed.
 
 
 class Database:
-    """Runs statements on a pool's connections, or in the transaction that the caller's context is in.
+    """Runs statements on a pool's connections, or in the current context's transaction.
 
-    :param storage: by which transactions are found
+    :param storage: the storage, by which transactions are found
     """
 
     def __init__(self, storage: object, pool: Pool) -> None:
@@ -102,16 +102,16 @@ class Database:
         return self._pool.run(sql, args, may_repeat=True)
 
     def call(self, sql: str, args: Bindings, nbytes: int = 0) -> Row:
-        """The one row of a statement that may write, run as a transaction of its own.
+        """Run a statement that may write, as its own transaction, and return its only row.
 
-        :param nbytes: how large the values in it are
+        :param nbytes: the size of the values in it
         """
         transaction = self._current()
         (row,) = self._pool.run(sql, args, nbytes) if transaction is None else transaction.run(sql, args, nbytes)
         return row
 
     def execute(self, sql: str) -> None:
-        """Run statements that have neither arguments nor rows."""
+        """Run statements without arguments and rows."""
         transaction = self._current()
         if transaction is None:
             self._pool.run(sql)
@@ -119,11 +119,11 @@ class Database:
             transaction.run(sql)
 
     def transaction_after(self, first: str) -> AbstractContextManager[object]:
-        """A transaction that begins with a statement, in one round trip; in another one, a savepoint."""
+        """A transaction that begins with a statement, in one round trip; in the current one, a savepoint."""
         outer = self._current()
         if outer is None:
             return PostgresqlTransaction(self._storage, self._pool, first).block()
-        # A lock that the transaction has from its beginning need not be acquired again.
+        # If the transaction began with the same statement, it already holds the lock.
         return outer.savepoint(None if first == outer.first else partial(outer.run, first))
 
     def _current(self) -> PostgresqlTransaction | None:

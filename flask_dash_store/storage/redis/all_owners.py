@@ -1,4 +1,4 @@
-"""What goes through all owners on the server: copying, and maintenance."""
+"""Operations over all owners on the server: export, statistics and maintenance."""
 
 from __future__ import annotations
 
@@ -26,16 +26,7 @@ from ..statistics import (
     totals_of,
 )
 from . import scripts
-from .owner_record import (
-    ANY_SESSION,
-    Calls,
-    Entry,
-    all_headers,
-    parse_time,
-    problems,
-    session_argument,
-    value_of,
-)
+from .owner_record import ANY_SESSION, Calls, Entry, all_headers, parse_time, problems, session_argument, value_of
 from .server import Server
 from .transaction import Leases
 
@@ -45,7 +36,7 @@ _SESSION_SUFFIX = ":session"
 
 
 class AllOwners(Storage, SupportsExport, SupportsStatistics):
-    """The half of the storage that is asked for by no request."""
+    """The part of the storage that requests do not use."""
 
     _server: Server
     _leases: Leases
@@ -53,11 +44,11 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
 
     @abstractmethod
     def _set(self, owner: Owner, entries: Sequence[Entry], access: Access, limits: Limits) -> None:
-        """Store values, all or none."""
+        """Store values: all of them, or none if an error is raised."""
 
     @abstractmethod
     def _add_to_index(self, user: bytes, name: str, now: float) -> None:
-        """Let a user's sessions be found."""
+        """Add an owner to the index of a user's sessions."""
 
     def owners(self, prefix: str, access: Access) -> list[str]:
         found = {name for name, expiry in self._expiries(prefix) if access.is_future(expiry)}
@@ -108,7 +99,7 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
         with self.transaction(owner):
             known = repr(dump.expires), session, renewed, dump.user or b"", repr(dump.created_at)
             self._calls.write(scripts.LOAD, owner, time.time(), *known)
-            # Long before all times: what has expired is loaded too.
+            # At time -1, expired values are loaded, too.
             access = Access(-1.0, dump.expires, float("inf"))
             for entries in batches(dump.values, BATCH_BYTES, BATCH):
                 self._set(owner, entries, access, _NO_LIMITS)
@@ -166,7 +157,7 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
         ended_before: float,
         expiry_limit: ExpiryLimit | None = None,
         wait: bool = False,
-        expired: Expired | None = None,  # noqa: ARG002  # The server removes most of it, and does not say of whom.
+        expired: Expired | None = None,  # noqa: ARG002  # The server removes most values, and does not report them.
     ) -> Removed:
         if expiry_limit is not None:
             for name, expiry in self._expiries(expiry_limit.prefix):
@@ -185,13 +176,13 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
         return Removed(owners, keys, has_more)
 
     def _expiries(self, prefix: str) -> Iterator[tuple[str, float | None]]:
-        """The owners with values whose names begin so, with their expiries. Some may be given several times."""
+        """The owners with values whose names have this prefix, with their expiries. Some may be given several times."""
         for names in self._scan(prefix, ""):
             commands = [("HGET", self._leases.record(name), "expires") for name in names]
             yield from zip(names, map(parse_time, self._server.execute_each(commands)), strict=True)
 
     def _scan(self, prefix: str, *suffixes: str) -> Iterator[list[str]]:
-        """The owners whose names begin so and that have a key with one of these suffixes. Some may be given again."""
+        """The owners with this prefix that have a key with one of these suffixes. Some may be given several times."""
         start = f"{self._leases.prefix}{{"
         for keys in self._server.scan(start + re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"):
             parts = [key[len(start) :].rpartition("}") for key in keys]

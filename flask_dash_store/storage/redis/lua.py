@@ -1,40 +1,40 @@
-"""What the Redis storage keeps of an owner on the server, and how its scripts there read and write it.
+"""The layout of an owner on the Redis server, and the code that all Lua scripts share.
 
-These keys, which share a hash tag and so lie in one slot of a cluster, are an owner's:
+An owner has these keys, which share a hash tag, so they are in one slot of a cluster:
 
 - ``<prefix>{<owner>}``: a hash, its *record*, with the fields
 
   - ``expires``: the owner's expiry, in seconds since the epoch
   - ``session``: the SHA-256 of the session id that opens the values; ``-`` for those of a user id
-  - ``renewed``: when the session was renewed last, if it was; ``user``: a hash of the user who logged in, if one did
+  - ``renewed``: when the session was last renewed, if it was; ``user``: the hash of the user who logged in, if any
   - ``created``: when the first value was stored
-  - ``bytes``, ``keys``: how much there is, with what has expired by itself and was not removed yet
-  - ``first``, ``next``: the position in the order of insertion that the first key has, or 1 if it is not there, and the
-    one that the next new key gets
-  - ``p:<position>``: the key that has it. Those whose keys are deleted are gaps, which are given up at both ends
+  - ``bytes``, ``keys``: how much is stored, including expired keys that have not been removed yet
+  - ``first``, ``next``: the position of the first key in the order of insertion (1 if missing), and that of the next
+    new key
+  - ``p:<position>``: the key at a position. Deleted keys leave gaps, which are trimmed at both ends
   - ``i:<key>``: a value's header: its position, its bytes, its expiry or ``-``, and its buffers' name or ``-``
-  - ``v:<key>``: its payload
+  - ``v:<key>``: a value's payload
 
 - ``…:session``: a hash with ``session`` (empty once it has ended) and ``renewed``, which is written when a session is
-  renewed or ended and outlives the record, so that ids that have been replaced are known to be dead
-- ``…:buffers``: the set of the names of the buffers that the record's headers name
-- ``…:b:<name>``: buffers. They are written before the header that names them, and expire by themselves until then
-- ``…:expiring``: a sorted set of the keys that have an expiry of their own. None has a higher score than its expiry;
-  what else the set says is checked against the header
-- ``…:lease``: the token of the transaction that alone may write
+  renewed or ended. It outlives the record, so that replaced ids stay dead
+- ``…:buffers``: the set of the names of buffers that headers of the record name
+- ``…:b:<name>``: buffers. They are written before the header that names them, with an expiry until then
+- ``…:expiring``: a sorted set of the keys that have an expiry of their own. No score is higher than the key's expiry.
+  Otherwise the set may be outdated, so it is checked against the header
+- ``…:lease``: the token of the only transaction that may write
 
 A transaction writes into *layers*, hashes of its own that nothing else reads: one for itself and one for each
-savepoint. Their fields are the record's, with ``+`` and the new value, or ``-`` where the field is deleted; ``*`` when
-nothing below is to be seen; and ``#``, how many scripts have written there. A layer that does not have as many as the
-transaction knows of was evicted, or lost in a failover, and nothing of the transaction is committed. A script looks
-for a field in the layers, from the topmost down, and then in the record; what it writes goes into the topmost.
+savepoint. They have the fields of the record, with ``+`` and the new value, or ``-`` if the field is deleted; ``*`` if
+they hide everything below; and ``#``, how many scripts have written to the layer. If that is not as many as the
+transaction has counted, the layer was evicted, or lost in a failover, and nothing is committed. A script looks for a
+field in the layers from the top down, and then in the record. It writes to the topmost layer.
 
-The values' own expiry is decided by the caller's clock. The server removes what has expired a little later.
+The caller's clock decides whether a value has expired. The server removes expired values a little later.
 
-Every script gets the record and the layers from the bottom up as its keys. Its first arguments are the token of the
-caller's lease or nothing, the expected ``#`` of each layer, the milliseconds of a lease, the milliseconds for which a
-session is remembered or nothing, the time, and the SHA-256 of the caller's session id, ``-`` or ``*`` for any. It
-answers with a list whose first element says how it went.
+The keys of every script are the record and the layers, from the bottom up. Its first arguments are the token of the
+caller's lease, or nothing; the expected ``#`` of each layer; the milliseconds of a lease; the milliseconds for which an
+ended session is remembered, or nothing; the time; and the SHA-256 of the caller's session id, ``-`` for none, or ``*``
+for any. The first element of its answer is a status.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-# The server's clock may be ahead of the caller's, which decides what has expired.
+# Keys are kept longer on the server than their expiry, because its clock may be ahead of the caller's.
 MARGIN_MS = 60_000
 
 
 class Script(NamedTuple):
-    """A script, and the name under which the server keeps it."""
+    """A script, and its SHA-1, by which the server finds it."""
 
     text: str
     sha: str
 
 
 def script(*parts: str) -> Script:
-    """A script of several parts, such as :data:`READS` or :data:`WRITES` and what it does then."""
+    """A script of several parts: :data:`READS` or :data:`WRITES`, and the rest."""
     text = "\n".join(part.strip("\n") for part in parts)
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -89,7 +89,7 @@ local function parse(header)
     return position, tonumber(size), expires, name
 end
 
-local function in_layer(value)  -- The value of a layer's field; false when it is deleted there.
+local function in_layer(value)  -- The value of a layer's field; false if it is deleted there.
     return string.byte(value) == 43 and string.sub(value, 2)
 end
 
@@ -116,7 +116,7 @@ end
 local function each_field(pattern, visit)
     local seen = {}
     for i = layers, 1, -1 do
-        -- One call goes through all of a hash, so nothing is given twice.
+        -- With this COUNT, one call scans the whole hash, so no field comes twice.
         local fields = call('HSCAN', KEYS[i], 0, 'MATCH', pattern, 'COUNT', 1e9)[2]
         for n = 1, #fields, 2 do
             local field, value = fields[n], fields[n + 1]
@@ -130,7 +130,7 @@ local function each_field(pattern, visit)
     end
 end
 
-local function expired(except)  -- Bytes and keys of what has expired by itself, and is in the counts.
+local function expired(except)  -- Bytes and keys of expired keys that are still in the counts.
     local bytes, keys = 0, 0
     for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text)) do
         local position, size, expires = parse(not except[key] and get('i:' .. key))
@@ -140,7 +140,7 @@ local function expired(except)  -- Bytes and keys of what has expired by itself,
 end
 """
 
-# No one else may write while a lease is held, and its holder may do nothing more once it has lapsed.
+# While a lease is held, no one else may write. Once it has expired, its holder may do nothing more.
 _HOLDER = """
 local holder = call('GET', lock)
 if token ~= '' then
@@ -160,8 +160,8 @@ end
 """
 READS = LIBRARY + _HOLDER + _RENEW_LEASE
 
-# A server whose memory is full refuses a script's first write only. So what needs memory comes first in a script that
-# it shall refuse then, and what frees some in one that must work.
+# A server with full memory only checks the first write of a script. So a script that needs memory begins with a write
+# that is refused then. A script that must succeed begins with a command that frees memory.
 WRITING = f"""
 {LIBRARY}
 local function put(...)
@@ -171,12 +171,12 @@ local function put(...)
     call('HSET', top, unpack(fields))
 end
 
-local function take(...)  -- These fields away.
+local function remove(...)  -- Deletes fields.
     if not top then return call('HDEL', main, ...) end
     for _, field in ipairs({{...}}) do call('HSET', top, field, '-') end
 end
 
-local function keep(expires, ...)  -- Lets the server keep these keys until a little later.
+local function keep(expires, ...)  -- Lets the server keep these keys until a little after their expiry.
     local seconds = (number(expires) or now) - now
     for _, key in ipairs({{...}}) do
         if seconds > 1e10 then
@@ -192,7 +192,7 @@ local function keep_all(expires)
     for _, name in ipairs(call('SMEMBERS', buffers)) do keep(expires, buffer(name)) end
 end
 
-local function discard(kept)  -- All of the record, at once, but for buffers of these names.
+local function discard(kept)  -- Deletes the whole record, except buffers with these names.
     for _, name in ipairs(call('SMEMBERS', buffers)) do
         if not (kept and kept[name]) then call('UNLINK', buffer(name)) end
     end
@@ -210,7 +210,7 @@ local function erase_all()
     if top then hide_below(top) else discard() end
 end
 
--- Deletes the buffers of a value that a layer had, unless the record or a layer below has them too.
+-- Deletes the buffers of a value in a layer, unless the record or a lower layer has them, too.
 local function unlink_in_layer(level, key)
     local _, _, _, name = parse(in_layer(call('HGET', KEYS[level], 'i:' .. key) or '-'))
     if not name or name == '-' or call('SISMEMBER', buffers, name) == 1 then return end
@@ -234,7 +234,7 @@ end
 
 local function note_expiry(key, key_expires, before, expires)
     if key_expires ~= '-' then
-        -- A savepoint can be rolled back, to an expiry that is earlier.
+        -- LT: after a rollback, an earlier expiry may be valid again.
         if top then call('ZADD', expiring, 'LT', key_expires, key) else call('ZADD', expiring, key_expires, key) end
         keep(expires, expiring)
     elseif not top and before and before ~= '-' then
@@ -242,17 +242,17 @@ local function note_expiry(key, key_expires, before, expires)
     end
 end
 
-local function forget(key, position, name)  -- A value. The caller counts.
+local function forget(key, position, name)  -- Deletes a value. The caller updates the counts.
     if top then unlink_in_layer(layers, key) end
-    take('i:' .. key, 'v:' .. key)
-    if position then take(at(position)) end
+    remove('i:' .. key, 'v:' .. key)
+    if position then remove(at(position)) end
     if not top then
         call('ZREM', expiring, key)
         unlink(name)
     end
 end
 
--- Whose session it is, and when it was renewed: from the record, or else from what outlives it.
+-- The session, and when it was renewed: from the record, or else from the key that outlives it.
 local function known()
     local stored, renewed = get_all('session', 'renewed')
     if stored then return stored, renewed end

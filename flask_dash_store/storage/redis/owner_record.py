@@ -1,6 +1,6 @@
-"""An owner's record on the server (see ``lua.py``): how its fields are encoded, and how a call for it gets there.
+"""An owner's record on the server (see ``lua.py``): the encoding of its fields, and the calls that read and write it.
 
-A call goes into the transaction that the caller is in, or by itself.
+A call joins the current context's transaction, if there is one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NO_SESSION = b"-"
 
 
 class Header(NamedTuple):
-    """What is known of a value: its position in the order, its bytes with its key's, its expiry, and its buffers."""
+    """The header of a value: its position in the order, bytes of key and value, its expiry, and its buffers' name."""
 
     position: int
     nbytes: int
@@ -33,7 +33,7 @@ class Header(NamedTuple):
 
 
 def parse_header(text: bytes | None) -> Header | None:
-    """None for one that is missing or unreadable: such a value has expired."""
+    """A header; None if it is missing or unreadable, so that the value counts as expired."""
     try:
         position, nbytes, expires, buffers = (text or b"").decode().split(" ")
         return Header(
@@ -47,7 +47,7 @@ def parse_header(text: bytes | None) -> Header | None:
 
 
 def parse_time(text: bytes | None) -> float | None:
-    """Seconds since the epoch; None for what is missing or unreadable."""
+    """Seconds since the epoch; None if missing or unreadable."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -55,21 +55,21 @@ def parse_time(text: bytes | None) -> float | None:
 
 
 def headers_in_order(answer: Sequence[bytes]) -> list[tuple[str, Header]]:
-    """The readable ones of keys and headers that follow each other, in the order of insertion."""
+    """Keys and readable headers, from an answer that alternates them, in the order of insertion."""
     pairs = zip(answer[::2], answer[1::2], strict=True)
     found = [(key.decode(), header) for key, text in pairs if (header := parse_header(text)) is not None]
     return sorted(found, key=lambda pair: pair[1].position)
 
 
 def all_headers(fields: dict[bytes, bytes]) -> list[tuple[str, Header]]:
-    """The same from all fields of an owner."""
+    """The same, from all fields of an owner."""
     return headers_in_order([each for name, text in fields.items() if name[:2] == b"i:" for each in (name[2:], text)])
 
 
 def stored_value(key: str, header: Header, payload: bytes | None, content: bytes | None) -> Stored:
-    """A value as it was stored, with buffers that the caller may change.
+    """A value, with buffers that the caller may change.
 
-    :raises StorageCorrupt: when its payload or its buffers are missing
+    :raises StorageCorrupt: if its payload or its buffers are missing
     """
     if payload is None or (header.buffers is not None and content is None):
         raise StorageCorrupt(
@@ -83,15 +83,15 @@ def stored_value(key: str, header: Header, payload: bytes | None, content: bytes
 
 
 def value_of(key: str, header: Header, fields: dict[bytes, bytes], contents: dict[str, bytes | None]) -> Stored:
-    """The value of a key from all fields of an owner and its buffers, like :func:`stored_value`."""
+    """Like :func:`stored_value`, from all fields of an owner and its buffers."""
     content = None if header.buffers is None else contents.get(header.buffers)
     return stored_value(key, header, fields.get(b"v:" + key.encode()), content)
 
 
 def problems(fields: dict[bytes, bytes], missing: set[str]) -> Iterator[str]:
-    """What is damaged of an owner's record, each as a sentence.
+    """A sentence for each damage in an owner's record.
 
-    :param missing: the names of its buffers that are not there
+    :param missing: the names of its missing buffers
     """
     if parse_time(fields.get(b"expires")) is None:
         yield "It has no readable expiry, so all of its values count as expired."
@@ -108,12 +108,12 @@ def problems(fields: dict[bytes, bytes], missing: set[str]) -> Iterator[str]:
 
 
 def session_argument(owner: Owner) -> bytes:
-    """The caller's session, as a script gets it and as the record has it."""
+    """The caller's session as an argument of scripts, and as a field of the record."""
     return NO_SESSION if owner.session is None else owner.session
 
 
 def expiry_argument(expires: KeyExpiry) -> str:
-    """When a value expires, as a script gets it."""
+    """When a value expires, as an argument of scripts."""
     if expires is None:
         return "-"
     return expires if expires == "keep" else repr(float(expires))
@@ -123,28 +123,28 @@ Entry = tuple[str, Stored, KeyExpiry]
 
 
 def value_arguments(entries: Iterable[Entry]) -> list[Any]:
-    """Values as the script that sets them gets them."""
+    """Values, as arguments of the script that sets them."""
     arguments: list[Any] = []
     for key, (payload, buffers), expires in entries:
         arguments += [key, expiry_argument(expires), payload, "-" if buffers is None else buffers.name]
     return arguments
 
 
-# Buffers that no header names, as a writer that died leaves them, are kept by the server for this long.
+# How long the server keeps buffers that no header names yet, or that a writer left when it died.
 PENDING_MS = 3_600_000
 
 _KNOWN = (b"expires", b"session", b"renewed")
 
 
 class Calls:
-    """What is asked of the server about one owner, and what it answers."""
+    """Calls to the server about one owner."""
 
     def __init__(self, server: Server, leases: Leases) -> None:
         self._server = server
         self._leases = leases
 
     def _transaction(self, name: str) -> Transaction | None:
-        """The transaction that the caller is in, if it is the owner's too."""
+        """The current context's transaction, if the owner has joined it."""
         transaction = self._leases.current()
         return transaction if transaction is not None and transaction.has(name) else None
 
@@ -159,9 +159,9 @@ class Calls:
         return self._server.run(script, [self._leases.record(owner.name)], arguments, repeatable=True)[1:]
 
     def fields(self, owner: Owner, now: float, *names: bytes) -> list[Any]:
-        """The owner's expiry, and what its record has in these fields.
+        """The owner's expiry, and these fields of its record.
 
-        :raises SessionEnded: when the owner's session has another id, or has ended
+        :raises SessionEnded: if the session has ended, or has another id
         """
         if self._transaction(owner.name) is not None:
             answer = self._read(scripts.FIELDS, owner, now, *_KNOWN, *names)
@@ -170,20 +170,20 @@ class Calls:
         return self._checked(owner, answer)
 
     def headers(self, owner: Owner, now: float, limit: int | None, newest_first: bool) -> list[Any]:
-        """The owner's expiry, and keys, each with its header: so many from one end at least, in any order."""
+        """The owner's expiry, and keys with their headers: at least ``limit`` from one end, in any order."""
         args = -1 if limit is None else limit, int(newest_first)
         return self._checked(owner, self._read(scripts.HEADERS, owner, now, *args))
 
     def versions(self, owner: Owner, now: float, keys: Sequence[str]) -> list[Any]:
-        """The owner's expiry, and keys, each with the end of its payload; of no keys, those of all."""
+        """The owner's expiry, and keys with the ends of their payloads; without keys, those of all."""
         return self._checked(owner, self._read(scripts.VERSIONS, owner, now, *keys))
 
     def stat(self, owner: Owner, now: float) -> list[Any]:
-        """The owner's expiry, its bytes and its keys without those that have expired, and the user's hash."""
+        """The owner's expiry, its bytes and keys without expired ones, and the user's hash."""
         return self._checked(owner, self._read(scripts.STAT, owner, now))
 
     def all_fields(self, owner: Owner, now: float) -> dict[bytes, bytes]:
-        """All that the owner's record has, at one point in time."""
+        """All fields of the owner's record, at one point in time."""
         if self._transaction(owner.name) is not None:
             flat = self._read(scripts.ALL, owner, now)
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -195,14 +195,14 @@ class Calls:
     def _checked(self, owner: Owner, answer: list[Any]) -> list[Any]:
         expires, session, renewed, *rest = answer
         if owner.session != ANY_SESSION:
-            if session is None:  # It has no values, and may have ended; this is one more round trip for few.
+            if session is None:  # No values, but it may have ended. A second round trip, for few owners.
                 session, renewed = self.remembered(owner.name)
             if session is not None and session != session_argument(owner):
                 raise SessionEnded(parse_time(renewed) or 0.0)
         return [expires, *rest]
 
     def remembered(self, name: str) -> list[bytes | None]:
-        """The session, and the time of its last renewal or its end, which outlive an owner's record."""
+        """The session, and when it was last renewed or ended, from the key that outlives the record."""
         key = self._leases.record(name) + ":session"
         return self._server.execute("HMGET", key, "session", "renewed", repeatable=True)  # type: ignore[no-any-return]
 
@@ -212,7 +212,7 @@ class Calls:
         return self._server.execute("MGET", *keys, repeatable=True) if keys else []
 
     def snapshot(self, owner: Owner, now: float) -> tuple[dict[bytes, bytes], dict[str, bytes | None]]:
-        """All fields of an owner at one point in time, and the buffers that they name; None for those missing."""
+        """All fields of an owner at one point in time, and the buffers that they name; None for missing buffers."""
         seen: dict[bytes, bytes] | None = None
         while True:
             fields = self.all_fields(owner, now)
@@ -220,7 +220,7 @@ class Calls:
             contents = dict(zip(names, self.buffers(owner.name, names), strict=True))
             if None not in contents.values() or fields == seen:
                 return fields, contents
-            seen = fields  # Another writer may have replaced a value just now. Then its header has changed too.
+            seen = fields  # A writer may have just replaced a value. Then its header has changed, too.
 
     def _buffer(self, name: str, buffers: str) -> str:
         return f"{self._leases.record(name)}:b:{buffers}"
@@ -237,13 +237,13 @@ class Calls:
         joins: bool = True,
         before: Sequence[tuple[Any, ...]] = (),
     ) -> list[Any]:
-        """What a script answers, with how it went.
+        """Run a script that writes, and return its answer, beginning with the status.
 
-        :param wait: whether to wait for other writers, for the timeout at most
-        :param joins: whether it is rolled back with the transaction that the caller is in, if that is another owner's
-        :param before: commands that are sent ahead of it
-        :raises StorageBusy: when there is another writer all the same
-        :raises SessionEnded: when the owner's session has another id, or has ended, and the script minds
+        :param wait: whether to wait for other writers, at most for the timeout
+        :param joins: whether the owner joins the current context's transaction, if there is one
+        :param before: commands that are sent before the script
+        :raises StorageBusy: if others hold the lease for longer than that
+        :raises SessionEnded: if the script finds that the session has ended, or has another id
         """
         transaction = self._leases.current()
         if transaction is not None and joins:
@@ -269,26 +269,26 @@ class Calls:
     def use(
         self, script: Script, owner: Owner, access: Access, *args: Any, before: Sequence[tuple[Any, ...]] = ()
     ) -> list[Any]:
-        """The same of a script that moves the owner's expiry when that is due."""
+        """Run a script that is a use of the owner, and moves its expiry when that is due."""
         expires, threshold = repr(access.expires), repr(access.touch_threshold)
         return self.write(script, owner, access.now, expires, threshold, *args, before=before)
 
     def touch(self, owner: Owner, access: Access) -> None:
-        """Move the owner's expiry, unless another one writes to it now.
+        """Move the owner's expiry, without waiting for other writers.
 
-        :raises StorageBusy: when there is one
+        :raises StorageBusy: if there is another writer
         """
         args = repr(access.expires), repr(access.touch_threshold)
         self.write(scripts.TOUCH, owner, access.now, *args, wait=False, joins=False)
 
     def with_buffers(self, script: Script, owner: Owner, access: Access, buffers: Sequence[Buffers], *args: Any) -> Any:
-        """The same as :meth:`use`, of a script that puts the names of buffers into headers.
+        """Like :meth:`use`, for a script whose headers name buffers.
 
-        :param buffers: all that the headers name
+        The buffers are sent before the script, in the same round trip. As separate commands, they are not copied.
 
-        The buffers are sent ahead of it, in the same round trip: as commands of their own they are not copied.
+        :param buffers: all buffers that the headers name
         """
-        # Buffers that are there already are those of an owner that is loaded once more.
+        # NX: if an owner is loaded again, its buffers already exist.
         before = [("SET", self._buffer(owner.name, each.name), each, "PX", PENDING_MS, "NX") for each in buffers]
         try:
             answer = self.use(script, owner, access, *args, before=before)

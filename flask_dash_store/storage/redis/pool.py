@@ -1,8 +1,8 @@
-"""The connections of one process to one server, and how a call waits for what others have.
+"""The connections of one process to one server, and the backoff between the attempts of a call.
 
-redis-py's own pools fail at once when there is no connection left. When a signal's handler raises in the wrong
-instruction, they count a connection that is lost for ever. Here a connection counts for as long as it exists, and
-Python closes one that nothing refers to any more.
+redis-py's own pools fail at once if no connection is free. And if a signal handler raises in the wrong instruction,
+they count the lost connection forever. Here, a connection only counts while the object exists, and Python closes one to
+which nothing refers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ...errors import StorageBusy, StorageError
 from ..timeouts import longest_wait
 from .url import Client, exceptions
 
-_SHORTEST, _LONGEST = 0.0005, 0.01
+_FIRST_DELAY, _MAX_DELAY = 0.0005, 0.01
 
-# Each piece has the time of an answer to go out: what is large may take longer than that.
+# Large data are sent in pieces, because the socket's timeout applies to each send.
 _PIECE = 2**20
 _SMALL = 2**14
 
-_random = SystemRandom()  # After a fork, another generator would give both processes the same numbers.
+_random = SystemRandom()  # Other generators give the same numbers after a fork.
 
 
 class NotSent(Exception):
-    """No connection could be opened, so the server has surely done nothing.
+    """No connection could be opened, so the server has done nothing.
 
-    :ivar error: why, as redis-py says it
+    :ivar error: redis-py's error
     """
 
     def __init__(self, error: Exception) -> None:
@@ -41,11 +41,11 @@ class NotSent(Exception):
 
 
 class Pool:
-    """Connections that any thread may take.
+    """Connections for any thread.
 
-    :param client: redis-py's client of the server, of which only the way to make a connection is used
-    :param name: what error messages call the server
-    :param max_connections: how many there are at most; more callers wait for one
+    :param client: redis-py's client of the server, which is only used to create connections
+    :param name: the server's name in error messages
+    :param max_connections: the maximum number of connections. Further callers wait.
     :param timeout: seconds to wait
     """
 
@@ -60,10 +60,10 @@ class Pool:
         self._is_closed = False
 
     def get_connection(self) -> Any:
-        """A connection that is ready.
+        """A connection that is ready for commands.
 
-        :raises NotSent: when the server cannot be reached
-        :raises StorageBusy: when no connection comes free within the timeout
+        :raises NotSent: if the server cannot be reached
+        :raises StorageBusy: if no connection is released within the timeout
         """
         backoff: Backoff | None = None
         while True:
@@ -85,12 +85,12 @@ class Pool:
         return None
 
     def _new_connection(self) -> Any:
-        """None when there may be no more now."""
+        """A new connection; None if there are already as many as allowed."""
         pool = self._client.connection_pool
         with self._guard:
             if len(self._existing) >= self._max_connections:
                 return None
-            connection = pool.connection_class(**pool.connection_kwargs)  # It connects to nothing yet.
+            connection = pool.connection_class(**pool.connection_kwargs)  # Not connected yet.
             self._existing.add(connection)
         try:
             connection.connect()
@@ -106,7 +106,7 @@ class Pool:
         self._existing.discard(connection)
 
     def release(self, connection: Any) -> None:
-        """Give a connection back that has answered all that it was asked."""
+        """Return a connection that has no answers pending."""
         self._idle.append(connection)
         if self._is_closed:
             self.clear()
@@ -116,7 +116,7 @@ class Pool:
         return exchange(self, self._client, commands)
 
     def clear(self) -> None:
-        """Close the connections that are idle."""
+        """Close the idle connections."""
         while self._idle:
             try:
                 self._drop(self._idle.pop())
@@ -124,50 +124,50 @@ class Pool:
                 return
 
     def close(self) -> None:
-        """Close the connections that are idle. Those in use are closed when they are given back."""
+        """Close the idle connections. Those in use are closed when they are released."""
         self._is_closed = True
         self.clear()
 
     def _no_connection(self) -> StorageBusy:
         return StorageBusy(
-            f"No connection to the storage {self._name} came free within the {self._timeout:g} seconds that "
-            f"USER_STORE_TIMEOUT (timeout=) lets a call wait. A process has at most {self._max_connections} "
-            "(?max_connections= in the URL), and all together the server's maxclients.",
+            f"No connection to the storage {self._name} was released within the {self._timeout:g} seconds that "
+            f"USER_STORE_TIMEOUT (timeout=) lets a call wait. A process may have {self._max_connections} connections: "
+            "raise ?max_connections= in USER_STORE_URL (url=), or the server's maxclients.",
             limit=self._timeout,
         )
 
 
 class Backoff:
-    """The pauses between the tries of one call: at random, so that those who met once do not meet again.
+    """Exponential backoff with jitter between the attempts of one call.
 
     :param timeout: seconds from now until the deadline
-    :param error: makes the error for a deadline that has passed
+    :param error: makes the error after the deadline
     """
 
     def __init__(self, timeout: float, error: Callable[[], StorageError]) -> None:
         self._deadline = time.monotonic() + longest_wait(timeout)
         self._error = error
-        self._longest = _SHORTEST
+        self._delay = _FIRST_DELAY
 
     def wait(self) -> None:
-        """Pause before the next try.
+        """Pause before the next attempt.
 
-        :raises StorageError: when the deadline has passed: the given one
+        :raises StorageError: the given error, if the deadline has passed
         """
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._error()
-        time.sleep(min(left, self._longest * _random.uniform(0.5, 1)))
-        self._longest = min(self._longest * 2, _LONGEST)
+        time.sleep(min(left, self._delay * _random.uniform(0.5, 1)))
+        self._delay = min(self._delay * 2, _MAX_DELAY)
 
 
 def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Send commands to one server together, and return its answers.
 
-    redis-py's own way keeps a connection that was interrupted, and its answer would be taken for another command's.
+    redis-py would keep a connection after an interruption, and take its pending answer for that of another command.
 
-    :param pool: a :class:`Pool`, or one of redis-py's
-    :raises ResponseError: redis-py's, the first of those that the server has answered
+    :param pool: a :class:`Pool`, or a pool of redis-py
+    :raises ResponseError: redis-py's, for the first command that failed
     """
     connection = pool.get_connection()
     answers: list[Any] = []
@@ -190,10 +190,10 @@ def exchange(pool: Any, client: Client, commands: Sequence[tuple[Any, ...]]) -> 
 
 
 def _packed(commands: Sequence[tuple[Any, ...]]) -> Iterator[bytes | memoryview]:
-    """Commands as pieces of what is sent. An argument is text, bytes, a number, or :class:`Buffers`.
+    """Encode commands, as pieces to send. An argument is a str, bytes, a number, or :class:`Buffers`.
 
-    redis-py packs them with hiredis, whose ``pack_command`` ends the process with SIGSEGV when a signal's handler
-    raises in it (3.5.0; Celery's soft time limit does), and which cannot send several buffers as one argument.
+    redis-py encodes with hiredis. Its ``pack_command`` crashes the process (SIGSEGV in 3.5.0) if a signal handler
+    raises in it, as Celery's soft time limit does. And it cannot send several buffers as one argument.
     https://redis.io/docs/latest/develop/reference/protocol-spec/
     """
     small: list[bytes | memoryview] = []
@@ -228,7 +228,7 @@ def _chunks(commands: Iterable[tuple[Any, ...]]) -> Iterator[bytes | memoryview]
 
 
 def _is_ready(connection: Any) -> bool:
-    """Whether the server has neither closed a connection nor left an answer in it that was not read."""
+    """Whether a connection is open, with no unread answer."""
     try:
         if connection.is_connected:
             return not connection.can_read()
@@ -238,7 +238,7 @@ def _is_ready(connection: Any) -> bool:
 
 
 def _is_refused_for_now(error: Exception) -> bool:
-    """Whether the server has as many clients as it takes. It may close the connection before that can be read."""
+    """Whether the server has reached its maxclients. It may close the connection before its error is read."""
     return "max number of clients" in str(error) or isinstance(
         error.__cause__ or error.__context__, (ConnectionResetError, BrokenPipeError)
     )

@@ -1,4 +1,4 @@
-"""The scripts of the Redis storage, each of which is atomic on the server. ``lua.py`` has what they share."""
+"""The Lua scripts of the Redis storage. Each is atomic. ``lua.py`` has the code that they share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ return answer
 """,
 )
 
-# So many positions without a key are passed over, in a search for a few keys or when those at the ends are deleted.
+# How many gaps a search for a few keys skips before it reads all keys, and how many a write trims at the ends.
 GAPS = 1000
 
-# Gets how many keys are wanted, or -1 for all, and 1 if the last ones are. It may answer with more.
+# Arguments: the number of keys, or -1 for all; and 1 for the last ones. It may return more.
 HEADERS = script(
     READS,
     f"""
@@ -59,7 +59,7 @@ return answer
 """,
 )
 
-# Gets keys; of none, all are asked for.
+# Arguments: keys; none for all.
 VERSIONS = script(
     READS,
     f"""
@@ -102,8 +102,8 @@ return {'OK', expires, stored_session, renewed, string.format('%.0f', bytes), ke
 
 # Writing
 
-# A use of the owner: whether its session is the caller's, how much there is, and when it expires, before and after.
-# It gets the access's expiry and touch threshold.
+# The beginning of scripts that use an owner: they check its session, and read its counts and expiry.
+# Arguments: the expiry and touch threshold of the access.
 USES = (
     WRITES
     + f"""
@@ -130,7 +130,7 @@ elseif not (bytes and keys and next_position) then  -- They are damaged.
     end)
 end
 
--- Gives up the positions at the ends whose keys have been deleted.
+-- Trims gaps at both ends of the positions.
 local function trim()
     local before, gaps = first, 0
     while gaps < {GAPS} and first < next_position and not get(at(next_position - 1)) do
@@ -142,7 +142,7 @@ local function trim()
     if first ~= before then put('first', first) end
 end
 
--- Removes some of what has expired by itself. A transaction's layers are left as they are: its counts allow for it.
+-- Removes some expired keys from the record. Layers of a transaction are not changed: their counts include them.
 local function sweep(limit)
     local swept = 0
     for _, key in ipairs(call('ZRANGEBYSCORE', expiring, '-inf', now_text, 'LIMIT', 0, limit)) do
@@ -163,7 +163,7 @@ local function sweep(limit)
     return swept
 end
 
--- Writes down what there is now, and when the owner expires after this use.
+-- Stores the counts, and the expiry if this use moves it.
 local function record()
     if is_due then put('expires', expires) end
     put('bytes', bytes, 'keys', keys, 'next', next_position)
@@ -194,7 +194,7 @@ return {'OK'}
 """,
 )
 
-# Gets the limits, and four arguments for each value: key, expiry, payload, and the name of its buffers.
+# Arguments: the limits, and for each value key, expiry, payload, and the name of its buffers.
 SET = script(
     USES,
     """
@@ -247,7 +247,7 @@ if not top then
     for _, name in ipairs(replaced) do unlink(name) end
 end
 if #past > 0 then
-    for _, position in ipairs(past) do take(at(position)) end
+    for _, position in ipairs(past) do remove(at(position)) end
     trim()
 end
 record()
@@ -255,7 +255,7 @@ return {'OK'}
 """,
 )
 
-# Deletes buffers that no header names.
+# Deletes buffers, unless a header names them.
 UNLINK = script(
     WRITING,
     """
@@ -345,9 +345,10 @@ return {'OK', now_text}
 """,
 )
 
-# The index of a user's sessions: the names of their owners, by when they were written there.
+# The index of a user's sessions: a sorted set of the owners' names, by the time at which they were added.
 
-# Gets the time, the owner, and the milliseconds for which it may be live. PERSIST comes first for a full server's sake.
+# Arguments: the time, the owner, and for how many milliseconds to keep it. PERSIST comes first, so that a full server
+# does not refuse the script.
 INDEX_SESSION = script("""
 redis.call('PERSIST', KEYS[1])
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
@@ -355,7 +356,7 @@ if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return {'OK'}
 """)
 
-# Takes out those that are there with the score that was seen.
+# Removes owners whose score has not changed since it was read.
 FORGET_SESSIONS = script("""
 for i = 1, #ARGV, 2 do
     if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('ZREM', KEYS[1], ARGV[i]) end
@@ -374,7 +375,7 @@ return {'OK'}
 """,
 )
 
-# Gets an expiry and a threshold that are ignored, and the time before which owners must have ended to be forgotten.
+# Arguments: an expiry and a threshold, which are ignored; and the time before which ended owners are forgotten.
 PURGE = script(
     USES,
     """
@@ -395,7 +396,7 @@ return {'OK', owners, swept, has_more}
 """,
 )
 
-# Gets an expiry and what is known of the session. In a transaction; the values are set afterwards.
+# Arguments: the expiry and the session's fields. It runs in a transaction, which sets the values afterwards.
 LOAD = script(
     WRITES,
     """
@@ -409,7 +410,7 @@ return {'OK'}
 """,
 )
 
-# The end of a transaction, and of a savepoint: what its layer has goes below, or away.
+# The end of a transaction or a savepoint: its layer is merged into the one below, or deleted.
 
 RELEASE_SAVEPOINT = script(
     WRITES,
@@ -436,11 +437,11 @@ return {'OK'}
 """,
 )
 
-# Gets the record and the layer of each owner. Whatever is missing is noticed before anything changes.
+# Keys: the record and the layer of each owner. Nothing is changed before all layers are checked.
 COMMIT = script(
     WRITING,
     """
--- What a layer has; nothing when the lease or something of it is lost.
+-- The fields of a layer; nil if the lease, or a part of the layer, is lost.
 local function whole(layer, count)
     if call('GET', lock) ~= token or (call('HGET', layer, '#') or '0') ~= count then return end
     local fields = call('HGETALL', layer)
@@ -464,8 +465,8 @@ end
 
 local function apply(layer, fields)
     if call('HEXISTS', layer, '*') == 1 then
-        call('HSET', main, 'expires', '0')  -- A server whose memory is full refuses it here.
-        local kept = {}  -- A copy of the owner that is loaded over it has buffers of the same names.
+        call('HSET', main, 'expires', '0')  -- With full memory, the server refuses the script here.
+        local kept = {}  -- If the same owner is loaded again, its buffers have the same names.
         for i = 1, #fields, 2 do
             local _, _, _, name = parse(string.sub(fields[i], 1, 2) == 'i:' and in_layer(fields[i + 1]))
             if name then kept[name] = true end
@@ -475,7 +476,7 @@ local function apply(layer, fields)
     local is_new, pairs_ = call('EXISTS', main) == 0, {}
     for i = 1, #fields, 2 do
         local field, value = fields[i], in_layer(fields[i + 1])
-        local is_plain = value and string.sub(value, -4) == ' - -'  -- It has neither an expiry nor buffers.
+        local is_plain = value and string.sub(value, -4) == ' - -'  -- Without expiry and buffers.
         if string.sub(field, 1, 2) == 'i:' and not (is_new and is_plain) then apply_header(field, value) end
         if value then
             pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = field, value
@@ -511,7 +512,7 @@ return {'OK'}
 """,
 )
 
-# Ends a savepoint, or a transaction with its lease, that failed: its topmost layer.
+# Rolls back a savepoint, or a transaction with its lease: deletes the topmost layer.
 ROLL_BACK = script(
     WRITING,
     """

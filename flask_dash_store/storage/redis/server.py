@@ -1,8 +1,8 @@
-"""Calls of a Redis or Valkey server, each of which ends within a bounded time, with an answer or the package's error.
+"""Calls to a Redis or Valkey server. Each ends within a bounded time, with an answer or the package's error.
 
-redis-py repeats nothing here, for it cannot know what may be done twice. What only reads is asked once more when the
-connection broke, and so is what the server has refused because it has become a replica; then a new connection finds
-the new master. A write whose answer was lost is not repeated: whether it was done is not known, and the error says so.
+redis-py retries nothing here, because it cannot know what is safe to repeat. A read is retried once if the connection
+broke. So is a call that the server has refused because it has become a replica: a new connection finds the new master.
+A write whose answer was lost is not retried. Whether it was done is not known, and the error says so.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger("flask_dash_store")
 
-# A server takes no longer text than its proto-max-bulk-len, of which this is the default.
+# The default of the server's proto-max-bulk-len, the maximum size of one argument.
 MAX_BULK_BYTES = 512 * 2**20
 SCAN_BATCH = 1000
 
-# redis-py has exceptions for what the server says, but not where it is wrapped in the error of a script.
+# redis-py has exceptions for the server's errors, but not if the error of a script contains them.
 _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
     ("OutOfMemoryError", StorageFull),
     ("OOM command not allowed", StorageFull),
@@ -39,7 +39,7 @@ _FAULTS: tuple[tuple[str, type[StorageError]], ...] = (
     ("BUSY ", StorageBusy),
 )
 _REPLICA = ("ReadOnlyError", "READONLY", "previous master is now a slave")
-# Connection errors of redis-py, and the causes of some, after which the server has surely done nothing.
+# Errors, and causes of connection errors, after which the server has certainly done nothing.
 _REFUSED = (
     exceptions.AuthenticationError,
     exceptions.BusyLoadingError,
@@ -51,13 +51,13 @@ _REFUSED = (
 
 
 class _AnswerLost(StorageError):
-    """The answer to a write was lost, so it is not known whether it is stored."""
+    """The answer to a write was lost, so it is not known whether it was done."""
 
 
 class Server:
     """A server, or a cluster of them, for any thread of any process.
 
-    :param target: what the URL names
+    :param target: the server of the URL
     :param timeout: seconds to wait for a connection
     """
 
@@ -68,11 +68,12 @@ class Server:
         self._target = target
         self._timeout = timeout
         self._is_closed = False
-        # A fork may have come while a thread held a lock of a client's, so a child never uses nor closes its parent's.
+        # By process, because a child must not use its parent's pool: another thread may have held its locks at the
+        # fork.
         self._links: dict[int, Pool | Client] = {}
 
     def _link(self) -> Any:
-        """The pool of this process; a client, to a cluster."""
+        """The pool of this process; for a cluster, redis-py's client."""
         if self._is_closed:
             raise StorageClosed(f"The storage {self.name} has been closed.")
         process = os.getpid()
@@ -87,12 +88,12 @@ class Server:
     def execute(self, *command: Any, repeatable: bool = False) -> Any:
         """Send a command and return its answer.
 
-        :param repeatable: whether it does no harm when it is done twice
+        :param repeatable: whether it is safe to repeat
         """
         return self.execute_each([command], repeatable)[0]
 
     def execute_each(self, commands: Sequence[tuple[Any, ...]], repeatable: bool = True) -> list[Any]:
-        """Send commands together, whose keys lie on one server or which may be done one by one; return the answers."""
+        """Send commands together, and return the answers. On a cluster, they may be done one by one."""
         return self._guarded(partial(self._exchange, commands), repeatable)
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -115,20 +116,20 @@ class Server:
         repeatable: bool = False,
         before: Sequence[tuple[Any, ...]] = (),
     ) -> list[Any]:
-        """Run a script and return its answer. The server knows it by its hash, unless it has been restarted.
+        """Run a script by its hash, and return its answer. A restarted server is sent the whole script.
 
-        :param before: commands that are sent ahead of it
+        :param before: commands that are sent before the script
         """
         rest = (len(keys), *keys, *args)
         try:
             return self.execute_each([*before, ("EVALSHA", script.sha, *rest)], repeatable)[-1]  # type: ignore[no-any-return]
-        except exceptions.NoScriptError:  # What came before it has been done.
+        except exceptions.NoScriptError:  # The commands before it have been done.
             return self.execute("EVAL", script.text, *rest, repeatable=repeatable)  # type: ignore[no-any-return]
 
     def _guarded(self, call: Callable[[], T], repeatable: bool) -> T:
-        """What a call returns, which is repeated at most once; an error of redis-py's becomes the package's.
+        """Make a call, retry it at most once, and translate errors of redis-py.
 
-        Waiting for a connection does not count: nothing has been sent until there is one.
+        Waiting for a connection does not count as an attempt, because nothing has been sent.
         """
         was_repeated = False
         backoff: Backoff | None = None
@@ -157,7 +158,7 @@ class Server:
     # All servers
 
     def scan(self, pattern: str) -> Iterator[list[str]]:
-        """The keys that match, a thousand at a time, of all masters. Some may be given several times."""
+        """The keys that match on all masters, about a thousand at a time. Some may be given several times."""
         for ask in self._masters():
             cursor = 0
             while True:
@@ -168,7 +169,7 @@ class Server:
                     break
 
     def _masters(self) -> list[Callable[..., Any]]:
-        """For each server that has some of the keys, a function that sends it a command which only reads."""
+        """For each master, a function that sends it a command that only reads."""
         if not self.is_cluster:
             return [partial(self.execute, repeatable=True)]
 
@@ -182,11 +183,11 @@ class Server:
         return [partial(ask, node) for node in self._guarded(primaries, repeatable=True)]
 
     def check(self) -> None:
-        """Learn what the server takes, and warn of one that may evict what users have stored.
+        """Ask the server for its limits, and warn if it may evict what users have stored.
 
-        A server that cannot be reached now is not an error: it may come back, and until then each call raises one.
+        It is not an error if the server cannot be reached now: it may come back, and until then each call raises one.
 
-        :raises StorageError: when it refuses these credentials
+        :raises StorageError: if the server refuses the credentials
         """
         try:
             for ask in self._masters():
@@ -195,10 +196,10 @@ class Server:
         except StorageError as error:
             if isinstance(error.__cause__, exceptions.AuthenticationError):
                 raise
-            logger.warning("Whether the storage can be used is not known yet: %s", error)
+            logger.warning("The storage cannot be used now, and is tried again with each call: %s", error)
 
     def _check(self, ask: Callable[..., Any]) -> None:
-        with suppress(StorageError):  # Those who run a server for others often forbid these.
+        with suppress(StorageError):  # Hosted servers often forbid this.
             self.max_bulk_bytes = int(ask("CONFIG", "GET", "proto-max-bulk-len")[1])
         try:
             memory = ask("INFO", "memory")
@@ -206,29 +207,29 @@ class Server:
             if not isinstance(error.__cause__, exceptions.NoPermissionError):
                 raise
             logger.warning(
-                "The user of the server %s may not ask it for INFO (ACL: +info), so it is not known whether it evicts "
-                "what users have stored when its memory is full. Its maxmemory-policy has to be noeviction.",
+                "This user of the server %s is not allowed INFO (ACL: +info), so it is not known whether the server "
+                "evicts what users have stored when its memory is full. Its maxmemory-policy must be noeviction.",
                 self.name,
             )
             return
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory") and policy != "noeviction":
             logger.warning(
-                "The server %s evicts data when its memory is full (maxmemory-policy %s), so that users lose what they "
+                "The server %s evicts data when its memory is full (maxmemory-policy %s), so users may lose what they "
                 "have stored. Set maxmemory-policy to noeviction.",
                 self.name,
                 policy,
             )
 
     def memory(self) -> list[dict[str, int]]:
-        """What each server says of its memory.
+        """The memory section of INFO of each server.
 
-        :raises StorageError: when one cannot be asked, or forbids it (ACL: +info)
+        :raises StorageError: if a server cannot be reached, or forbids it (ACL: +info)
         """
         return [ask("INFO", "memory") for ask in self._masters()]
 
     def close(self) -> None:
-        """Close the connections of this process; those in use are closed when their calls end."""
+        """Close the connections of this process. Those in use are closed when their calls end."""
         self._is_closed = True
         link = self._links.pop(os.getpid(), None)
         if link is not None:
@@ -237,15 +238,14 @@ class Server:
     # Errors
 
     def _fault(self, error: Exception, is_in_doubt: bool) -> StorageError:
-        """The package's own exception for what redis-py said."""
+        """The package's exception for an error of redis-py."""
         text = _text(error)
         kind = next((kind for said, kind in _FAULTS if said in text), StorageError)
         if isinstance(error, exceptions.TimeoutError):
-            text = "It did not answer in time"
+            text = "the server did not answer in time"
         if is_in_doubt:
             return _AnswerLost(
-                f"The storage {self.name} failed: {text.rstrip('.')}. It is not known whether what it was asked to "
-                "write is stored."
+                f"The storage {self.name} failed: {text.rstrip('.')}. It is not known whether the write was done."
             )
         return kind(f"The storage {self.name} failed: {text.rstrip('.')}.")
 
@@ -255,12 +255,12 @@ class Server:
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether this is the package's error for a server that gave no answer."""
+    """Whether this is the package's error for a server that did not answer."""
     return isinstance(error.__cause__, exceptions.TimeoutError)
 
 
 def is_in_doubt(error: BaseException) -> bool:
-    """Whether a write that ended so may have been done: its answer was lost, or was not waited for."""
+    """Whether a write that raised this may have been done: its answer was lost, or the call was interrupted."""
     return not isinstance(error, UserStoreError) or isinstance(error, _AnswerLost)
 
 
@@ -277,5 +277,5 @@ def _in_one_piece(argument: Any) -> Any:
 def _text(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MasterNotFoundError):
-        text = text.partition(" : ")[0]  # The rest shows the sentinels' clients, passwords and all before redis-py 8.
+        text = text.partition(" : ")[0]  # The rest shows the sentinels' passwords before redis-py 8.
     return f"{type(error).__name__}: {text}"

@@ -1,19 +1,19 @@
 """The storage on a Redis or Valkey server, for an app on several machines.
 
-Each operation on a key is one round trip: a read is one HMGET, a write is one script (``scripts.py``), and what a
-block does is committed by one script (``transaction.py``). Two round trips are the read of a large value, whose
-buffers are fetched by their name because a script would copy them twice, and the read of an owner without values.
+Each operation on a key is one round trip: a read is one HMGET, a write is one script (``scripts.py``), and a
+transaction is committed by one script (``transaction.py``). Reading a large value needs a second round trip for its
+buffers, because a script would copy them twice. So does reading an owner without values.
 
-What has expired is decided by the time that the caller says, as in every storage. The server's own expiry then removes
-it from memory. It is given durations, not times, so the server's clock is not asked.
+As in every storage, the caller's clock decides whether a value has expired. The server's own expiry removes it from
+memory later. It gets durations, not times, so the server's clock does not matter.
 
-What the server promises is what is kept: with ``appendonly yes`` a write that was acknowledged survives the server's
-process, and a power loss except for the last second or two (``appendfsync always``: all of it); without, it is lost
-with the process unless a snapshot has it. A replica lags behind its master, so a failover may lose the last writes.
+Durability is the server's. With ``appendonly yes``, acknowledged writes survive the end of the server's process, and a
+power loss except for the last second or two (with ``appendfsync always``, all of them). Otherwise they are lost with
+the process, unless a snapshot contains them. A replica lags behind its master, so a failover may lose the last writes.
 Set ``maxmemory-policy noeviction``, or a full server deletes what users have stored.
 
-A user of the server with these rights is enough; ``+info`` and ``+config|get`` are for warnings and clear errors only,
-and in a cluster come ``+cluster|slots`` and ``+command``::
+A server user needs these rights. ``+info`` and ``+config|get`` are only for warnings and clear errors. A cluster also
+needs ``+cluster|slots`` and ``+command``::
 
     ACL SETUSER app on >password ~user_store:* resetchannels -@all +ping +select +client|setinfo +eval +evalsha +scan
         +get +mget +set +strlen +exists +del +unlink +pexpire +persist
@@ -30,16 +30,7 @@ from ...buffers import Stored, batches
 from ...errors import SessionEnded, StorageBusy, StorageError, ValueTooLarge
 from ...expiry import Access
 from ...owner import Owner
-from ..base import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUT,
-    ENDED,
-    KeyExpiry,
-    Limits,
-    SessionInfo,
-    Stat,
-    ValueInfo,
-)
+from ..base import DEFAULT_LIMITS, DEFAULT_TIMEOUT, ENDED, KeyExpiry, Limits, SessionInfo, Stat, ValueInfo
 from . import scripts
 from .all_owners import BATCH, BATCH_BYTES, AllOwners
 from .owner_record import (
@@ -60,9 +51,9 @@ from .server import Server, logger
 from .transaction import MIN_LEASE, Leases, Transaction
 from .url import DEFAULT_PREFIX, parse
 
-# A server is given a second at least to answer, however little a call waits for other writers.
+# The server has at least a second to answer, even if a call waits less for other writers.
 MIN_TIMEOUT = 1.0
-# An entry of a user's index is written before the session that it names, so a new one is not taken for a stale one.
+# An entry of a user's index is written before the session that it names, so a recent one is not stale.
 _INDEX_GRACE = 3600.0
 
 
@@ -70,17 +61,18 @@ class RedisStorage(AllOwners):
     """Values in a hash for each owner, on a server, or on the servers of a cluster.
 
     :param url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``, or the same
-        with ``valkey`` for ``redis``; ``?prefix=`` in it overrides ``prefix``, and ``?max_connections=`` is how many
-        connections a process may have, 64 if it is not given
+        with ``valkey`` instead of ``redis``. ``?prefix=`` in it overrides ``prefix``, and ``?max_connections=`` is how
+        many connections a process may have, by default 64.
     :param limits: how much one owner may store
-    :param timeout: seconds that a call waits for other writers; the server has as long to answer, and a second at least
-    :param keep_ended: seconds for which it must be remembered that a session has ended
-    :param prefix: what all keys on the server begin with, so that several apps can share it
-    :param lease: seconds for which a transaction that makes no call keeps other writers out; None for 10, or twice the
-        timeout if that is longer
-    :raises ConfigurationError: when the URL is none of these, or redis-py is not installed
-    :raises StorageError: when the server refuses these credentials. One that cannot be reached is not an error here:
-        each call raises one until it can be.
+    :param timeout: seconds that a call waits for other writers. The server has as long to answer, but at least a
+        second.
+    :param keep_ended: seconds for which ended sessions are remembered
+    :param prefix: the prefix of all keys on the server, so that several apps can share it
+    :param lease: seconds after which a transaction without calls loses its lease; None for 10, or twice the timeout if
+        that is longer
+    :raises ConfigurationError: if the URL is invalid, or redis-py is not installed
+    :raises StorageError: if the server refuses the credentials. It is not an error here if the server cannot be
+        reached: each call raises one until it can.
     """
 
     def __init__(
@@ -133,13 +125,13 @@ class RedisStorage(AllOwners):
         return True
 
     def _touch(self, owner: Owner, access: Access) -> None:
-        """It stays due, so a later read does what this one cannot."""
+        """Move the expiry. If that fails, a later read tries again."""
         try:
             self._calls.touch(owner, access)
         except StorageBusy:
-            pass  # Another caller writes to the owner, and a read does not wait for it.
+            pass  # A read does not wait for other writers.
         except StorageError as error:
-            logger.warning("A read could not write down that a value was used: %s", error)
+            logger.warning("A read could not move the expiry of a session or user: %s", error)
 
     def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
         expires, *headers = self._calls.headers(owner, access.now, limit, newest_first)
@@ -206,14 +198,17 @@ class RedisStorage(AllOwners):
         if status == b"BYTES":
             raise limits.quota_exceeded(answer[0].decode(), answer[1], answer[2])
         if status == b"GONE":
-            raise StorageError(f"The storage {self._server.name} failed: it has lost the buffers that it was sent.")
+            raise StorageError(
+                f"The storage {self._server.name} failed: it lost the buffers of a large value before they were "
+                "stored. Its maxmemory-policy must be noeviction."
+            )
 
     def _check_bulk(self, key: str, nbytes: int) -> None:
         if nbytes > self._server.max_bulk_bytes:
             raise ValueTooLarge(
-                f"The value for {key!r} has {nbytes} bytes in one piece, and the server {self._server.name} takes "
-                f"{self._server.max_bulk_bytes} (its setting proto-max-bulk-len). Store it in several values, or raise "
-                "that.",
+                f"The value for {key!r} has {nbytes:,} bytes in one piece; the server {self._server.name} accepts "
+                f"{self._server.max_bulk_bytes:,}. Store it under several keys, or raise the server's setting "
+                "proto-max-bulk-len.",
                 key=key,
                 limit=self._server.max_bulk_bytes,
             )
@@ -231,7 +226,7 @@ class RedisStorage(AllOwners):
 
     def renew(self, owner: Owner, session: bytes, access: Access, user: bytes | None = None) -> None:
         if user is not None:
-            # It lies on another server of a cluster, so it cannot be written together with the session.
+            # In a cluster, the index may be on another server, so it cannot be written together with the session.
             self._add_to_index(user, owner.name, access.now)
         self._calls.use(scripts.RENEW, owner, access, session, user or b"")
 
@@ -261,14 +256,16 @@ class RedisStorage(AllOwners):
         return sorted(found, key=lambda info: info.created_at)
 
     def _session(self, name: str, user: bytes, access: Access) -> SessionInfo | None:
-        """What an owner's record says of the session, if it is this user's and live."""
+        """The session of an owner, if it is bound to this user and has not expired."""
         expires, session, of_user, created = self._calls.fields(
             Owner(name, ANY_SESSION), access.now, b"session", b"user", b"created"
         )
         expiry = parse_time(expires)
         if of_user != user or not session or not access.is_future(expiry):
             return None
-        nbytes = self.stat(Owner(name, ANY_SESSION), access).nbytes  # It may have got another id meanwhile.
+        nbytes = self.stat(
+            Owner(name, ANY_SESSION), access
+        ).nbytes  # ANY_SESSION: the id may have changed in the meantime.
         return SessionInfo(Owner(name, session), parse_time(created) or 0.0, expiry, nbytes)
 
     def _add_to_index(self, user: bytes, name: str, now: float) -> None:

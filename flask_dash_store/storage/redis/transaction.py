@@ -1,19 +1,19 @@
-"""Transactions of the Redis storage: a lease on the owner, and layers in which the writes wait for their commit.
+"""Transactions of the Redis storage: a lease on the owner, and layers that keep uncommitted writes.
 
-Redis's own transactions do not do for a ``with`` block: MULTI reads nothing, and what fails after WATCH has to be run
-again, which a block cannot be. So a block acquires a *lease*: a key beside the owner's record with a random token in
-it, which the server removes by itself when its holder makes no call for a while. So a process that dies inside a block
-keeps others out for no longer than that. Every script that writes looks at the lease first; while another one's is
-there it does nothing, and its caller tries again until the timeout.
+Redis's own transactions do not fit a ``with`` block: MULTI cannot read, and after WATCH a failed transaction must be
+run again, which a block cannot be. So a block acquires a *lease*: a key beside the owner's record, with a random token.
+The server deletes it if its holder makes no call for a while, so a process that dies in a block locks others out no
+longer than that. Every script that writes checks the lease first. If another one holds it, the script does nothing, and
+its caller retries until the timeout.
 
-What the block writes waits in a layer on the server (see ``lua.py``), which its own reads see. So each call
-means the same inside a block and outside, in one language. One script applies the layer to the owner's record in the
-end, if the token still holds the lease and the layer is whole; otherwise nothing is written, and it is an error. A
-savepoint is a layer of its own, above the others. (A copy of the record, renamed in the end, would be simpler. But it
-costs what the owner has and not what the block writes: 0.1 s for 100,000 keys, in which the server answers no one.)
+The block's writes go to a layer on the server (see ``lua.py``), which its own reads see. So each call works in the same
+way inside and outside of a block. At the end, one script applies the layer to the owner's record, if the token still
+holds the lease and the layer is complete. Otherwise nothing is written, and an error is raised. A savepoint is another
+layer on top. (To rename a changed copy of the record would be simpler, but costs time for each key of the owner, not
+just for those that the block writes: 0.1 s for 100,000 keys, during which the server is blocked.)
 
-An owner that a block writes to beside its own joins it, with a lease and layers of its own. In a cluster, owners lie
-on different servers, so that such a block is committed to one owner after the other, and to the block's own one last.
+Further owners that a block writes to join it, with leases and layers of their own. In a cluster, owners are on
+different servers, so such a block is committed owner by owner, its own owner last.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MIN_LEASE = 10.0
 class Leases:
     """What all transactions on one storage share.
 
-    :param storage: what they are on
-    :param prefix: what the server's keys begin with
+    :param storage: the storage
+    :param prefix: the prefix of its keys on the server
     :param timeout: seconds to wait for the lease of another writer
-    :param lease: seconds for which a lease holds when its holder makes no call
-    :param keep_ended: seconds for which it must be remembered that a session has ended
+    :param lease: seconds after which a lease expires if its holder makes no call
+    :param keep_ended: seconds for which ended sessions are remembered
     """
 
     def __init__(
@@ -51,28 +51,28 @@ class Leases:
         self.prefix = prefix
         self.timeout = timeout
         self.milliseconds = int(lease * 1000)
-        # The server keeps what has no end without an expiry.
+        # Without an expiry if it is very long.
         self.keep_ended = "" if keep_ended > 1e10 else str(int(keep_ended * 1000))
 
     def current(self) -> Transaction | None:
-        """The transaction that the present context is in; None when it is in none."""
+        """The current context's transaction; None if there is none."""
         return current_transaction(self.storage, Transaction)
 
     def record(self, name: str) -> str:
-        """The key of an owner's record, from which its other keys' names are made."""
+        """The key of an owner's record. The names of its other keys begin with it."""
         return f"{self.prefix}{{{name}}}"
 
     def backoff(self, wait: bool = True) -> Backoff:
-        """How a write waits for another writer of the owner."""
+        """The backoff of a write that waits for another writer."""
         return Backoff(self.timeout if wait else 0, self.server.busy)
 
     def arguments(self, now: float, session: bytes, token: str = "", counts: str = "") -> list[Any]:
-        """What every script gets before its own arguments."""
+        """The first arguments of every script."""
         return [token, counts, self.milliseconds, self.keep_ended, repr(now), session]
 
 
 class Transaction(Base):
-    """A block of one context, on an owner and on those that join it."""
+    """A transaction of one context, on an owner and on further owners that join it."""
 
     def __init__(self, leases: Leases, name: str) -> None:
         super().__init__(leases.storage, f"storage {leases.server.name}", leases.timeout)
@@ -82,7 +82,7 @@ class Transaction(Base):
         self._owners: list[str] = []
         self._token = token_hex(16)
         self._layers = [0]
-        # How many scripts have written into a layer of an owner. The server counts them too.
+        # How many scripts have written to a layer of an owner. The server counts them, too.
         self._counts: dict[tuple[str, int], int] = {}
         self._now = 0.0
         self._is_committed = False
@@ -90,9 +90,9 @@ class Transaction(Base):
     # Owners
 
     def join(self, name: str) -> None:
-        """Acquire the lease on one more owner.
+        """Acquire the lease on another owner.
 
-        :raises StorageBusy: when others do not release it within the timeout
+        :raises StorageBusy: if others do not release it within the timeout
         """
         with self.call():
             self._acquire(name)
@@ -118,15 +118,15 @@ class Transaction(Base):
     # Calls
 
     def read(self, script: Script, name: str, now: float, session: bytes, args: Any) -> list[Any]:
-        """What a script that changes nothing answers of an owner that has joined."""
+        """Run a script that only reads, on an owner that has joined."""
         with self.call():
             self._check_doom()
             return self._run(script, name, self._written(name), now, session, args)
 
     def write(self, script: Script, name: str, now: float, session: bytes, args: Any, before: Any = ()) -> list[Any]:
-        """The same of a script that writes.
+        """Run a script that writes, on an owner that has joined.
 
-        :param before: commands that are sent ahead of it
+        :param before: commands that are sent before the script
         """
         with self.call():
             self._check_doom()
@@ -136,7 +136,7 @@ class Transaction(Base):
             try:
                 answer = self._run(script, name, self._written(name), now, session, args, before)
                 self._counts[name, layer] += 1
-            except BaseException:  # It may be there, whole or half, so nothing is committed.
+            except BaseException:  # It may have been done, completely or partly, so nothing must be committed.
                 self._is_doomed = True
                 raise
             return answer
@@ -171,9 +171,9 @@ class Transaction(Base):
         if answer[0] == b"LOST":
             raise StorageError(
                 f"The transaction on the {self._name} has been rolled back. Either it made no call for longer than the "
-                f"{self._leases.milliseconds / 1000:g} seconds for which it keeps others out, or the server lost what "
-                "it had written, by evicting it or in a restart or failover. Keep transaction() blocks short, and "
-                "set the server's maxmemory-policy to noeviction."
+                f"{self._leases.milliseconds / 1000:g} seconds after which its lease expires, or the server lost its "
+                "writes, by an eviction, a restart or a failover. Keep transaction() blocks short, and set the "
+                "server's maxmemory-policy to noeviction."
             )
         return answer
 
@@ -194,12 +194,12 @@ class Transaction(Base):
         return self._is_committed
 
     def _roll_back(self, error: BaseException) -> None:
-        if not is_timeout(error):  # The server, which gives no answer, removes by itself what is left.
+        if not is_timeout(error):  # The server does not answer. It deletes the rest by itself, later.
             for name in self._owners:
                 self._end_layer(name, 0, with_lease=True)
 
     def _release(self) -> None:
-        """A commit and a rollback have released the leases."""
+        """Do nothing: commit and rollback have released the leases."""
 
     def _end_layer(self, name: str, layer: int | None, with_lease: bool = False) -> None:
         below = [each for each in self._written(name) if layer is not None and each < layer]

@@ -1,4 +1,4 @@
-"""What a URL of the Redis storage says: which server, by which way, and under which prefix of its keys."""
+"""The URLs of the Redis storage: the server, how to connect to it, and the prefix of its keys."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ try:
     from redis.sentinel import Sentinel
 except ImportError as error:
     raise ConfigurationError(
-        "USER_STORE_URL (url=) names a Redis or Valkey server, which takes the package redis: "
+        "USER_STORE_URL (url=) names a Redis or Valkey server, which needs the package redis. Install it: "
         "pip install 'flask_dash_store[redis]'."
     ) from error
 
-Client = Any  # redis-py's own types do not say which of its many results a command gives.
+Client = Any  # redis-py's types do not say what a command returns.
 
 DEFAULT_PREFIX = "user_store:"
 DEFAULT_MAX_CONNECTIONS = 64
-# A brace would move the hash tag that keeps an owner's keys in one slot; the others are SCAN's own.
+# Braces would change the hash tag, which keeps an owner's keys in one slot. The others are special in SCAN's patterns.
 _PREFIX = re.compile(r"[^{}*?\[\]\\^\s]+")
-# Others of redis-py's, such as decode_responses or socket_timeout, would change what the package rests on.
+# Other options of redis-py, such as decode_responses or socket_timeout, would break what the package relies on.
 _OPTION = re.compile(
     "max_connections|db|username|password|sentinel_username|sentinel_password|client_name|health_check_interval|ssl_.+"
 )
@@ -42,13 +42,14 @@ _FORMS = (
 
 
 class _Wrong(ValueError):
-    """What is wrong with a URL, in words that hold nothing of it. What others say may hold a password."""
+    """What is wrong with a URL, without quoting it. Messages of other errors may contain a password."""
 
 
 class Target(NamedTuple):
-    """A server. ``connect`` makes a client of it that opens its connections when they are needed.
+    """A server.
 
-    ``max_connections`` is how many a process may have, to each server of a cluster.
+    :ivar max_connections: how many connections a process may have, to each server of a cluster
+    :ivar connect: creates a client, which connects on first use
     """
 
     name: str
@@ -59,18 +60,18 @@ class Target(NamedTuple):
 
 
 def parse(url: str, prefix: str, timeout: float) -> Target:
-    """What the URL says.
+    """Parse a URL.
 
-    :param prefix: of the keys, where the URL has none
-    :param timeout: seconds in which a server has to answer
-    :raises ConfigurationError: when it has none of the forms that are documented
+    :param prefix: the prefix of keys, if the URL has none
+    :param timeout: seconds within which a server must answer
+    :raises ConfigurationError: if the URL has none of the documented forms
     """
     try:
         parts = urlsplit(re.sub("^valkey", "redis", url, count=1))
         query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
         prefix = query.pop("prefix", prefix)
         if not _PREFIX.fullmatch(prefix):
-            raise _Wrong("its prefix is empty, or holds a space or one of {}*?[]\\^")
+            raise _Wrong("its prefix is empty, or contains a space or one of {}*?[]\\^")
         max_connections = int(query.setdefault("max_connections", str(DEFAULT_MAX_CONNECTIONS)))
         if max_connections < 1:
             raise _Wrong("its max_connections is less than 1")
@@ -87,7 +88,7 @@ def parse(url: str, prefix: str, timeout: float) -> Target:
         raise ConfigurationError(
             f"USER_STORE_URL (url=), which begins with {url.partition(':')[0]}:, is not the URL of a Redis or Valkey "
             f"server{reason}. It can be {_FORMS}."
-        ) from None  # The URL itself may hold a password.
+        ) from None  # The URL may contain a password.
     return Target(name, prefix, way == "cluster", max_connections, connect)
 
 
@@ -112,7 +113,7 @@ def _connector(url: str, options: dict[str, Any]) -> Callable[[], Client]:
     def connect() -> Client:
         return Redis.from_url(url, **options)
 
-    connect().connection_pool.make_connection()  # It connects to nothing, and takes no option that there is not.
+    connect().connection_pool.make_connection()  # Checks the options, without connecting.
     return connect
 
 
@@ -122,7 +123,7 @@ def _by_sentinels(parts: SplitResult, timeout: float) -> _Made:
     if not service:
         raise _Wrong("it names no service")
     credentials = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    # All sentinels together have the time of one answer.
+    # All sentinels together have the time for one answer.
     sentinel_options = _bounded(timeout / len(hosts)) | {k: v for k, v in credentials.items() if v is not None}
     sentinel_options |= {name: value for name, value in options.items() if name.startswith("ssl")}
     _check(options)
@@ -140,7 +141,7 @@ def _cluster(parts: SplitResult, timeout: float) -> _Made:
     if options.pop("db", 0):
         raise _Wrong("a cluster has no databases")
     _check(options)
-    # All nodes together have the time of one answer.
+    # All nodes together have the time for one answer.
     bounded = _bounded(timeout) | _KEEPALIVE | options | {"socket_connect_timeout": timeout / len(hosts)}
 
     def connect() -> Client:
@@ -151,7 +152,7 @@ def _cluster(parts: SplitResult, timeout: float) -> _Made:
 
 
 def _bounded(timeout: float) -> dict[str, Any]:
-    """No call waits longer, and none is repeated by redis-py, which cannot know what may be done twice."""
+    """Options with which no call waits longer, and redis-py retries nothing: it cannot know what is safe to repeat."""
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -176,15 +177,16 @@ def _hosts_and_options(parts: SplitResult, db: str, default_port: int) -> tuple[
 
 
 def _check(options: dict[str, Any]) -> None:
-    """
-    :raises TypeError: when there is one that a connection, which is made here and connects to nothing, does not take
+    """Check options by creating a connection, without connecting.
+
+    :raises TypeError: if there is an unknown option
     """
     own = {name: value for name, value in options.items() if name not in ("ssl", "max_connections")}
     (SSLConnection if "ssl" in options else Connection)(**own)
 
 
 def _database(text: str) -> int:
-    """The number of a database. redis-py would take text that is not a number for 0."""
+    """The number of a database. redis-py would replace invalid text by 0."""
     return int(text or 0)
 
 

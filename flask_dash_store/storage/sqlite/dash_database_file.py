@@ -14,7 +14,7 @@ ROWS = 'SELECT key, value FROM "unnamed" ORDER BY rowid'
 
 
 class Row(NamedTuple):
-    """One value. The user is None where the name alone does not tell who it is."""
+    """One value. The user id is None if the row's name alone does not determine it."""
 
     name: str
     user_id: str | None
@@ -25,10 +25,11 @@ class Row(NamedTuple):
 def read(file: Path, user_ids: Iterable[str] = ()) -> Iterator[Row]:
     """The rows of a file.
 
-    User ids may hold ``_`` and begin alike, so ``1_2_a`` may be 1's ``2_a`` or 1_2's ``a``: of the ids that are given
-    the longest one that fits is taken. Of the others, a name with one ``_`` has but one reading.
+    User ids and keys may contain ``_``: ``1_2_a`` may be the key ``2_a`` of user 1, or the key ``a`` of user 1_2.
 
-    :raises StorageError: when dash_database has not written the file
+    :param user_ids: known user ids. The longest one that matches a name is used; without a match, only a name with one
+        ``_`` determines its user.
+    :raises StorageError: if dash_database did not write the file
     """
     known = sorted({f"{user_id}_" for user_id in user_ids}, key=len, reverse=True)
     try:
@@ -39,4 +40,4 @@ def read(file: Path, user_ids: Iterable[str] = ()) -> Iterator[Row]:
                 prefix = name[: name.index("_") + 1]
             yield Row(name, prefix and prefix[:-1], name.removeprefix(prefix or ""), pickled)
     except apsw.Error as error:
-        raise StorageError(f"{file} is not a file of dash_database: {error}.") from error
+        raise StorageError(f"{file} is not a dash_database file: {error}.") from error

@@ -1,4 +1,4 @@
-"""One SQLite database as the rest of the storage sees it: queries, and transactions that they join by themselves.
+"""One SQLite database: queries, and transactions, which queries of the same context join.
 
 A write transaction acquires SQLite's write lock when it begins, so that what it reads cannot change before it writes.
 """
@@ -19,9 +19,9 @@ from .pool import Pool
 
 
 class Database:
-    """Runs statements on a pool's connections, or inside the transaction that the caller's context is in.
+    """Runs statements on a pool's connections, or in the current context's transaction.
 
-    :param storage: by which the calls of a context find their transaction
+    :param storage: the storage, by which the calls of a context find their transaction
     """
 
     def __init__(self, storage: object, pool: Pool) -> None:
@@ -45,9 +45,9 @@ class Database:
             self._pool.release(connection)
 
     def change(self, sql: str, args: Bindings) -> int:
-        """Run one statement that writes, as a transaction of its own. Returns how many rows it changed.
+        """Run one statement that writes, as its own transaction. Returns how many rows it changed.
 
-        :raises StorageBusy: when others write for longer than the pool's timeout
+        :raises StorageBusy: if others hold the write lock for longer than the pool's timeout
         """
         if begun.get() and (transaction := self._current()) is not None:
             transaction.execute(sql, args)
@@ -65,9 +65,9 @@ class Database:
                     connection.backoff.timeout = pool.timeout
                     pool.release(connection)
             finally:
-                pool.write_lock.release()  # The pool has another one once it has noticed a fork.
+                pool.write_lock.release()  # Not a local variable: after a fork, the pool has another lock.
                 is_released = True
-        finally:  # A signal's handler may have raised before the first instruction of that.
+        finally:  # A signal handler may have raised before the first instruction of the inner `finally`.
             if not is_released:
                 pool.write_lock.release()
         if pool.wal_pages >= OVERDUE_WAL_PAGES:
@@ -78,10 +78,11 @@ class Database:
         return current_transaction(self._storage, Transaction)
 
     def transaction(self, wait: bool = True) -> AbstractContextManager[Transaction]:
-        """A write transaction; inside another one of the same context, a savepoint.
+        """A write transaction; in the current context's transaction, a savepoint.
 
         :param wait: whether to wait for other writers
-        :raises StorageBusy: when others write for longer than the pool's timeout, or without ``wait`` at all
+        :raises StorageBusy: if others hold the write lock for longer than the pool's timeout, or at all without
+            ``wait``
         """
 
         def begin() -> Transaction:
@@ -92,14 +93,14 @@ class Database:
         return joined(self._storage, Transaction, begin)
 
     def is_in_transaction(self) -> bool:
-        """Whether the caller's context is in a transaction."""
+        """Whether the current context is in a transaction."""
         return self._current() is not None
 
     @contextmanager
     def snapshot(self, meanwhile: Callable[[], None]) -> Iterator[apsw.Connection]:
-        """A connection that sees what is stored now, whatever is written later.
+        """A connection that sees what is stored now, and no later writes.
 
-        :param meanwhile: called at that point in time, while no one writes
+        :param meanwhile: called at that point in time, while no one can write
         """
         connection = self._pool.acquire()
         try:
@@ -118,8 +119,8 @@ class Database:
 class Transaction(Base):
     """A write transaction of one context.
 
-    :param storage: by which the calls of its context find it
-    :param wait: whether to wait for other writers, for the pool's timeout at most
+    :param storage: the storage, by which the calls of the context find it
+    :param wait: whether to wait for other writers, at most for the pool's timeout
     """
 
     _connection: Connection | None = None
@@ -148,9 +149,9 @@ class Transaction(Base):
             raise self.pool.error(error, connection) from error
 
     def _in_transaction(self) -> Connection:
-        """The connection, which is in a transaction.
+        """The connection of the open transaction.
 
-        :raises StorageError: when SQLite has rolled back by itself, as it does after some faults
+        :raises StorageError: if SQLite has already rolled back, as it does after some errors
         """
         if self._connection is None or not self._connection.sqlite.in_transaction:
             raise self.rolled_back()
@@ -161,7 +162,7 @@ class Transaction(Base):
         return is_over and not isinstance(failure, StorageError)
 
     def _roll_back(self, error: BaseException) -> None:  # noqa: ARG002
-        # A connection that cannot is closed when it is released.
+        # If that fails, the pool closes the connection when it is released.
         if self._connection is not None and self._connection.sqlite.in_transaction:
             with suppress(apsw.Error):
                 self._connection.run("ROLLBACK")

@@ -1,4 +1,4 @@
-"""Copying owners out of the SQLite storage and into it, and looking for damage."""
+"""Exports and imports owners of the SQLite storage, and looks for damage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_PROBLEMS = 100
 
 
 class Exporter(Writer, SupportsExport):
-    """The methods of a storage that copy owners, one by one, and look for damage."""
+    """The methods of a storage that export and import owners, and look for damage."""
 
     def all_owners(self) -> Iterator[str]:
         last = ""
@@ -27,7 +27,7 @@ class Exporter(Writer, SupportsExport):
                 yield last
 
     def dump(self, name: str) -> Dump | None:
-        # No one may replace buffers between the row that names them and the look at their file.
+        # A transaction, so that no one replaces buffers between reading the row and reading the file.
         with self._database.transaction() as transaction:
             found = transaction.execute(schema.DUMP_SESSION, (name,))
             if not found:
@@ -46,7 +46,7 @@ class Exporter(Writer, SupportsExport):
         )
 
     def _dump_value(self, name: str, row: Row) -> Value | str | None:
-        """A value, or its key if it is damaged; None if a power loss has taken it, as it may what was written last."""
+        """A value; its key if it is damaged; None if a power loss has destroyed it, as it may the last writes."""
         name_and_key, payload, key_expires, file, boot = row
         key: str = name_and_key[len(name) + 1 :]
         if file is None:
@@ -87,7 +87,7 @@ class Exporter(Writer, SupportsExport):
                 if problem != "ok":
                     yield f"The database is damaged: {problem}."
             for (name,) in self._database.select(schema.WRONG_COUNTS):
-                yield f"The bytes and keys of {name[:10]}… are miscounted."
+                yield f"The counts of bytes and keys of {name[:10]}… are wrong."
             for name_and_key, file in self._database.select(schema.KEPT_FILES):
                 yield from self._problems_of_file(name_and_key, file)
         except StorageCorrupt as error:

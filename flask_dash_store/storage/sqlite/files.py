@@ -1,11 +1,11 @@
-"""The storage's files: that they are their owner's alone, and are still there.
+"""Checks that the storage's files are private, and that they have not been deleted or replaced.
 
-SQLite does not notice that its file, or the WAL, has been deleted or replaced while it is in use: it goes on writing to
-the file that it has open, which no one will ever see again (https://www.sqlite.org/howtocorrupt.html, sections 1.4 and
-2.2). So each write looks first.
+SQLite does not notice if its file, or the WAL, is deleted or replaced while it is in use: it continues to write to the
+file that it has open, which no one can read later (https://www.sqlite.org/howtocorrupt.html, sections 1.4 and 2.2). So
+each write checks first.
 
-Windows has neither users' numbers nor modes: there a file is private by the access control list of the folder in which
-it is made, such as the user's profile.
+Windows has neither user ids nor modes. There, a file gets the access control list of the folder in which it is created,
+such as the user's profile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from time import monotonic
 from ...errors import StorageError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a disk, a quota, or the limit of a file's size is full."""
+"""The system's errors for a full disk, an exhausted quota, and a file that has reached its size limit."""
 
 SIDE_FILES = ("", "-wal", "-shm")
 
@@ -32,16 +32,16 @@ _creating = threading.Lock()
 
 
 def prepare_private_file(path: Path) -> Path:
-    """Make sure that the file exists, and is this user's. One that is made here is for its owner alone.
+    """Create the file if it does not exist, private to this user, and check that it belongs to this user.
 
-    Missing directories are made, for the owner alone. SQLite gives its ``-wal`` and ``-shm`` files the mode of the
-    file itself, whatever the umask.
+    Missing directories are created, private as well. SQLite gives its ``-wal`` and ``-shm`` files the mode of the
+    database file, whatever the umask.
 
-    :returns: the file's path, without links in its directories
-    :raises StorageError: when it cannot be made, or is not a regular file of this user
+    :returns: the file's path, with links in its directories resolved
+    :raises StorageError: if it cannot be created, or is not a regular file of this user
     """
     try:
-        # parents=True would give the directories between the mode that the umask leaves.
+        # mkdir(parents=True) would create the parent directories with the mode of the umask.
         for directory in reversed([path.parent, *path.parent.parents]):
             if not directory.exists():
                 directory.mkdir(mode=0o700, exist_ok=True)
@@ -55,20 +55,20 @@ def prepare_private_file(path: Path) -> Path:
 
 
 def _create(path: Path) -> None:
-    # The lock keeps another thread from opening the file with SQLite before this descriptor is closed, for closing
-    # it would drop SQLite's locks. Another process may be first.
+    # Closing this descriptor drops SQLite's locks on the file. So the lock keeps other threads from opening the file
+    # before. Another process may create it first.
     with _creating, suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def check_private_directory(path: Path) -> None:
-    """Make sure that a directory, if there is one, is open to its owner alone.
+    """Make a directory private, if it exists.
 
-    :raises StorageError: when it is a link or not a directory, or belongs to another user
+    :raises StorageError: if it is a link or not a directory, or belongs to another user
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
-            raise StorageError(f"{path} is a link or no directory; remove it.")
+            raise StorageError(f"{path} is a link, or not a directory. Remove it.")
         _check_owner(path)
         _restrict(path, 0o700)
 
@@ -78,7 +78,7 @@ def _check(path: Path) -> None:
         file = Path(f"{path}{suffix}")
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(file.lstat().st_mode):
-                raise StorageError(f"The storage file {file} is a link or no regular file; name the file itself.")
+                raise StorageError(f"The storage file {file} is a link, or not a regular file. Name the file itself.")
             _check_owner(file)
 
 
@@ -89,10 +89,9 @@ def _check_owner(path: Path) -> None:
 
 
 def access_problem(path: Path) -> str | None:
-    """Why this process's user may not use a storage file, when a file or directory of another user is the reason.
+    """Explain why this process may not use a storage file, if a file or directory of another user is the reason.
 
-    :returns: whose it is and what to do, as an error message; None when that is not the reason, or the system does not
-        say
+    :returns: an error message that says whose it is and what to do; None if that is not the reason, or not known
     """
     if not hasattr(os, "geteuid"):
         return None
@@ -100,21 +99,21 @@ def access_problem(path: Path) -> str | None:
     needed = [(each, os.X_OK) for each in directories]
     needed += [(Path(f"{path}{suffix}"), os.R_OK | os.W_OK) for suffix in SIDE_FILES] + [(path.parent, os.W_OK)]
     for file, mode in needed:
-        with suppress(OSError):  # What is not there keeps no one out.
+        with suppress(OSError):  # A missing file is not the reason.
             owner = file.stat().st_uid
-            # A directory of this user's own that is closed to it is another fault.
+            # A directory that this user has closed for themselves is another problem.
             if owner != os.geteuid() and not os.access(file, mode, effective_ids=True):
                 return _not_ours(file, owner)
     return None
 
 
 def _not_ours(path: Path, owner: int) -> str:
-    present: int = os.geteuid()  # type: ignore[attr-defined, unused-ignore]  # Its callers have looked for it.
+    current: int = os.geteuid()  # type: ignore[attr-defined, unused-ignore]  # The callers have checked that it exists.
     return (
-        f"{path} belongs to {_user_name(owner)} (uid {owner}), and this process, which runs as {_user_name(present)} "
-        f"(uid {present}), may not use it for its storage. Run all that opens the storage as one user. A server that "
-        "root starts and that then changes its user (gunicorn --user) must not open it before, as --preload lets an "
-        "app do; what root has made already, give to the user with chown."
+        f"{path} belongs to {_user_name(owner)} (uid {owner}), and this process runs as {_user_name(current)} "
+        f"(uid {current}), so it may not use it. Run all processes that open the storage as one user. If root starts "
+        "the server, and it then changes its user (gunicorn --user), it must not open the storage before, as it may "
+        "with --preload. Give files that root has created to the user with chown."
     )
 
 
@@ -128,7 +127,7 @@ def _user_name(uid: int) -> str:
 
 
 def make_private(path: str) -> None:
-    """Let the owner alone read a database file that was there before, and the files beside it."""
+    """Make an existing database file private, and the files beside it."""
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):
             _restrict(Path(f"{path}{suffix}"), 0o600)
@@ -140,7 +139,7 @@ def _restrict(path: Path, mode: int) -> None:
 
 
 class TemporaryDirectory:
-    """A private directory that goes away with the process that made it, not with a fork of that process."""
+    """A private directory that is deleted with the process that created it, but not with a fork of it."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="flask_dash_store-"))
@@ -152,20 +151,19 @@ def _remove_own(path: Path, process: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-# Whether they are still there
+# Whether the files have been replaced
 
-# For how long one look is enough, in seconds: a look takes a fifth of the time of a small write.
+# Seconds for which one check is enough. It takes a fifth of the time of a small write.
 CHECK_INTERVAL = 50e-6
 
 Inode = tuple[int, int]
 
 
 class FileIdentity:
-    """Which database file a path named when the storage was opened, and which WAL since a connection is open.
-
-    ``is_checked_until`` is the time, by the monotonic clock, for which the last look at them is good.
+    """The inodes of the database file when the storage was opened, and of its WAL while connections are open.
 
     :param path: the database file, which exists
+    :ivar is_checked_until: until when the last check is valid, by the monotonic clock
     """
 
     def __init__(self, path: str) -> None:
@@ -176,8 +174,8 @@ class FileIdentity:
         self.is_checked_until = 0.0
 
     def is_same(self) -> bool:
-        """Whether the path still names that file, and its WAL, by one look that is good for a while."""
-        try:  # Without helpers, for each write does this.
+        """Whether the database file and its WAL are still the same."""
+        try:  # Inlined, because each write does this.
             file = os.stat(self.path)
             is_same = (file.st_dev, file.st_ino) == self._inode
             if self._wal_inode is not None:
@@ -189,21 +187,21 @@ class FileIdentity:
         return is_same
 
     def is_same_wal(self) -> bool:
-        """Whether the WAL is the one that our connections write to.
+        """Whether the WAL is the one to which our connections write.
 
-        :raises StorageError: when the database file itself is another one
+        :raises StorageError: if the database file itself was deleted or replaced
         """
         found = _inode_of(self.path)
         if found is None:
             raise StorageError(
                 access_problem(Path(self.path))
-                or f"The storage file {self.path} has gone while it was in use. Put it back, or restart the app, which "
-                "then begins with an empty one."
+                or f"The storage file {self.path} was deleted while it was in use. Put it back, or restart the app, "
+                "which then creates an empty one."
             )
         if found != self._inode:
             raise StorageError(
-                f"Another file was put in the place of the storage file {self.path} while it was in use. Restart the "
-                "app, and next time use `flask user-store restore`, which needs no restart."
+                f"The storage file {self.path} was replaced by another file while it was in use. Restart the app. Next "
+                "time use `flask user-store restore`, which needs no restart."
             )
         return self._is_wal_known()
 
@@ -211,11 +209,11 @@ class FileIdentity:
         return self._wal_inode is None or _inode_of(self._wal_path) == self._wal_inode
 
     def note_wal(self) -> None:
-        """Remember the WAL. SQLite keeps it for as long as any process has the database open."""
+        """Remember the WAL's inode. SQLite keeps the file while any process has the database open."""
         self._wal_inode = _inode_of(self._wal_path)
 
     def forget_wal(self) -> None:
-        """No connection is open any more, so the next one may begin another WAL."""
+        """Forget the WAL's inode. No connection is open, so the next one may create a new WAL."""
         self._wal_inode = None
 
 

@@ -1,9 +1,9 @@
-"""Where the storage's files may lie: on a local disk.
+"""Refuses file systems on which SQLite's WAL mode loses data: the files must be on a local disk.
 
 WAL mode needs shared memory and locks that all processes see. Network file systems have neither between hosts, and some
-not even on one (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). The folders
-that Docker Desktop and virtual machines share with their host are network file systems in disguise: databases there are
-malformed within minutes. Nothing fails at first, so it has to be said before anything is stored.
+not even on one host (https://www.sqlite.org/wal.html, https://www.sqlite.org/howtocorrupt.html, section 2.1). The same
+holds for folders that Docker Desktop and virtual machines share with their host: databases there are corrupt within
+minutes. Nothing fails at first, so the check comes before anything is stored.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _SHARE = re.compile(r"\\\\(?![?.]\\[A-Za-z]:)")
 
 
 def check_filesystem(path: str) -> None:
-    """Look where a file lies.
+    """Check the file system of a file.
 
-    :raises UnsuitableFilesystem: when it is a network file system, or a folder that a host shares with a guest. Where
-        the system does not say, it is not refused.
+    :raises UnsuitableFilesystem: if it is a network file system, or a folder that a host shares with a guest. An
+        unknown file system is accepted.
     """
     if (kernel := windows_kernel()) is not None:
         root = PureWindowsPath(path).anchor
@@ -53,8 +53,8 @@ def check_filesystem(path: str) -> None:
     kind = filesystem_of(path, mounts)
     if kind in SHARED_WITH_HOST:
         raise UnsuitableFilesystem(
-            f"{advice(path, f'it is {kind}, a folder shared with the host')} In Docker Desktop, put it on a named "
-            "volume: docker run --volume user_store:/data, and USER_STORE_URL = 'sqlite:////data/user_store.sqlite'."
+            f"{advice(path, f'it is {kind}, a folder shared with the host')} In Docker Desktop, use a named volume: "
+            "docker run --volume user_store:/data, and USER_STORE_URL = 'sqlite:////data/user_store.sqlite'."
         )
     if kind in UNSUITABLE:
         raise UnsuitableFilesystem(advice(path, f"it is {kind}"))
@@ -62,21 +62,21 @@ def check_filesystem(path: str) -> None:
 
 def advice(path: str, reason: str) -> str:
     return (
-        f"The storage file {path} lies on a file system that SQLite's WAL mode cannot be used on: {reason}. Put it on "
-        "a local disk (USER_STORE_URL, url=); several hosts share a store by Redis or PostgreSQL."
+        f"The storage file {path} is on a file system that does not support SQLite's WAL mode: {reason}. Put it on a "
+        "local disk (USER_STORE_URL, url=). To share a store between hosts, use Redis or PostgreSQL."
     )
 
 
 def filesystem_of(path: str, mounts: str) -> str | None:
-    """The type of the file system that an absolute path lies on; None when it is not known.
+    """The type of the file system of an absolute path; None if not known.
 
-    :param mounts: what Linux says of its mounts (proc(5), "/proc/pid/mountinfo")
+    :param mounts: Linux's list of mounts (proc(5), "/proc/pid/mountinfo")
     """
     kind, longest = None, -1
     for line in mounts.splitlines():
         fields, _, source = line.partition(" - ")
         point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields.split()[4])
         is_below = path == point or path.startswith(point.rstrip("/") + "/")
-        if is_below and len(point) >= longest:  # Of two mounts on one point the later one covers the other.
+        if is_below and len(point) >= longest:  # The later of two mounts on one point hides the other.
             kind, longest = source.split()[0], len(point)
     return kind

@@ -1,4 +1,4 @@
-"""Removing what has expired, and giving its space back, in transactions so short that no request waits for them."""
+"""Removes what has expired, and frees its space, in short transactions, so that requests hardly wait for them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .connection import MAX_DELAY, Row
 from .database import Database, Transaction
 from .schema import PAGE_BYTES
 
-# As many as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
+# As much as can be removed in a millisecond or two: owners with a few small values each, or pages of larger ones.
 OWNERS_PER_CALL = 16
 PAGES_PER_CALL = 128
 VACUUM_PAGES = 32
-# A large value's file that no row names was left by a crash, unless its writer has still to commit the row.
+# A file of a large value that no row names is an orphan of a crash, unless its writer has not yet committed the row.
 ORPHAN_AGE = 60 * 60.0
 
 
 def remove_files_on_commit(transaction: Transaction, buffers: BufferFiles, rows: Iterable[Row]) -> None:
-    """Remove the files of deleted or replaced rows, once the transaction is committed."""
+    """Remove the files of deleted or replaced rows once the transaction is committed."""
     files = [file for (file,) in rows if file is not None]
     if files:
         transaction.on_commit(partial(buffers.remove, files))
@@ -31,11 +31,11 @@ def remove_files_on_commit(transaction: Transaction, buffers: BufferFiles, rows:
 def delete_some(
     transaction: Transaction, buffers: BufferFiles, sql: str, owner: str, pages: int = PAGES_PER_CALL, now: float = 0.0
 ) -> int:
-    """Delete values of an owner until that has changed so many pages.
+    """Delete values of an owner until a number of pages has changed.
 
-    :param sql: finds the values, and how long they are
-    :param pages: how many to change; a value changes one at least
-    :returns: how many of ``pages`` are left; while there are some, no value is
+    :param sql: selects the values, with their lengths
+    :param pages: how many pages to change. Each value changes at least one.
+    :returns: how many of ``pages`` are left. If any are, no value is.
     """
     for rowid, nbytes in transaction.execute(sql, {"owner": owner, "now": now, "limit": pages}):
         remove_files_on_commit(transaction, buffers, transaction.execute(schema.DELETE_ROW, (rowid,)))
@@ -46,7 +46,7 @@ def delete_some(
 
 
 class Maintenance:
-    """What :meth:`Storage.maintain` promises, on SQLite."""
+    """Implements :meth:`Storage.maintain` on SQLite."""
 
     def __init__(self, database: Database, buffers: BufferFiles) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class Maintenance:
         self._orphans_removed_at = 0.0
 
     def run(self, now: float, ended_before: float, wait: bool, expired: Expired | None) -> Removed:
-        """One short transaction that removes, or else one that gives space back."""
+        """Run a short transaction that removes values or, if there are none to remove, one that frees space."""
         keys_of: dict[str, list[str]] | None = None if expired is None else {}
         with self._database.transaction(wait) as transaction:
             keys, more_keys = self._remove_keys(transaction, now)
@@ -65,14 +65,14 @@ class Maintenance:
                 expired(owner, names)
         has_more = more_keys or more_owners or more_values or self._vacuum(wait)
         if has_more:
-            if wait:  # The lock stays free for long enough to be seen by another process that waits for it.
+            if wait:  # Leave the lock free for long enough that other processes, which poll, can acquire it.
                 time.sleep(4 * MAX_DELAY)
         else:
             self._finish(now, wait)
         return Removed(owners, keys, has_more)
 
     def _remove_keys(self, transaction: Transaction, now: float) -> tuple[int, bool]:
-        """How many keys were removed that had expired by themselves, and whether there are more."""
+        """Remove keys whose own expiry has passed. Returns how many, and whether there are more."""
         rows = transaction.execute(schema.PAST_KEYS, (now, OWNERS_PER_CALL))
         for row in rows:
             remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.DELETE_ROW, row))
@@ -81,9 +81,9 @@ class Maintenance:
     def _remove_owners(
         self, transaction: Transaction, now: float, ended_before: float, keys_of: dict[str, list[str]] | None
     ) -> tuple[int, bool]:
-        """How many owners were removed, and whether there are more.
+        """Remove expired owners. Returns how many, and whether there are more.
 
-        :param keys_of: takes the keys of those whose removal begins, if that is wanted
+        :param keys_of: gets the keys of the owners whose removal begins; None if they are not needed
         """
         rows = transaction.execute(schema.PAST_OWNERS, (-ended_before, now, OWNERS_PER_CALL))
         pages, removed = PAGES_PER_CALL, 0
@@ -96,7 +96,7 @@ class Maintenance:
             if pages <= 0:
                 if keys_of is not None:
                     transaction.execute(schema.NOTE_REMOVAL, (name, expiry))
-                return removed, True  # No one misses the values that are deleted already: they have expired.
+                return removed, True  # Deleting only some of the values does no harm: they have expired.
             is_remembered = isinstance(renewed, float) and renewed >= ended_before
             sql = schema.KEEP_RENEWED if is_remembered else schema.DELETE_SESSION
             transaction.execute(sql, (name, expiry))
@@ -104,14 +104,14 @@ class Maintenance:
         return removed, len(rows) == OWNERS_PER_CALL
 
     def _remove_deleted(self, transaction: Transaction, pages: int) -> bool:
-        """Remove some rows that count as deleted, of the first owner who has any. Returns whether one had."""
+        """Remove some rows that count as deleted, of the first owner with any. Returns whether there was one."""
         for (name,) in transaction.execute(schema.WITH_DELETED):
             delete_some(transaction, self._buffers, schema.SIZES_DELETED, name, pages)
             return True
         return False
 
     def _vacuum(self, wait: bool) -> bool:
-        """Give some free pages back to the file system. Returns whether there are more."""
+        """Return some free pages to the file system. Returns whether there are more."""
         enough = 0 if wait else VACUUM_PAGES
         before = self._free_pages()
         if before <= enough:
@@ -119,18 +119,18 @@ class Maintenance:
         with self._database.transaction(wait) as transaction:
             transaction.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             after = self._free_pages()
-        # A file that was not made by this package may be one that gives nothing back.
+        # A file that this package did not create may not support incremental vacuum.
         if after == before:
             return False
         if after <= enough and not wait:
-            self._database.checkpoints.make()  # The file becomes shorter with the next one, whenever that is.
+            self._database.checkpoints.make()  # Without it, the file only shrinks with the next checkpoint.
         return after > enough
 
     def _free_pages(self) -> int:
         return int(self._database.select("PRAGMA freelist_count")[0][0])
 
     def _finish(self, now: float, wait: bool) -> None:
-        """Remove orphans, and empty the WAL, once nothing else is left to remove."""
+        """Remove orphaned files, and empty the WAL, once nothing else is left to remove."""
         self._buffers.remove_again()
         if wait or not now - ORPHAN_AGE < self._orphans_removed_at <= now:
             self._orphans_removed_at = now
@@ -138,4 +138,4 @@ class Maintenance:
                 if not self._database.select(schema.IS_NAMED, (file,)):
                     self._buffers.remove([file])
         if wait:
-            self._database.checkpoints.truncate()  # What was deleted is still to be read in the WAL.
+            self._database.checkpoints.truncate()  # Deleted data can still be read in the WAL.

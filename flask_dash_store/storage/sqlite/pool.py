@@ -1,15 +1,14 @@
 """Connections to one SQLite database, for any thread of any process.
 
-A connection serves one thread at a time, and none outlives a fork: SQLite forbids to use one that was inherited
-(https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child that inherits one believes that it holds its
-parent's locks. So a fork waits until all connections have been given back and closed; and no connection stays open
-once the storage is ready, for a server that forks in C (uWSGI) calls none of Python's hooks. A child that inherited
-idle ones all the same closes them before it opens its own; one that inherited a connection in use may not use the
-storage.
+A connection serves one thread at a time, and none may be used after a fork: SQLite forbids it
+(https://www.sqlite.org/howtocorrupt.html, section 2.6), and a child with an inherited connection would believe that it
+holds its parent's locks. So a fork waits until all connections have been released and closed. Servers that fork in C
+(uWSGI) do not call Python's hooks. For them, no connection stays open once the storage is ready. A child that has
+inherited idle connections closes them before it opens its own. If one was in use, the child cannot use the storage.
 
-The driver is APSW because it carries its own current SQLite: with the library of many systems, two processes that make
-checkpoints at once can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by other
-means, for closing any other descriptor drops SQLite's POSIX locks.
+The driver is APSW because it includes its own, current SQLite. With the SQLite of many systems, two processes that make
+checkpoints at the same time can lose rows (https://www.sqlite.org/wal.html#walresetbug). Nothing here opens the file by
+other means, because closing any other descriptor drops SQLite's POSIX locks.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 class Pool:
     """The connections of one storage in this process, and the lock of its writers.
 
-    SQLite lets one connection write at a time. Threads of this process wait for the write lock, and only the one that
-    holds it waits for other processes, in SQLite's busy handler.
+    SQLite lets one connection write at a time. Threads of this process wait for the write lock. Only the one that holds
+    it waits for other processes, in SQLite's busy handler.
 
-    :param connect: opens and prepares a connection, which waits for so many seconds
-    :param name: what error messages call the storage, without an article
+    :param connect: opens a connection with a timeout in seconds
+    :param name: the storage's name in error messages, without an article
     :param timeout: seconds that a caller waits for a lock
     :param file: the database's file
     """
@@ -67,7 +66,7 @@ class Pool:
         pools.add(self)
 
     def _start(self) -> None:
-        """Begin without connections and locks, in this process."""
+        """Begin in this process, without connections, and with new locks."""
         self._process = os.getpid()
         self._idle: deque[Connection] = deque()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -76,7 +75,7 @@ class Pool:
         self.write_lock = WriteLock(self.name, self.timeout)
 
     def _adopt(self) -> None:
-        """Begin in a child that was forked in C, where no hook of Python's has run."""
+        """Begin in a child that was forked in C, without Python's hooks."""
         with _adopting:
             if self._process != os.getpid():
                 self.after_fork_in_child()
@@ -84,7 +83,7 @@ class Pool:
     # Connections
 
     def acquire(self) -> Connection:
-        """A connection for the caller alone, who gives it back to :meth:`release`."""
+        """A connection for the caller alone, to be returned with :meth:`release`."""
         if self._process != os.getpid():
             self._adopt()
         try:
@@ -107,26 +106,27 @@ class Pool:
         return connection
 
     def _access_error(self) -> StorageError | None:
-        """The error for a file that this user may not use: say, a server has made it as root, and changed its user."""
+        """The error for a file that this user may not use, for example because root created it before a server changed
+        its user; None if that is not the reason."""
         reason = access_problem(Path(self.file.path))
         return None if reason is None else StorageError(reason)
 
     def check_file(self) -> None:
-        """Write to no file that has been deleted or replaced, for what is written there is lost.
+        """Check that the database file and its WAL have not been deleted or replaced: writes to them would be lost.
 
-        :raises StorageError: when the database file is no longer the one that was opened
+        :raises StorageError: if the database file is no longer the one that was opened
         """
         if not self.file.is_same_wal():
-            # Another SQLite library in this process has dropped our locks when it closed the file, and removed the WAL.
-            # Until it did, it had copied all of it into the database (https://www.sqlite.org/howtocorrupt.html, 2.2).
+            # Another SQLite library in this process has closed the file, which dropped our locks, and removed the WAL.
+            # It has copied the WAL into the database before (https://www.sqlite.org/howtocorrupt.html, 2.2).
             self._stale = set(self._open)
             self.file.forget_wal()
             self.close_idle()
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back. One with an unfinished transaction is closed, which rolls it back."""
-        is_of_use = len(self._idle) < self._max_idle and not (self._closed_because or connection.sqlite.in_transaction)
-        if not is_of_use or connection in self._stale:
+        """Return a connection. If its transaction is unfinished, it is closed, which rolls back."""
+        is_usable = len(self._idle) < self._max_idle and not (self._closed_because or connection.sqlite.in_transaction)
+        if not is_usable or connection in self._stale:
             self._discard(connection)
         else:
             self._idle.append(connection)
@@ -135,7 +135,7 @@ class Pool:
         self._open.discard(connection)
         if connection in self._stale:
             self._stale.discard(connection)
-            # It must neither copy its WAL into the database nor remove the one that others have begun since.
+            # It must neither copy its old WAL into the database nor remove the new one of others.
             connection.sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.sqlite.close(True)
 
@@ -145,7 +145,8 @@ class Pool:
                 self._discard(self._idle.pop())
 
     def _note_wal(self) -> Callable[[apsw.Connection, str, int], int]:
-        """A hook that keeps no pool alive: the garbage collector does not see what a connection's hooks hold."""
+        """A hook that notes the size of the WAL. It must not keep the pool alive: the garbage collector does not see
+        the references of a connection's hooks."""
         found = weakref.ref(self)
 
         def note(_: apsw.Connection, __: str, pages: int) -> int:
@@ -159,14 +160,14 @@ class Pool:
     # Writers
 
     def acquire_writer(self, timeout: float, transaction: Transaction | None = None) -> Connection:
-        """Acquire the write lock of this process, look whether the file is still there, and give a connection.
+        """Acquire the write lock of this process, check the file, and return a connection.
 
-        The caller has to release ``write_lock`` also when this raises, and to give the connection its timeout back.
+        The caller must release ``write_lock``, even if this raises, and restore the connection's timeout.
 
-        :param timeout: seconds to wait for other threads; the connection waits for other processes for what is left
-        :param transaction: for which the lock is held until it ends, whatever else this thread does meanwhile
-        :raises StorageBusy: when it has taken longer, or another task of this thread is in a transaction
-        :raises StorageError: when the file has gone
+        :param timeout: seconds to wait for other threads. The connection waits for other processes for the rest.
+        :param transaction: the transaction that keeps the lock until it ends, whatever else this thread does
+        :raises StorageBusy: if that takes longer, or another task of this thread is in a transaction
+        :raises StorageError: if the file was deleted or replaced
         """
         if self._process != os.getpid():
             self._adopt()
@@ -184,15 +185,15 @@ class Pool:
         return connection
 
     def check_before_commit(self) -> None:
-        """Do not commit to a WAL that has been removed since the transaction began.
+        """Check that the WAL has not been removed since the transaction began.
 
-        :raises StorageError: when it has been, or the file has gone
+        :raises StorageError: if it has, or if the file was deleted or replaced
         """
         if not self.file.is_same():
             self.check_file()
             raise StorageError(
-                f"The transaction on the {self.name} has been rolled back, because its -wal file was removed while it "
-                "was open: by hand, or by sqlite3.connect() in this process. Open the file in a process of its own."
+                f"The transaction on the {self.name} has been rolled back, because the -wal file was removed during "
+                "it: by hand, or by sqlite3.connect() in this process. Open the file with sqlite3 in another process."
             )
 
     # The end, and forks
@@ -202,19 +203,19 @@ class Pool:
             raise StorageClosed(f"The {self.name} {self._closed_because}.")
 
     def close(self) -> None:
-        """Close all connections that are idle; the others are closed when they are released."""
+        """Close all idle connections. The others are closed when they are released."""
         self._closed_because = self._closed_because or "has been closed"
         self.close_idle()
 
     def before_fork(self) -> None:
-        """Open no more connections, and keep none, until the fork is done."""
+        """Open no more connections, and keep no idle ones, until the fork is done."""
         self._opening.acquire(self.timeout)
         self._max_idle = 0
 
     def drain(self, wait: bool) -> None:
         """Close all connections.
 
-        :param wait: whether to wait for those that are in use, for ``timeout`` seconds at most
+        :param wait: whether to wait for those in use, at most ``timeout`` seconds
         """
         deadline = time.monotonic() + (self.timeout if wait else 0)
         self.close_idle()
@@ -236,32 +237,32 @@ class Pool:
         if in_use:
             self._closed_because = (
                 "had a connection in use when this process was forked, so this process cannot use it; start processes "
-                "before a transaction begins, or after it ends"
+                "before a transaction begins, or after it has ended"
             )
 
     def close_inherited(self) -> None:
-        """Close the connections that were idle when a fork in C, of which no hook of Python's knew, copied them.
+        """Close idle connections that a fork in C, without Python's hooks, has copied.
 
-        While one is open, those that are opened here share the locks that SQLite believes it to hold, which are the
-        parent's. SQLite forbids to close one, for that can make a checkpoint, and remove the WAL that others use. An
-        idle one that makes no checkpoint only closes its files, which takes no lock from any other process.
+        While one is open, SQLite believes that this process holds the parent's locks, for new connections, too. SQLite
+        forbids closing an inherited connection, because that may make a checkpoint and remove the WAL that others use.
+        Closing an idle one without a checkpoint only closes its files, and affects no lock of another process.
         """
         self._stale |= set(self._idle)
         self.close_idle()
 
     def error(self, error: Exception, connection: Connection | None = None) -> StorageError:
-        """The package's own exception for what SQLite said."""
+        """The package's exception for an error of SQLite."""
         return storage_error(self.name, self.timeout, error, connection)
 
 
 def _never_finalize(connection: apsw.Connection) -> None:
-    # At exit Python would close what it still holds, and closing an inherited connection rewrites the WAL index that
-    # the parent is using. One more reference than Python knows of keeps it as it is.
+    # At exit, Python would close the connection, which would rewrite the WAL index that the parent is using. An extra
+    # reference prevents that.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 class _Fork:
-    """Holds all pools still while the process forks."""
+    """Closes all connections of all pools before a fork, and lets no one open new ones during it."""
 
     def __init__(self) -> None:
         self._one_at_a_time = Lock("fork of this process", FORK_TIMEOUT)
@@ -271,7 +272,7 @@ class _Fork:
         self._one_at_a_time.acquire(FORK_TIMEOUT)
         self._held = []
         for pool in list(pools):
-            self._held.append(pool)  # First, for a signal's handler may raise in between.
+            self._held.append(pool)  # First, because a signal handler may raise in between.
             pool.before_fork()
         for pool in self._held:
             pool.drain(wait=not _is_in_transaction(pool))  # A fork inside a transaction would wait for itself.
@@ -290,7 +291,7 @@ class _Fork:
 
 
 def _is_in_transaction(pool: Pool) -> bool:
-    """Whether the present context is in a transaction on it."""
+    """Whether the current context is in a transaction on it."""
     open_here = (reference() for reference in begun.get())
     return any(each is not None and each.is_open and getattr(each, "pool", None) is pool for each in open_here)
 

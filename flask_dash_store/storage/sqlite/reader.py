@@ -1,4 +1,4 @@
-"""The reading half of the SQLite storage: one SELECT, which never waits for a writer."""
+"""The reads of the SQLite storage. Each is one SELECT, which never waits for a writer."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .database import Database
 logger = logging.getLogger("flask_dash_store")
 
 
-# How many files are remembered that this process has found whole.
+# How many files this process remembers as verified.
 MAX_CHECKED = 4096
 
 
 class _Replaced(Exception):
-    """Another request has replaced the value whose buffers were to be read."""
+    """Another request has replaced the value before its buffers were read."""
 
 
 class Reader(Storage):
-    """The methods of a storage that read, and that move an owner's expiry when a read finds that due."""
+    """The methods of a storage that read. They move an owner's expiry when that is due."""
 
     _database: Database
     _buffers: BufferFiles
     _boot: str
     _checked: set[str]
-    """Files of another boot, or of one that has no name, that this process has found whole."""
+    """Files from before the last boot, or an unknown boot, that this process has verified."""
 
     def get(self, owner: Owner, key: str, access: Access) -> Stored | None:
         name, session = owner
@@ -45,7 +45,7 @@ class Reader(Storage):
             return None
         expiry, payload, key_expires, file, boot = rows[0]
         now, expires, threshold = access
-        # As Access.is_future() and is_touch_due() have it, without the calls.
+        # Access.is_future() and is_touch_due(), inlined.
         if not (isinstance(expiry, (float, int)) and expiry > now):
             return None
         if abs(expiry - expires) > threshold:
@@ -66,9 +66,11 @@ class Reader(Storage):
     def keys(self, owner: Owner, access: Access, limit: int | None = None, newest_first: bool = False) -> list[str]:
         sql = schema.LAST_KEYS if newest_first else schema.KEYS
         rows = self._own_rows(sql, owner, access, limit=-1 if limit is None else limit)
-        start = len(owner.name) + 1  # SQLite's own functions end a text at a NUL, which a key may hold.
+        start = (
+            len(owner.name) + 1
+        )  # Not in SQL, because SQLite's functions end a text at a NUL, which a key may contain.
         keys = [key[start:] for key, file, boot in rows if self._is_whole(key[start:], file, boot)]
-        if limit == len(rows) > len(keys):  # A power loss has taken some of these; others may take their places.
+        if limit == len(rows) > len(keys):  # A power loss has destroyed some of them.
             return self.keys(owner, access, None, newest_first)[:limit]
         return keys
 
@@ -76,7 +78,7 @@ class Reader(Storage):
         try:
             return self._items(owner, access)
         except _Replaced:
-            # Buffers are read after the rows. So that all are of one point in time, no one may write meanwhile.
+            # Buffers are read after the rows. In a transaction, no one can write in between.
             with self._database.transaction():
                 return self._items(owner, access)
 
@@ -90,7 +92,7 @@ class Reader(Storage):
         return found
 
     def _own_rows(self, sql: str, owner: Owner, access: Access, **more: str | int) -> list[Row]:
-        """What a query that begins with the owner's expiry says of an owner that has not expired."""
+        """The rows of a query whose first column is the owner's expiry, without it; none if the owner has expired."""
         args = {"owner": owner.name, "session": owner.session, "now": access.now, **more}
         rows = self._database.select(sql, args)
         if not rows or rows[0][0] is None:
@@ -99,16 +101,16 @@ class Reader(Storage):
         return [row[1:] for row in rows] if self._use(owner, rows[0][0], access) else []
 
     def _check(self, owner: Owner, access: Access) -> None:
-        """What a read that found nothing of the owner's has to do all the same.
+        """Complete a read that found no rows: check the session, and touch the owner if that is due.
 
-        :raises SessionEnded: when another session id opens the owner's values, or none
+        :raises SessionEnded: if the session has ended, or has another id
         """
         for expiry, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
             check_session(owner, session, renewed)
             self._use(owner, expiry, access)
 
     def _use(self, owner: Owner, expiry: object, access: Access) -> bool:
-        """Whether an owner of this expiry has not expired. If it has not, it is touched when that is due."""
+        """Whether an owner with this expiry has not expired. Touches it if that is due."""
         if not access.is_future(expiry):
             return False
         if access.is_touch_due(expiry):
@@ -120,14 +122,14 @@ class Reader(Storage):
         self._best_effort(schema.TOUCH, args)
 
     def _best_effort(self, sql: str, args: tuple[object, ...]) -> None:
-        """Write something that a read has found due. It stays due, so a later read does what this one cannot."""
+        """Write something that a read has found due. If it fails, a later read tries again."""
         try:
             with self._database.transaction(wait=False) as transaction:
                 transaction.execute(sql, args)
         except StorageBusy:
             pass  # Another thread or process is writing, and a read never waits for a writer.
         except StorageError as error:
-            logger.warning("A read could not write down that a value was used: %s", error)
+            logger.warning("A read could not move the expiry of a session or user: %s", error)
 
     def _with_buffers(self, key: str, payload: bytes, file: str, boot: str | None) -> Stored | None:
         is_same_boot = boot == self._boot or file in self._checked
@@ -142,18 +144,18 @@ class Reader(Storage):
                     f"The file {file} of the value stored under {key!r} is missing. Delete the key.", key=key
                 )
             self._best_effort(schema.DELETE_TORN, (file,))
-            return None  # A power loss has taken it, as it may take what was written last.
+            return None  # A power loss has destroyed it, as it may destroy the last writes.
         raise _Replaced
 
     def _note_whole(self, file: str) -> None:
-        """Let no one look at a file again: other processes by its row, this one also where its boot has no name."""
+        """Remember that a file is verified: in its row, for all processes, and here, if the boot has no id."""
         if len(self._checked) >= MAX_CHECKED:
             self._checked.clear()
         self._checked.add(file)
         self._best_effort(schema.SURVIVED_BOOT, (self._boot, file))
 
     def _is_whole(self, key: str, file: str | None, boot: str | None) -> bool:
-        """Whether the buffers of a value, if it has any, have come through power losses."""
+        """Whether the buffers of a value, if it has any, have survived power losses."""
         if file is None or boot == self._boot or file in self._checked:
             return True
         try:
@@ -169,7 +171,7 @@ class Reader(Storage):
                 return Stat(expiry if keys > 0 else None, nbytes, keys, user)
         return Stat()
 
-    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # What is known of ids does not expire.
+    def current(self, owner: Owner, access: Access) -> Owner:  # noqa: ARG002  # Known ids do not expire.
         for _, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
             if session == ENDED:
                 check_session(owner, session, renewed)
@@ -209,14 +211,14 @@ class Reader(Storage):
 def check_session(owner: Owner, session: object, renewed: object) -> None:
     """Check that the session id of an owner still opens its values.
 
-    :param session: the SHA-256 that is stored
-    :param renewed: when that was stored, if the session was renewed or has ended
-    :raises SessionEnded: when another id opens them, or none
+    :param session: the stored SHA-256
+    :param renewed: when the session was renewed or ended, if it was
+    :raises SessionEnded: if the session has ended, or has another id
     """
     if session != owner.session:
         raise SessionEnded(float(renewed) if isinstance(renewed, (int, float)) else 0.0)
 
 
 def end_of(prefix: str) -> str:
-    """The first text after all that begin with the prefix."""
+    """The first text that sorts after all texts with this prefix."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"

@@ -1,7 +1,7 @@
-"""A little disk space that is kept back, so that logging out and deleting work when the disk is full.
+"""Reserves a little disk space, so that logging out and deleting work when the disk is full.
 
-SQLite has to write before it can free anything. So a file takes up some space while there is any. When a call that
-frees space finds the disk full, the file is emptied until that call has ended.
+SQLite must write before it can free anything. So a file occupies some space while there is any. When a call that frees
+space finds the disk full, the file is emptied until the call has ended.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Reserve:
-    """The space that is kept back for one storage.
+    """The reserved space of one storage.
 
-    :param path: the file that takes it up
+    :param path: the file that occupies it
     :param timeout: seconds to wait while another process uses the space
     """
 
@@ -35,21 +35,23 @@ class Reserve:
         self._timeout = timeout
 
     def keep(self) -> None:
-        """Take up the space, or as much of it as there is. On a full disk that may be none."""
-        # One that another process uses now is taken again by that process.
+        """Occupy the space, or as much of it as is free.
+
+        If another process is using the space, it will occupy it again by itself.
+        """
         with suppress(OSError), self._open() as file, self._locked(file, 0.0):
             _fill(file.fileno())
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """A block in which the space is free, for one caller of all processes at a time.
+        """A block in which the space is free. One caller at a time, of all processes, may use it.
 
-        :raises StorageBusy: when another caller uses it for longer than the timeout
+        :raises StorageBusy: if another caller uses it for longer than the timeout
         """
         try:
             file = self._open()
         except OSError:
-            yield  # There is no such file, and none can be made.
+            yield  # There is no file, and it cannot be created.
             return
         with file, self._locked(file, self._timeout):
             os.ftruncate(file.fileno(), 0)
@@ -59,7 +61,7 @@ class Reserve:
                 _fill(file.fileno())
 
     def _open(self) -> FileIO:
-        # An object, so that one which an interrupted call has lost is closed, and with that unlocked.
+        # A file object, so that one that an interrupted call has lost is closed, which unlocks it.
         return open(self._path, "r+b", buffering=0, opener=lambda path, _: os.open(path, _FLAGS, 0o600))
 
     @contextmanager
@@ -72,21 +74,21 @@ class Reserve:
         try:
             yield
         finally:
-            unlock(file.fileno())  # To close it is not enough when it was inherited meanwhile, by a fork.
+            unlock(file.fileno())  # Closing is not enough if a fork has inherited it.
 
 
 def _fill(descriptor: int) -> None:
     step = RESERVED_BYTES
     while (taken := os.fstat(descriptor).st_size) < RESERVED_BYTES and step >= MIN_STEP_BYTES:
         try:
-            _take(descriptor, taken, min(step, RESERVED_BYTES - taken))
+            _allocate(descriptor, taken, min(step, RESERVED_BYTES - taken))
         except OSError:
             step //= 2
 
 
-def _take(descriptor: int, offset: int, nbytes: int) -> None:
+def _allocate(descriptor: int, offset: int, nbytes: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, nbytes)
-    else:  # macOS and Windows, which may write less than that.
+    else:  # macOS and Windows. It may write less.
         os.lseek(descriptor, offset, os.SEEK_SET)
         os.write(descriptor, bytes(nbytes))

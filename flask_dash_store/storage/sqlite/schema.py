@@ -1,22 +1,21 @@
-"""The tables of the SQLite storage, and every statement that is run on them.
+"""The tables of the SQLite storage, and all statements that are run on them.
 
-``values`` keeps ``<owner>/<key>`` -> payload, when the key expires if it does by itself, and the name and size of the
-file of its buffers if it has any. An owner's keys are found by an index on what comes before the first ``/``, in the
-order of insertion, which is the rowid's.
+``values`` maps ``<owner>/<key>`` to the payload, the key's own expiry, and the name and size of the file of its
+buffers. An index on what comes before the first ``/`` finds an owner's keys, in the order of insertion, which is the
+rowid's.
 
-``sessions`` keeps ``<owner>`` -> the owner's expiry in seconds since the epoch; the SHA-256 of the session id that
-opens its values (NULL for those of a user id, empty once the session has ended); when it was renewed or ended last;
-when its first value was stored; a hash of the user who has logged in; and how many bytes and keys its values take. An
-owner that is kept only so that its former ids stay dead has the time of its last renewal, negated, as its expiry. So
-what has expired and what may be forgotten are one range of one index.
+``sessions`` maps ``<owner>`` to the owner's expiry in seconds since the epoch; the SHA-256 of the session id that opens
+its values (NULL for a user id, empty once the session has ended); when it was last renewed or ended; when its first
+value was stored; the hash of the user who has logged in; and how many bytes and keys it has. An owner that is only kept
+so that its former ids stay dead has the negated time of its last renewal as its expiry. So expired owners, and those to
+be forgotten, are one range of one index.
 
-``deleted_up_to`` makes deleting all of an owner's values one small write, however many there are: those up to this
-rowid, which is one of theirs, count as deleted, and maintenance removes their rows, the first ones first. A new row has
-a larger rowid than any that is there, and a key that is set again gets a new row. VACUUM leaves rowids as they are
-where a table has an index.
+``deleted_up_to`` makes deleting all values of an owner one small write. Rows of the owner up to this rowid count as
+deleted, and maintenance removes them, the first ones first. A new row has a larger rowid than all existing ones, and
+setting a key that counts as deleted inserts a new row. VACUUM does not change rowids in a table with an index.
 
-Triggers keep the counts, so that a write is one statement, and so that they stay right when another program writes with
-stock sqlitedict. That uses whatever SQLite its Python has, so triggers and indexes use nothing newer than SQLite 3.31.
+Triggers keep the counts. So a write is one statement, and the counts stay right when another program writes with stock
+sqlitedict. That uses the SQLite of its Python, so triggers and indexes use nothing newer than SQLite 3.31.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from ..statistics import columns_of_spread
 Execute = Callable[..., list[tuple[Any, ...]]]
 
 FORMAT = 4
-"""The number of this layout, kept as SQLite's ``user_version``."""
+"""The version of this layout, stored as SQLite's ``user_version``."""
 APPLICATION_ID = int.from_bytes(b"fds\0")
-"""Says that a file is this package's, as SQLite's ``application_id``."""
+"""SQLite's ``application_id`` of this package's files."""
 
 PAGE_BYTES = 4096  # SQLite's default.
 
@@ -51,7 +50,7 @@ COLUMNS = {
         "keys INTEGER NOT NULL DEFAULT 0",
     ),
 }
-"""What the tables have beside sqlitedict's ``key TEXT PRIMARY KEY, value BLOB``."""
+"""The columns of the tables in addition to sqlitedict's ``key TEXT PRIMARY KEY, value BLOB``."""
 
 
 def _owner_of(row: str = "") -> str:
@@ -59,7 +58,7 @@ def _owner_of(row: str = "") -> str:
 
 
 def _size_of(row: str = "") -> str:
-    """How many bytes a value takes: its payload, its buffers, and its key as the owner knows it."""
+    """The size of a value in bytes: its payload, its buffers, and its key without the owner."""
     return f"({_payload_of(row)} + length(CAST({row}key AS BLOB)) - instr({row}key, '/'))"
 
 
@@ -75,13 +74,13 @@ INDEXES = (
     'CREATE INDEX IF NOT EXISTS "values_by_file" ON "values" (file) WHERE file IS NOT NULL',
     'CREATE INDEX IF NOT EXISTS "sessions_by_expiry" ON "sessions" (value)',
     'CREATE INDEX IF NOT EXISTS "sessions_by_user" ON "sessions" (user) WHERE user IS NOT NULL',
-    # Those of which there are rows that count as deleted, for maintenance to remove.
+    # Owners with rows that count as deleted, which maintenance removes.
     'CREATE INDEX IF NOT EXISTS "sessions_with_deleted" ON "sessions" (key) WHERE deleted_up_to IS NOT NULL',
 )
 
 TRIGGERS = (
-    # sqlitedict's REPLACE deletes a row without firing its trigger (https://www.sqlite.org/lang_replace.html). It is
-    # recognized by a column that it does not set.
+    # sqlitedict's REPLACE deletes a row without firing the delete trigger (https://www.sqlite.org/lang_replace.html).
+    # This trigger recognizes it by a column that it does not set.
     """CREATE TRIGGER IF NOT EXISTS "replace_value" BEFORE INSERT ON "values" WHEN NEW.file_bytes IS NULL BEGIN
         DELETE FROM "values" WHERE key = NEW.key;
     END""",
@@ -96,7 +95,7 @@ TRIGGERS = (
     f"""CREATE TRIGGER IF NOT EXISTS "count_delete" AFTER DELETE ON "values" BEGIN
         UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1
         WHERE key = {_owner_of("OLD.")} AND (deleted_up_to IS NULL OR deleted_up_to < OLD.rowid);
-        -- The largest rowid may be given again once its row has gone, to a row that does not count as deleted.
+        -- Once its row is deleted, the largest rowid may be reused by a row that does not count as deleted.
         UPDATE "sessions" SET deleted_up_to = (
             SELECT rowid FROM "values" WHERE {_owner_of()} = {_owner_of("OLD.")} AND rowid < OLD.rowid
             ORDER BY rowid DESC LIMIT 1
@@ -108,11 +107,11 @@ _ALL = f"{_owner_of()} = :owner"
 _DELETED_UP_TO = 'COALESCE((SELECT deleted_up_to FROM "sessions" WHERE key = :owner), 0)'
 _KEPT = f"rowid > {_DELETED_UP_TO}"
 _OWN = f"{_ALL} AND {_KEPT}"
-_LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # What is not a number has passed.
+_LIVE = "(expires IS NULL OR (expires > :now AND expires < ''))"  # An expiry that is not a number has passed.
 _EXPIRED = "(expires <= :now OR expires >= '')"
 
-# With the affinity that a column has and the index has not, SQLite would go through all values for each owner. The "+"
-# takes it away (https://www.sqlite.org/datatype3.html#type_conversions_prior_to_comparison).
+# The "+" removes the column's affinity, which the index does not have. With it, SQLite would scan all values for each
+# owner (https://www.sqlite.org/datatype3.html#type_conversions_prior_to_comparison).
 _OF_S = f"{_owner_of()} = +s.key AND rowid > COALESCE(s.deleted_up_to, 0)"
 _KEPT_OF_S = f'FROM "values" INDEXED BY "values_by_owner" WHERE {_OF_S}'
 
@@ -121,7 +120,7 @@ _IS_DELETED = f"""
 
 # Reading
 
-# As a subquery the expiry costs a tenth of what it costs in a join. It is NULL when another session id is the owner's.
+# As a subquery, the expiry takes a tenth of the time of a join. It is NULL if the owner has another session id.
 _EXPIRY = '(SELECT value FROM "sessions" WHERE key = :owner AND session IS :session)'
 GET = """
     SELECT (
@@ -162,9 +161,9 @@ IS_NAMED = 'SELECT 1 FROM "values" WHERE file = ?'
 
 # Writing
 
-# The common writes: of a small value of a session that needs no touch, within its limits, which they check as if the
-# value were new. Over a value with a file, or one with an expiry, near the limits, and while there are rows that count
-# as deleted, they change nothing, and PUT does it. Over a value that is there, an UPDATE takes two thirds of the time.
+# The common writes: a small value, of a session that needs no touch, within its limits, which are checked as if the
+# value were new. If the old value has a file or an expiry, near the limits, or while there are rows that count as
+# deleted, they change nothing, and PUT is used. To overwrite a value, an UPDATE takes two thirds of the time.
 _ROOM = """
     FROM "sessions" WHERE key = ?3 AND session IS ?4 AND value BETWEEN ?5 AND ?6 AND bytes + 0 <= ?7
     AND deleted_up_to IS NULL"""
@@ -174,7 +173,7 @@ SET = f"""
     INSERT INTO "values" (key, value, expires, file_bytes) SELECT ?2, ?1, ?9, 0 {_ROOM} AND keys < ?8
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
     WHERE file IS NULL AND (expires IS NULL OR (expires > ?10 AND expires < ''))"""
-# Over what was read, if it is still there: else it changes nothing.
+# Compare-and-set: changes nothing if the value is not the former one.
 REPLACE = f"{OVERWRITE} AND value = ?8"
 PUT = """
     INSERT INTO "values" (key, value, expires, file, file_bytes, boot) VALUES (?, ?, ?, ?, ?, ?)
@@ -198,7 +197,7 @@ BEGIN_SESSION = """
     INSERT INTO "sessions" (key, value, session, created) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, created = excluded.created, user = NULL,
     bytes = 0, keys = 0"""
-# Of those who find at the same time that it is due, one is enough.
+# If several find at the same time that it is due, only one changes it.
 TOUCH = 'UPDATE "sessions" SET value = ?1 WHERE key = ?2 AND session IS ?3 AND value > ?4 AND abs(value - ?1) > ?5'
 RENEW = 'UPDATE "sessions" SET value = ?, session = ?, renewed = ?, user = COALESCE(?, user) WHERE key = ?'
 END = """
@@ -268,10 +267,10 @@ PAST_OWNERS = """
     SELECT key, value, renewed FROM "sessions"
     WHERE value IS NULL OR (value > ? AND value <= ?) OR value >= '' LIMIT ?"""
 ALL_KEYS = f'SELECT key FROM "values" WHERE {_OWN} ORDER BY rowid'
-# Its values are being removed, in several steps, and its keys have been told.
+# Marks an owner whose values are being removed in several steps, and whose keys have already been reported.
 NOTE_REMOVAL = 'UPDATE "sessions" SET value = NULL WHERE key = ? AND value IS ?'
 WITH_DELETED = 'SELECT key FROM "sessions" WHERE deleted_up_to IS NOT NULL LIMIT 1'
-# What is to be removed of an owner, and how long each is.
+# Rows of an owner to be removed, with their lengths.
 SIZES = f'SELECT rowid, length(value) FROM "values" WHERE {_ALL} LIMIT :limit'
 SIZES_KEPT = f'SELECT rowid, length(value) FROM "values" WHERE {_OWN} LIMIT :limit'
 SIZES_DELETED = f"""
@@ -283,7 +282,7 @@ KEEP_RENEWED = """
     UPDATE "sessions" SET value = -renewed, user = NULL, bytes = 0, keys = 0 WHERE key = ? AND value IS ?"""
 PAST_KEYS = "SELECT rowid FROM \"values\" WHERE expires <= ? OR expires >= '' LIMIT ?"
 
-# All of it, for backups
+# Backups
 
 ALL_VALUES = f"""
     SELECT key, value, expires, file, file_bytes, boot FROM "values" WHERE NOT {_IS_DELETED} ORDER BY rowid"""
@@ -298,7 +297,7 @@ WRONG_COUNTS = f"""
     OR keys IS NOT (SELECT COUNT(*) {_KEPT_OF_S})"""
 
 
-# One statement, so that another process which is making the tables is seen before that or after it.
+# One statement, so that it sees the tables of another process either not at all or complete.
 FORMAT_FACTS = f"""
     SELECT application_id, user_version,
         EXISTS (SELECT 1 FROM sqlite_schema WHERE name IN ({", ".join(f"'{name}'" for name in COLUMNS)}))
@@ -306,11 +305,11 @@ FORMAT_FACTS = f"""
 
 
 def check_format(facts: tuple[int, int, int], filename: str) -> None:
-    """Look at a file before anything is done with it.
+    """Check a file before it is used.
 
-    :param facts: what :data:`FORMAT_FACTS` says of it: SQLite's ``application_id`` and ``user_version``, and whether it
-        has a table of a name that this package uses
-    :raises UnknownFormat: when it was written by another version of this package, or by another program
+    :param facts: the row of :data:`FORMAT_FACTS`: SQLite's ``application_id`` and ``user_version``, and whether the
+        file has a table with a name that this package uses
+    :raises UnknownFormat: if the file was written by another version of this package, or by another program
     """
     application, found, has_tables = facts
     if application not in (0, APPLICATION_ID) or (application == 0 and (found or has_tables)):
@@ -323,12 +322,12 @@ def check_format(facts: tuple[int, int, int], filename: str) -> None:
 
 
 def make_tables(execute: Execute, filename: str) -> None:
-    """Make the tables, their indexes and triggers, unless they are there.
+    """Create the tables, indexes and triggers, unless they exist.
 
-    sqlitedict's own class makes the tables, so that any tool that reads its tables reads these. Stock sqlitedict sends
+    sqlitedict's own class creates the tables, so that any tool for its tables can read these. Stock sqlitedict sends
     each statement through a queue to one thread, which raises an error in another caller's next call, hangs after a
-    fork or a failed COMMIT, and turns ``synchronous`` off. The class asks little of its connection, so here it gets the
-    transaction in which the file is made ready.
+    fork or a failed COMMIT, and turns ``synchronous`` off. But its class needs little of its connection, so here it
+    gets the transaction that prepares the file.
 
     :param execute: runs a statement in that transaction, and returns the rows
     """
@@ -356,7 +355,7 @@ class _Table(SqliteDict):  # type: ignore[misc]  # sqlitedict has no type hints
 
 
 class _TableConnection:
-    """What SqliteDict calls a connection, of which it asks this much when it makes a table."""
+    """The part of a connection that SqliteDict uses to create a table."""
 
     autocommit = True
 
@@ -367,7 +366,7 @@ class _TableConnection:
         self._execute(sql, args)
 
     def commit(self, blocking: bool = True) -> None:
-        """The transaction commits."""
+        """Do nothing: the transaction commits."""
 
     def close(self, force: bool = False) -> None:
-        """The connection is the transaction's."""
+        """Do nothing: the connection belongs to the transaction."""

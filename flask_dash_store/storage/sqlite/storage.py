@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from contextlib import AbstractContextManager
 from functools import partial
@@ -27,13 +26,7 @@ from .backup import Backup
 from .buffer_files import BufferFiles, buffers_beside
 from .connection import Errors, connect, use_wal
 from .database import Database
-from .files import (
-    FileIdentity,
-    TemporaryDirectory,
-    check_private_directory,
-    make_private,
-    prepare_private_file,
-)
+from .files import FileIdentity, TemporaryDirectory, check_private_directory, make_private, prepare_private_file
 from .filesystem import check_filesystem
 from .maintenance import Maintenance
 from .pool import Pool
@@ -42,18 +35,16 @@ from .reserve import Reserve
 from .statistics import Counter
 from .system import boot_id
 
-logger = logging.getLogger("flask_dash_store")
-
 
 class SqliteStorage(Counter, SupportsBackup):
-    """Values in a SQLite file, or in one that goes away with the process.
+    """Values in a SQLite file.
 
-    :param path: the file; None for a temporary one
+    :param path: the file; None for a temporary one, which is deleted with the process
     :param limits: how much one owner may store
     :param timeout: seconds that a call waits for other writers
-    :param synchronous: ``"FULL"`` to keep acknowledged writes through a power loss; ``"NORMAL"`` may lose the last
-        ones, and is always consistent (https://www.sqlite.org/pragma.html#pragma_synchronous)
-    :raises StorageError: when the file cannot be opened, or lies where SQLite's WAL mode is not safe
+    :param synchronous: with ``"FULL"``, acknowledged writes survive a power loss. With ``"NORMAL"``, it may lose the
+        last ones, but the file stays consistent (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    :raises StorageError: if the file cannot be opened, or is where SQLite's WAL mode is not safe
     """
 
     def __init__(
@@ -75,7 +66,7 @@ class SqliteStorage(Counter, SupportsBackup):
         self._freeing(self._prepare)
         self._maintenance = Maintenance(self._database, self._buffers)
         self._backup = Backup(self._database, self._buffers, self.filename)
-        self._pool.close_idle()  # A server that forks in C gives no warning.
+        self._pool.close_idle()  # For servers that fork in C, without Python's hooks.
 
     def _open_file(self, file: Path, timeout: float, synchronous: Synchronous) -> None:
         self.filename = str(prepare_private_file(file))
@@ -86,7 +77,9 @@ class SqliteStorage(Counter, SupportsBackup):
         self._database = Database(self, self._pool)
         self._buffers = BufferFiles(buffers_beside(self.filename), sync=synchronous == "FULL")
         if self._temporary:
-            weakref.finalize(self, self._pool.close)  # Before the directory goes: Windows deletes no open file.
+            weakref.finalize(
+                self, self._pool.close
+            )  # Before the directory is deleted: Windows does not delete open files.
         else:
             self._reserve = Reserve(f"{self.filename}-reserve", timeout)
 
@@ -98,7 +91,7 @@ class SqliteStorage(Counter, SupportsBackup):
             raise self._pool.error(error, connection) from error
         finally:
             self._pool.release(connection)
-        self._pool.file.note_wal()  # A new file had none when the first connection to it was opened.
+        self._pool.file.note_wal()  # A new file had no WAL when the first connection was opened.
         make_private(self.filename)
         with self._database.transaction() as transaction:
             schema.make_tables(transaction.execute, self.filename)
@@ -131,7 +124,7 @@ class SqliteStorage(Counter, SupportsBackup):
         return removed
 
     def transaction(self, owner: Owner) -> AbstractContextManager[object]:  # noqa: ARG002
-        # SQLite locks the database, so this keeps out the writers of all owners, not of this one alone.
+        # SQLite locks the whole database, so this blocks the writers of all owners.
         return self._database.transaction()
 
     def close(self) -> None:
@@ -139,7 +132,7 @@ class SqliteStorage(Counter, SupportsBackup):
         if self._temporary:
             self._temporary.remove()
 
-    # Copying all of it
+    # Backup
 
     def back_up(self, target: Path, progress: Progress = no_progress) -> list[str]:
         return self._backup.write(target, progress)

@@ -1,10 +1,10 @@
-"""What differs between operating systems: locks of files, the time of the last start, and Windows' kinds of drives.
+"""What differs between operating systems: file locks, the id of the current boot, and Windows' API.
 
-What a system lacks is looked for, instead of its name: so a test can take it away.
+The code checks for features, not for the name of the system, so that a test can take a feature away.
 
-No package takes the place of the lock. Of filelock 4.3 a lock stays acquired when a signal's handler raises inside its
-calls, as Celery's time limits do (``tests/sqlite/test_reserve.py`` fails with it); portalocker 4.4 imports redis
-wherever that is installed.
+No package replaces these locks. A lock of filelock 4.3 stays acquired if a signal handler raises inside its calls, as
+Celery's time limits do (``tests/sqlite/test_reserve.py`` fails with it). portalocker 4.4 imports redis if that is
+installed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# macOS names each start of the machine; all that descend from 4.4BSD tell its time, as seconds and microseconds.
+# macOS has an id for each boot. All descendants of 4.4BSD have its time, in seconds and microseconds.
 _SYSCTLS = (b"kern.bootsessionuuid", b"kern.boottime")
 _LONGEST = 64
 
-# Windows locks bytes, which no other process can read or write then. One may lie behind the end of the file.
+# Windows locks bytes against reading and writing. They may be behind the end of the file.
 _LOCKED_BYTE = 2**30
 
 
@@ -40,9 +40,9 @@ _msvcrt = None if _fcntl else _module("msvcrt")
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file against all others who open it. It is unlocked at the latest when the process ends.
+    """Try to lock an open file against all other openings of it. The lock ends with the process at the latest.
 
-    :returns: whether it is locked; it is not while another has it locked
+    :returns: whether it is locked now; False if another opening has locked it
     """
     try:
         if _fcntl is not None:
@@ -50,13 +50,13 @@ def try_lock(descriptor: int) -> bool:
         elif _msvcrt is not None:
             os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
             _msvcrt.locking(descriptor, _msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError):  # as POSIX and Windows say it
+    except (BlockingIOError, PermissionError):  # On POSIX, and on Windows.
         return False
     return True
 
 
 def unlock(descriptor: int) -> None:
-    """Unlock a file, also for those who have inherited it."""
+    """Unlock a file, also in processes that have inherited it."""
     if _fcntl is not None:
         _fcntl.flock(descriptor, _fcntl.LOCK_UN)
     elif _msvcrt is not None:
@@ -65,9 +65,9 @@ def unlock(descriptor: int) -> None:
 
 
 def boot_id() -> str:
-    """Names the time since the machine was started, which a power loss ends.
+    """An id of the time since the last boot, which a power loss ends.
 
-    Where the system does not tell, each process has a name of its own for it.
+    If the system has none, each process uses its own.
     """
     return _first((_of_linux, _of_bsd, _of_windows)) or str(uuid.uuid4())
 
@@ -84,7 +84,7 @@ def _of_linux() -> str | None:
 
 
 def _of_bsd() -> str | None:
-    """What ``sysctl`` says, which Linux has no function for."""
+    """From ``sysctl``, whose function Linux does not have."""
     try:
         sysctl = ctypes.CDLL(None).sysctlbyname
     except (AttributeError, OSError, TypeError):  # Windows has no library of the process itself.
@@ -101,7 +101,7 @@ def _sysctl(sysctl: Callable[..., int], name: bytes) -> str | None:
 
 
 def _of_windows() -> str | None:
-    """The second in which Windows was started. After its clock was set that is another, which costs one more look."""
+    """The second in which Windows was started. If its clock is set, the id changes, which costs one more check."""
     kernel = windows_kernel()
     if kernel is None:
         return None
@@ -110,6 +110,6 @@ def _of_windows() -> str | None:
 
 
 def windows_kernel() -> Any | None:
-    """The functions of Windows' kernel32.dll; None on other systems."""
+    """Windows' kernel32.dll; None on other systems."""
     library = getattr(ctypes, "WinDLL", None)
     return None if library is None else library("kernel32")

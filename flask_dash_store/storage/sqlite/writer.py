@@ -1,4 +1,4 @@
-"""The writing half of the SQLite storage: one statement, or where it must be one transaction."""
+"""The writes of the SQLite storage. Each is one statement or, if it must be, one transaction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .reserve import Reserve
 
 T = TypeVar("T")
 
-# All values of an owner are deleted at once when they are few rows, with few bytes in these. More of them count as
-# deleted, and maintenance removes the rows: no other visitor waits for as long as that takes.
+# If all values of an owner are few rows with few bytes, they are deleted at once. Otherwise they only count as deleted,
+# and maintenance removes the rows, so that no other writer waits for that.
 FEW_ROWS = 64
 FEW_BYTES = 2**20
 
-# How many values are remembered, to choose the statement that writes the next one.
+# How many rows this process remembers as written, to guess which statement will write a value.
 MAX_WRITTEN = 4096
 
 
@@ -35,9 +35,9 @@ class Writer(Reader):
     _limits: Limits
     _reserve: Reserve | None
     _written: set[str]
-    """Which values this process has written last: a guess at which statement writes the next one."""
+    """Rows that this process has written, so that an UPDATE will probably overwrite them."""
     _has_deleted = False
-    """Whether this process has left rows for maintenance to remove."""
+    """Whether there are rows that count as deleted, which maintenance should remove."""
 
     def set(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry = None) -> None:
         if not self._set_small(owner, key, value, access, key_expires):
@@ -47,7 +47,7 @@ class Writer(Reader):
         self._put_all(owner, [(key, value, None) for key, value in values], access)
 
     def _set_small(self, owner: Owner, key: str, value: Stored, access: Access, key_expires: KeyExpiry) -> bool:
-        """Store a value without buffers by one statement. Returns whether it could: in most cases it can."""
+        """Store a value without buffers by one statement. Returns whether that was possible, as it mostly is."""
         payload, buffers = value
         if buffers is not None or key_expires == "keep":
             return False
@@ -65,13 +65,13 @@ class Writer(Reader):
         return True
 
     def _overwriting(self, owner: Owner, key: str, payload: bytes, access: Access) -> tuple[Any, ...]:
-        """What the statements take that store a small value."""
+        """The arguments of the statements that store a small value."""
         name, session = owner
         now, expires, threshold = access
         earliest, latest = expires - threshold, expires + threshold
-        if not earliest > now:  # It is NaN where nothing ever expires, and no use counts.
+        if not earliest > now:  # It is NaN if nothing ever expires and the use does not count.
             earliest = nextafter(now, inf)
-        most_bytes = self._limits.max_bytes - len(payload) - 4 * len(key)  # Of UTF-8 in a character.
+        most_bytes = self._limits.max_bytes - len(payload) - 4 * len(key)  # At most 4 bytes of UTF-8 per character.
         return payload, f"{name}/{key}", name, session, earliest, latest, most_bytes
 
     def replace(self, owner: Owner, key: str, former: bytes, value: Stored, access: Access) -> bool:
@@ -85,7 +85,7 @@ class Writer(Reader):
     def _put_all(self, owner: Owner, values: list[tuple[str, Stored, KeyExpiry]], access: Access) -> None:
         written: list[str] = []
         try:
-            for _, (_, buffers), _ in values:  # No one waits for these: the lock is not acquired yet.
+            for _, (_, buffers), _ in values:  # Before the lock is acquired, so that no one waits for the disk.
                 if buffers is not None:
                     self._buffers.write(buffers)
                     written.append(buffers.name)
@@ -97,7 +97,7 @@ class Writer(Reader):
                     if not self._set_small(owner, each[0], each[1], access, each[2]):
                         self._put(transaction, owner, *each, access)
         except UserStoreError:
-            self._buffers.remove(written)  # When no transaction has begun, it has not rolled back either.
+            self._buffers.remove(written)  # If no transaction has begun, on_rollback is not called.
             raise
 
     def _put(
@@ -110,9 +110,9 @@ class Writer(Reader):
         transaction.execute(schema.PUT, (f"{owner.name}/{key}", payload, expires, file, file_bytes, boot))
 
     def _open(self, transaction: Transaction, owner: Owner, access: Access) -> float | None:
-        """The expiry of the owner; None when it has expired, or is not known. Then its values have been deleted.
+        """The expiry of the owner. If it has expired, or is not known, delete its values, and return None.
 
-        :raises SessionEnded: when another session id opens the owner's values, or none
+        :raises SessionEnded: if the session has ended, or has another id
         """
         for expiry, session, renewed, *_ in transaction.execute(schema.SESSION, (owner.name,)):
             check_session(owner, session, renewed)
@@ -120,12 +120,12 @@ class Writer(Reader):
                 return expiry
             self._delete_all(transaction, owner)
             return None
-        # Another program may have written some.
+        # Another program may have written values of an unknown owner.
         remove_files_on_commit(transaction, self._buffers, transaction.execute(schema.CLEAR, {"owner": owner.name}))
         return None
 
     def _begin_use(self, transaction: Transaction, owner: Owner, access: Access) -> None:
-        """Move the owner's expiry when that is due, or begin it."""
+        """Move the owner's expiry if that is due, or create the owner."""
         expiry = self._open(transaction, owner, access)
         if expiry is None:
             transaction.execute(schema.BEGIN_SESSION, (owner.name, access.expires, owner.session, access.now))
@@ -138,13 +138,12 @@ class Writer(Reader):
             transaction.execute(schema.TOUCH, args)
 
     def _make_room(self, transaction: Transaction, owner: Owner, key: str, nbytes: int, access: Access) -> float | None:
-        """Check that a value fits, less what it replaces, and return the expiry of the key that is there, if any.
+        """Check that a value fits in place of the one it replaces, and return the expiry of the existing key, if any.
 
-        A key that has expired, or counts as deleted, is deleted, so that the value is inserted as a new one, which
-        comes last.
+        A key that has expired, or counts as deleted, is deleted, so that the value is inserted at the end of the order.
 
-        :raises QuotaExceeded: when there are no bytes left for it
-        :raises TooManyKeys: when it is one key too many
+        :raises QuotaExceeded: if the value would exceed the limit of bytes
+        :raises TooManyKeys: if the key would exceed the limit of keys
         """
         more_bytes, more_keys, kept = nbytes + len(key.encode()), 1, None
         for old_bytes, expires, file, is_deleted in transaction.execute(schema.SIZE, (f"{owner.name}/{key}",)):
@@ -160,14 +159,14 @@ class Writer(Reader):
         return kept
 
     def _fits(self, more_bytes: int, more_keys: int, nbytes: int, keys: int) -> bool:
-        """Whether so much may be added to what an owner has. A value that becomes smaller always fits."""
+        """Whether an owner may have this many more bytes and keys. A smaller value always fits."""
         has_room = more_bytes <= 0 or nbytes + more_bytes <= self._limits.max_bytes
         return has_room and (more_keys == 0 or keys < self._limits.max_keys)
 
     def _make_room_of_expired(
         self, transaction: Transaction, owner: Owner, key: str, more_bytes: int, more_keys: int, now: float
     ) -> None:
-        """Check the limits without counting expired keys, and delete some of these: no write deletes many at once."""
+        """Check the limits without counting expired keys, and delete some of these, but not many at once."""
         delete_some(transaction, self._buffers, schema.SIZES_EXPIRED, owner.name, now=now)
         for *_, nbytes, keys, _ in transaction.execute(schema.STAT, {"owner": owner.name, "now": now}):
             if more_keys and keys >= self._limits.max_keys:
@@ -176,9 +175,9 @@ class Writer(Reader):
                 raise self._limits.quota_exceeded(key, more_bytes, nbytes)
 
     def _delete_all(self, transaction: Transaction, owner: Owner, at_once: bool = True) -> None:
-        """Delete all values of an owner that is known, or have them count as deleted.
+        """Delete all values of a known owner, or mark them as deleted.
 
-        :param at_once: whether to delete the rows, where they are few
+        :param at_once: whether to delete the rows if they are few
         """
         few_rows = FEW_ROWS if at_once else 0
         rows = transaction.execute(schema.SIZES_KEPT, {"owner": owner.name, "limit": few_rows + 1})
@@ -199,10 +198,10 @@ class Writer(Reader):
                 return False
             self._move_expiry(transaction, owner, expiry, access)
             rows = transaction.execute(schema.SIZE, (f"{owner.name}/{key}",))
-            is_there = any(access.is_live_key(expires) and not is_deleted for _, expires, _, is_deleted in rows)
-            if is_there:
+            exists = any(access.is_live_key(expires) and not is_deleted for _, expires, _, is_deleted in rows)
+            if exists:
                 transaction.execute(schema.EXPIRE_KEY, (key_expires, f"{owner.name}/{key}"))
-            return is_there
+            return exists
 
     def delete(self, owner: Owner, key: str, access: Access) -> bool:
         return self._freeing(lambda: self._delete(owner, key, access))
@@ -238,11 +237,13 @@ class Writer(Reader):
     def end(self, owner: Owner, access: Access) -> float:
         for _, session, renewed, *_ in self._database.select(schema.SESSION, (owner.name,)):
             if session != owner.session:
-                return float(renewed or 0.0)  # A dead id that comes again and again waits for no lock.
+                return float(renewed or 0.0)  # A dead id that comes again and again does not wait for the lock.
         try:
             return self._end(owner, access)
         except StorageFull:
-            return self._freeing(lambda: self._end(owner, access, at_once=False))  # To delete rows takes space first.
+            return self._freeing(
+                lambda: self._end(owner, access, at_once=False)
+            )  # Deleting rows would first need space.
 
     def _end(self, owner: Owner, access: Access, at_once: bool = True) -> float:
         with self._database.transaction() as transaction:
@@ -254,7 +255,7 @@ class Writer(Reader):
             return access.now
 
     def _freeing(self, work: Callable[[], T]) -> T:
-        """Do work that frees space. On a full disk it may use the reserve."""
+        """Call a function that frees space. On a full disk, it may use the reserve."""
         try:
             return work()
         except StorageFull:
