@@ -11,7 +11,15 @@ import pytest
 from asgi_visitor import SECRET, Visitor
 from dash import Dash, Input, Output, hooks, html
 
-from flask_dash_store import Changed, UserStoreMiddleware, is_available, tab_store, user_store
+from flask_dash_store import (
+    Changed,
+    ConfigurationError,
+    UserStoreAdmin,
+    UserStoreMiddleware,
+    is_available,
+    tab_store,
+    user_store,
+)
 
 CART = '["cart"]'  # what is watched, in the ids of its stores
 POLL = "/_user-store/changed"
@@ -127,3 +135,9 @@ def test_without_dev_tools_there_is_no_route_and_no_script(backend: str, tmp_pat
     visitor = Visitor(app.server)
     assert "devtools" not in visitor.get("/board/").text
     assert visitor.post(DEV_TOOLS, {}, **OWN_PAGE).status_code in (404, 405)
+
+
+@pytest.mark.parametrize(("backend", "server"), [("fastapi", "FastAPI"), ("quart", "Quart")])
+def test_the_admin_page_says_that_it_needs_flask_and_what_to_use_instead(backend: str, server: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"not Dash on {server}. .*python -m flask_dash_store URL stats"):
+        UserStoreAdmin(Dash("shop", backend=backend), allow=lambda: True)

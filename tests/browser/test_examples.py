@@ -16,6 +16,8 @@ from servers import FOR_FORKED_JOBS, Port, Server, gunicorn, running
 EXAMPLES = Path(__file__).parents[2] / "examples"
 APPS = sorted(path.stem for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
 
+PASSWORD = "of these tests"
+
 NewUser = Callable[[], Page]
 
 
@@ -38,7 +40,7 @@ def demo(examples: Path) -> Iterator[str]:
     """The address of all examples, on two workers."""
     with closing(Port()) as port:
         command = gunicorn("demo:server", port.number, examples, *FOR_FORKED_JOBS)
-        with served(command, port, examples.parent) as server:
+        with served(command, port, examples.parent, ADMIN_PASSWORD=PASSWORD) as server:
             yield server.url
 
 
@@ -256,6 +258,25 @@ def test_fastapi_app_counts_all_of_its_parallel_async_callbacks(examples: Path, 
                 expect(page.locator("#counted")).to_have_text(count)
             page.get_by_role("link", name="the count as JSON").click()
             expect(page.locator("body")).to_have_text('{"count":8}')
+
+
+# admin.py
+
+
+def test_admin_shows_the_operator_what_visitors_have_stored_and_no_one_else(demo: str, new_user: NewUser) -> None:
+    visitor, operator = new_user(), new_user()
+    for page in (visitor, operator):
+        page.goto(f"{demo}/admin/")
+    visitor.get_by_label("A note").fill("a note of mine")
+    visitor.get_by_role("button", name="Store").click()
+    expect(visitor.locator("#count")).to_have_text("1")
+    assert visitor.request.get(f"{demo}/admin/user-store/").status == 403
+    operator.get_by_label("Password").fill(PASSWORD)
+    operator.get_by_role("button", name="Log in").click()
+    operator.get_by_role("link", name="Open the admin page").click()
+    two_keys = operator.locator('[data-label="Keys"]', has_text=re.compile("^2$"))
+    operator.locator("#owners tr").filter(has=two_keys).first.get_by_role("link").click()
+    expect(operator.locator(".keys")).to_contain_text("a note of mine")
 
 
 # flask_app.py
