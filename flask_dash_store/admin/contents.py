@@ -18,6 +18,7 @@ from .owners import MOST_SESSIONS, MOST_VALUES, Detail, OwnersPage, is_session
 from .task_runner import TaskView
 
 NOT_KNOWN = "—"
+JUST_NOW = 5.0
 
 
 # The overview
@@ -112,7 +113,11 @@ def range_of(page: OwnersPage) -> str:
 
 
 def _ago(seconds: float, now: float) -> html.Time:
-    return html.Time(f"{duration(now - seconds)} ago", title=time(seconds))
+    return html.Time(_ago_in_words(seconds, now), title=time(seconds))
+
+
+def _ago_in_words(seconds: float, now: float) -> str:
+    return "just now" if now - seconds < JUST_NOW else f"{duration(now - seconds)} ago"
 
 
 def _left(seconds: float | None, now: float) -> html.Time:
@@ -127,7 +132,7 @@ def _left(seconds: float | None, now: float) -> html.Time:
 def facts(detail: Detail, now: float) -> Any:
     """What is known of one session or user as a whole."""
     if detail.ended_at is not None:
-        return html.P(f"This session has ended, {duration(now - detail.ended_at)} ago.", className="note")
+        return html.P(["This session has ended: ", _ago(detail.ended_at, now)], className="note")
     if not detail.is_there:
         return html.P("Nothing is stored here. It may have expired.", className="note")
     stat = detail.stat
@@ -222,7 +227,7 @@ def _how_far(view: TaskView) -> str:
 
 
 def _when(at: float, now: float) -> html.Time:
-    return html.Time(f"{duration(now - at)} ago", title=time(at), className="when")
+    return html.Time(_ago_in_words(at, now), title=time(at), className="when")
 
 
 def message(text: str) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import StorageError
 from ..extension import OpenedExtension
-from ..operations import looking, visitors_totals
+from ..operations import looking, totals_of
 from ..storage.statistics import Space, Spread, SupportsStatistics, Totals
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def count_all(extension: OpenedExtension) -> Overview:
     """Count now."""
     storage, at = extension.storage, looking(extension).now
     try:
-        totals = visitors_totals(extension)
+        totals = totals_of(extension)
         space = storage.space() if isinstance(storage, SupportsStatistics) else Space()
     except StorageError as error:
         return Overview(at, None, problem=str(error))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import QuotaExceeded, StorageClosed, StorageError
 from ..extension import OpenedExtension
-from ..operations import looking, visitors_totals
+from ..operations import looking, totals_of
 from ..owner import SAMPLES_OWNER
 from ..storage.statistics import DAY, HOUR, Totals
 from .records import change_record, read_record
@@ -72,7 +72,7 @@ class Sampler:
             now = looking(extension).now
             if _is_taken(read_record(extension, SAMPLES_OWNER), now):
                 return
-            totals = totals or visitors_totals(extension)
+            totals = totals or totals_of(extension)
             self._add(extension, Sample(now, totals.sessions, totals.users, totals.nbytes, totals.keys))
         except StorageClosed:
             return

@@ -220,6 +220,7 @@ LIMIT_EXPIRY = """
 _IS_LIVE = "value > :now AND value < ''"
 _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR key < 'u.' OR key >= 'u/')"
 _IS_SESSION = "key >= 's.' AND key < 's/'"
+_IS_VISITORS = "key >= 's.'"  # The names of the package's own owners come before those of sessions and users.
 TOTALS = f"""
     SELECT COUNT(*) FILTER (WHERE {_IS_SESSION}), COUNT(*) FILTER (WHERE key >= 'u.' AND key < 'u/' AND keys > 0),
         COALESCE(SUM(bytes), 0), COALESCE(SUM(keys), 0), MIN(created),
@@ -229,10 +230,10 @@ TOTALS = f"""
             + (SELECT COUNT(*) FROM "sessions" WHERE value IS NULL)
             + (SELECT COUNT(*) FROM "sessions" WHERE value >= ''),
         (SELECT COUNT(*) FROM "sessions" WHERE value <= 0)
-    FROM "sessions" NOT INDEXED WHERE {_IS_LIVE}"""
+    FROM "sessions" NOT INDEXED WHERE {_IS_LIVE} AND {_IS_VISITORS}"""
 LARGEST = f"""
-    SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED WHERE {_IS_THERE}
-    ORDER BY bytes DESC, key LIMIT :limit"""
+    SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED
+    WHERE {_IS_THERE} AND {_IS_VISITORS} ORDER BY bytes DESC, key LIMIT :limit"""
 _COUNTS = columns_of_spread("bytes", "created", "value", ":now")
 SPREAD = f"""
     SELECT COUNT(*), {", ".join(f"COUNT(*) FILTER (WHERE {column})" for column in _COUNTS)}
