@@ -150,6 +150,12 @@ def test_the_plots_show_the_samples_and_what_there_is_now(site: Site, clock: Han
     assert len(site.page.call("sessions-plot.figure", span="month")["sessions-plot.figure"]["data"][0]["x"]) == 3
 
 
+def test_what_is_no_span_is_a_day(site: Site) -> None:
+    day = site.page.call("sessions-plot.figure", span="day")
+    for span in ("year", [], {"day": 1}, None):
+        assert site.page.call("sessions-plot.figure", span=span) == day
+
+
 def test_an_app_without_the_page_takes_none(make_site: MakeSite, clock: HandClock) -> None:
     site = make_site(admin=False)
     request(site)
