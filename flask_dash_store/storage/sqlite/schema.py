@@ -95,7 +95,7 @@ TRIGGERS = (
     f"""CREATE TRIGGER IF NOT EXISTS "count_delete" AFTER DELETE ON "values" BEGIN
         UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1
         WHERE key = {_owner_of("OLD.")} AND (deleted_up_to IS NULL OR deleted_up_to < OLD.rowid);
-        -- Once its row is deleted, the largest rowid may be reused by a row that does not count as deleted.
+        -- The largest rowid may be reused once its row is gone, by a row that does not count as deleted.
         UPDATE "sessions" SET deleted_up_to = (
             SELECT rowid FROM "values" WHERE {_owner_of()} = {_owner_of("OLD.")} AND rowid < OLD.rowid
             ORDER BY rowid DESC LIMIT 1
