@@ -36,7 +36,7 @@ class Page:
         self._sampler = sampler
         self._runner = runner
         self._show_values = show_values
-        self._overview = Counted(count_all)
+        self._overview = Counted(count_all, lambda overview: overview.totals is not None)
         self._spread = Counted(count_spread)
         self._listing_took = 0.0
 

@@ -122,11 +122,18 @@ def test_a_session_shows_its_keys_with_sizes_and_expiries_but_no_values(site: Si
     assert "secret" not in json.dumps(detail)
 
 
+class Wide:
+    """Its shape is an attribute that is no array's."""
+
+    shape = ("w" * 5000,)
+
+
 def test_values_are_shown_shortened_where_the_app_says_so(make_site: MakeSite) -> None:
     site = make_site(show_values=True)
-    site.visitor(cart=["apples"], note="n" * 5000)
+    site.visitor(cart=["apples"], note="n" * 5000, wide=Wide())
     (name,) = site.page.rows()
     shown = text(site.page.detail(name)["detail-content.children"])
+    assert "w" * 500 not in shown
     assert "['apples']" in shown
     assert "nnn" in shown
     assert "n" * 200 not in shown
