@@ -53,11 +53,13 @@ class Counted(Generic[T]):
     """Something that is counted now and then, by one thread at a time; others are given what was counted before.
 
     :param count: counts it
-    :ivar took: how many seconds that took
+    :param is_counted: whether it could be counted; if not, it is counted again soon, however long the failure took
+    :ivar took: how many seconds that took; 0 if it failed
     """
 
-    def __init__(self, count: Callable[[OpenedExtension], T]) -> None:
+    def __init__(self, count: Callable[[OpenedExtension], T], is_counted: Callable[[T], bool] = lambda _: True) -> None:
         self._count = count
+        self._is_counted = is_counted
         self._lock = threading.Lock()
         self._of: Any = None
         self._value: T | None = None
@@ -72,9 +74,11 @@ class Counted(Generic[T]):
         with self._lock:
             if self._value is None or self._of is not extension.storage or time.monotonic() >= self._fresh_until:
                 began = time.monotonic()
-                self._value, self._of = self._count(extension), extension.storage
-                self.took = time.monotonic() - began
-                self._fresh_until = time.monotonic() + max(REUSED_FOR, SHARE * self.took)
+                value = self._count(extension)
+                took = time.monotonic() - began
+                self.took = took if self._is_counted(value) else 0.0
+                self._value, self._of = value, extension.storage
+                self._fresh_until = time.monotonic() + max(REUSED_FOR, took, SHARE * self.took)
             return self._value
 
     def forget(self) -> None:

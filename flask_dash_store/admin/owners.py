@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,7 @@ MOST_VALUES = 50
 MOST_SESSIONS = 100
 
 _PREFIXES: dict[View, str] = {"sessions": SESSION_PREFIX, "users": USER_PREFIX}
+_NAME = re.compile(rf"({'|'.join(map(re.escape, _PREFIXES.values()))})[A-Za-z0-9_.~%-]+", re.ASCII)
 
 
 class OwnersPage(NamedTuple):
@@ -54,9 +56,9 @@ class Detail(NamedTuple):
         return bool(self.values or self.sessions or self.stat.expires is not None)
 
 
-def is_name(name: object) -> bool:
+def is_name(name: str) -> bool:
     """Whether it has the form of a session's or user's name."""
-    return isinstance(name, str) and name.startswith(tuple(_PREFIXES.values())) and len(name) > len(SESSION_PREFIX)
+    return _NAME.fullmatch(name) is not None
 
 
 def is_session(name: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Flask, Response, redirect, request
 from werkzeug.datastructures import Headers
@@ -125,7 +126,8 @@ class UserStoreAdmin:
 
     def _root(self) -> str:
         """The path under which the browser sees the page."""
-        return f"{self._outside or request.script_root}{self._url}/"
+        outside = quote((self._outside or request.script_root).strip("/"), safe="/")
+        return f"/{outside}{self._url}/" if outside else f"{self._url}/"
 
     def _opened(self) -> OpenedExtension:
         stores = self._app.extensions.get(EXTENSION)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..errors import QuotaExceeded, StorageClosed, StorageError
@@ -46,9 +47,13 @@ class Sampler:
     def sample_soon(self, extension: OpenedExtension) -> None:
         """Take a sample if one is due, without waiting for it. It is asked after each request, so it costs nothing."""
         if self._is_due(extension):
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._sample, args=(extension,), name="flask_dash_store.samples", daemon=True
-            ).start()
+            )
+            with suppress(
+                RuntimeError
+            ):  # There can be no more threads, or Python is ending. The visitor waits for none.
+                thread.start()
 
     def sample(self, extension: OpenedExtension, totals: Totals | None = None) -> None:
         """Take a sample if one is due.

@@ -42,6 +42,7 @@ def shown_value(extension: OpenedExtension, owner: Owner, value: ValueInfo, acce
 def _in_words(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
-        return f"{type(value).__name__} of shape {' by '.join(str(side) for side in shape)}"
-    text = _shortened.repr(value)
+        text = f"{type(value).__name__} of shape {' by '.join(str(side) for side in shape)}"
+    else:
+        text = _shortened.repr(value)
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"

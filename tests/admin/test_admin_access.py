@@ -131,6 +131,10 @@ def test_a_post_that_a_form_could_send_is_refused(site: Site, content_type: str 
 def test_a_browser_without_fetch_metadata_is_known_by_its_origin(site: Site) -> None:
     asked = site.page.callback("tiles.children")
     assert site.page.post(asked, {"Origin": "http://localhost"}).status_code == 200
+    for origin in ("http://xn--bcher-kva.example", "http://[fd00::1]:8050"):
+        there = {"base_url": origin}
+        assert site.page.post(asked, {"Origin": origin}, **there).status_code == 200, origin
+        assert site.page.post(asked, {"Origin": "http://localhost"}, **there).status_code == 403, origin
     shop = {"base_url": "https://shop.example:8443"}
     assert site.page.post(asked, {"Origin": "https://shop.example:8443"}, **shop).status_code == 200
     assert site.page.post(asked, {"Origin": "https://shop.example"}, **shop).status_code == 403

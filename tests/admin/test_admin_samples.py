@@ -64,6 +64,20 @@ def test_requests_of_visitors_take_samples_though_no_one_looks(site: Site, clock
     assert len(taken(site)) == 3
 
 
+def test_a_request_is_answered_though_no_thread_can_take_its_sample(site: Site, clock: HandClock) -> None:
+    request(site)
+    clock.step(INTERVAL)
+    size = threading.stack_size(2**46)  # more than the system has, so no thread can be started
+    try:
+        assert site.app.test_client().get("/keys").status_code == 200
+    finally:
+        threading.stack_size(size)
+    assert len(taken(site)) == 1
+    clock.step(INTERVAL)
+    request(site)
+    assert len(taken(site)) == 2
+
+
 def test_workers_take_no_more_samples_together_than_one(make_site: MakeSite, clock: HandClock) -> None:
     workers = [make_site() for _ in range(3)]
     for _ in range(4):
@@ -149,6 +163,14 @@ def test_the_plots_show_the_samples_and_what_there_is_now(site: Site, clock: Han
     assert ages["x"] == [3, 0, 0, 0, 0, 0]
     clock.step(30 * DAY)
     assert len(site.page.call("sessions-plot.figure", span="month")["sessions-plot.figure"]["data"][0]["x"]) == 3
+
+
+def test_what_is_no_span_is_a_day(site: Site) -> None:
+    site.visitor(cart=1)
+    wait_for_samples()
+    day = site.page.call("sessions-plot.figure", span="day")
+    for span in ("year", [], {"day": 1}, None):
+        assert site.page.call("sessions-plot.figure", span=span) == day
 
 
 def test_an_app_without_the_page_takes_none(make_site: MakeSite, clock: HandClock) -> None:
