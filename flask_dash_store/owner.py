@@ -58,7 +58,7 @@ def renewed_session_id(session_id: str) -> str:
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
 
 
-# What the package keeps for itself is neither a session nor a user. Its names come before theirs, by which SQL tells them.
+# What the package keeps for itself is neither a session nor a user. Its names come before theirs, which SQL relies on.
 HEALTH_OWNER = Owner("h.health")
 SAMPLES_OWNER = Owner("a.samples")
 TASKS_OWNER = Owner("a.tasks")
