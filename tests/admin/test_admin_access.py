@@ -150,6 +150,21 @@ def test_answers_are_kept_from_caches_frames_and_foreign_scripts(site: Site) -> 
     assert site.page.post(site.page.callback("tiles.children")).headers["Cache-Control"] == "no-store"
 
 
+def test_what_protects_answers_is_not_replaced_by_functions_of_the_app(site: Site) -> None:
+    @site.app.after_request
+    def weaken(response: Any) -> Any:
+        response.headers.update(
+            {"Cache-Control": "public, max-age=3600", "X-Frame-Options": "SAMEORIGIN", "X-Shop": "1"}
+        )
+        return response
+
+    for path in ("/user-store/", "/user-store", "/user-store/_dash-layout", "/user-store/nothing"):
+        headers = site.page.client.get(path).headers
+        assert headers["X-Shop"] == "1"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cache-Control"] == "no-store", path
+
+
 def test_scripts_are_cached_by_no_one_but_the_operators_browser(site: Site) -> None:
     page = site.page.client.get("/user-store/").text
     scripts = [part.split('"')[0] for part in page.split('src="')[1:]]
