@@ -105,9 +105,9 @@ def keep() -> Response:
 
 
 @app.post("/log-in")
-def log_in() -> Response | tuple[str, int]:
+def log_in() -> Response | str:
     if not hmac.compare_digest(request.form["password"].encode(), password.encode()):
-        return page(is_wrong=True), 403
+        return page(is_wrong=True)
     user_store.regenerate()  # Another id, for an attacker may have planted this one.
     user_store["is_operator"] = True
     return redirect(url_for("index"))
