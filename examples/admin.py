@@ -12,7 +12,7 @@ import hmac
 import os
 from pathlib import Path
 
-from flask import Flask, abort, redirect, render_template_string, request, url_for
+from flask import Flask, redirect, render_template_string, request, url_for
 from secret_key import kept_secret_key
 from werkzeug.wrappers import Response
 
@@ -79,6 +79,7 @@ PAGE = """
         <button>Log in</button>
       </div>
     </form>
+    {% if is_wrong %}<p class="message error" role="alert">That is not the password.</p>{% endif %}
     <p class="hint">The server has printed the password when it started.</p>
     {% endif %}
   </section>
@@ -88,9 +89,13 @@ PAGE = """
 """
 
 
+def page(is_wrong: bool = False) -> str:
+    return render_template_string(PAGE, count=user_store.get("notes", 0), is_operator=is_operator(), is_wrong=is_wrong)
+
+
 @app.get("/")
 def index() -> str:
-    return render_template_string(PAGE, count=user_store.get("notes", 0), is_operator=is_operator())
+    return page()
 
 
 @app.post("/keep")
@@ -100,9 +105,9 @@ def keep() -> Response:
 
 
 @app.post("/log-in")
-def log_in() -> Response:
+def log_in() -> Response | str:
     if not hmac.compare_digest(request.form["password"].encode(), password.encode()):
-        abort(403)
+        return page(is_wrong=True)
     user_store.regenerate()  # Another id, for an attacker may have planted this one.
     user_store["is_operator"] = True
     return redirect(url_for("index"))

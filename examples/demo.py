@@ -68,7 +68,9 @@ PAGE = """
     <code>examples/{{ name }}.py</code>
   </a>
   {% endfor %}
-  <p class="hint">Dash on FastAPI needs a server of its own: <code>python examples/fastapi_app.py --port 8051</code></p>
+  <p class="hint">
+    Dash on FastAPI needs a server of its own: <code>.venv/bin/python examples/fastapi_app.py --port 8051</code>
+  </p>
 </main>
 </body>
 </html>

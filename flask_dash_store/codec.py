@@ -211,11 +211,12 @@ def _check_dict_keys(value: Any) -> None:
             _check_dict_keys(each)
 
 
-# Messages of pickle that name a class or function, and contain nothing of the value.
+# Messages of pickle and json that name a class or function, and contain nothing of the value.
 _HARMLESS = re.compile(
     "cannot pickle '[\\w. ]+' object"
     "|Can't pickle <(function|class) [\\w.<>' ]+>: .+"
     "|Can't (get|pickle) (local )?(object|attribute) '[\\w.<>]+'.*"
+    "|Object of type \\w+ is not JSON serializable"
 )
 _NO_ATTRIBUTE = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
 

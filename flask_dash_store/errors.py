@@ -112,6 +112,10 @@ class NotANumber(UserStoreError, TypeError):
     """``increment`` found something other than a number under the key."""
 
 
+class NotEditable(UserStoreError, TypeError):
+    """``edit`` found a value that cannot be changed in place, such as a number or a text."""
+
+
 class NotAnAttribute(UserStoreError, AttributeError):
     """An attribute of a store was set. Values are stored under keys: ``store[key] = value``."""
 

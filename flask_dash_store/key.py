@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from .errors import ConfigurationError
 from .expiry import seconds
 from .owner import check_key
 from .proxy import user_store
@@ -33,6 +34,7 @@ class Key(Generic[T]):
         value to use if none is stored.
     :param ttl: time, in seconds or as a timedelta, after which the key expires, however often it is used; each
         :meth:`set` starts it again. None keeps the key for as long as the session keeps its values.
+    :raises ConfigurationError: if ``default`` is a value and not a function
     :raises InvalidKey: if the name is not a valid key
     :raises InvalidKeyType: if the name is not a str
     :raises InvalidTTL: if ``ttl`` is not positive, or is longer than a century
@@ -40,6 +42,11 @@ class Key(Generic[T]):
 
     def __init__(self, name: str, default: Callable[[], T], ttl: float | timedelta | None = None) -> None:
         self.name = check_key(name)
+        if not callable(default):
+            raise ConfigurationError(
+                f"default= of {self!r} must be a function that returns the value, such as list or lambda: 20, not a "
+                f"{type(default).__name__}."
+            )
         self._default = default
         self._ttl = None if ttl is None else seconds(ttl)
 

@@ -299,7 +299,7 @@ def _adapter_of(app: Any, secrets: Sequence[str | bytes]) -> AppAdapter:
     if adapter is None:
         raise ConfigurationError(
             "UserStoreMiddleware needs a Flask app, a Dash app, or an ASGI app such as a Quart, FastAPI or "
-            f"Starlette app, not {type(app).__name__}."
+            f"Starlette app, not {type(app).__name__}. Pass the app itself, not app.wsgi_app, which it wraps in place."
         )
     if secrets and adapter.has_config:
         raise ConfigurationError(

@@ -68,8 +68,18 @@ def _require_store() -> UserStore:
         return store
     store = find_store()
     if store is None:
-        raise OutsideRequest(_WHAT_TO_DO)
+        raise OutsideRequest(_why_there_is_none())
     return store
+
+
+def _why_there_is_none() -> str:
+    context = _context()
+    if context is None:
+        return _WHAT_TO_DO
+    return (
+        f"The Flask app {context.app.import_name!r}, which handles this request, has no UserStoreMiddleware. Call "
+        "UserStoreMiddleware(app) where the app is made, or init_app(app) in its factory."
+    )
 
 
 def find_store() -> UserStore | None:

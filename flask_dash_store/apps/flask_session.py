@@ -16,7 +16,15 @@ from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSessionInterface, SessionMixin, session_json_serializer
 from werkzeug.datastructures import Headers
 
-from ..errors import ConfigurationError, ResponseStarted, SessionEnded, StorageError, TamperedValue, UnreadableValue
+from ..errors import (
+    ConfigurationError,
+    ResponseStarted,
+    SessionEnded,
+    StorageError,
+    TamperedValue,
+    UnreadableValue,
+    UnstorableValue,
+)
 from ..http.wsgi import ENVIRON_KEY
 from ..owner import FLASK_SESSION_KEY as KEY
 from ..proxy import EXTENSION, store_of
@@ -145,6 +153,7 @@ class StoreSession(SessionMixin):
 
         :raises SessionEnded: if another request has ended the session
         :raises ResponseStarted: for a login, if no response can bring the browser the new id
+        :raises UnstorableValue: if a value cannot be stored; the message names its key in ``flask.session``
         """
         if not self._values().changes():
             return False
@@ -153,7 +162,13 @@ class StoreSession(SessionMixin):
             if not self._values() or self._state.is_answered:
                 return True
             self._store.regenerate()  # A message that is flashed at logout needs a session.
-        self._write(self._values())
+        values = self._values()
+        try:
+            self._write(values)
+        except UnstorableValue as error:
+            # The session is one value of the store, so the error does not say which of the app's values is at fault.
+            keys = " and ".join(f"flask.session[{key!r}]" for key in values.unstorable())
+            raise UnstorableValue(f"{error} The cause is {keys}." if keys else str(error), key=KEY) from None
         return True
 
     def _write(self, values: SessionValues) -> None:

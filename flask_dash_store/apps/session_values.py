@@ -53,6 +53,10 @@ class SessionValues(dict[str, Any]):
         changed = [key for key, each in now.items() if not _is_same(before.get(key, _ABSENT), each)]
         return changed + [key for key in before if key not in self]
 
+    def unstorable(self) -> list[str]:
+        """The keys whose values cannot be pickled, among what the last :meth:`changes` found."""
+        return [key for key, each in self._now.items() if type(each) is object]
+
     def mark_saved(self) -> None:
         """Take what the last :meth:`changes` found as stored."""
         self._before, self._flashes = self._now, list(self.get(FLASHES, ()))

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from ..buffers import Stored
-from ..errors import NotAnAttribute, NotANumber, SessionEnded, UnstorableValue, UserStoreError
+from ..errors import NotAnAttribute, NotANumber, NotEditable, SessionEnded, UnstorableValue, UserStoreError
 from ..expiry import Access, seconds
 from ..owner import Owner
 from ..storage.base import KeyExpiry, ValueInfo
@@ -23,6 +23,8 @@ from .views import MISSING, SnapshotMapping, as_snapshot
 T = TypeVar("T")
 
 KEYS_SHOWN = 10
+
+_IMMUTABLE = frozenset({bool, int, float, complex, str, bytes})
 
 
 @dataclass(frozen=True)
@@ -333,12 +335,19 @@ class StoredMapping(StoreBase, SnapshotMapping):
         :param default: the value to start with if there is no such key
         :returns: a context manager that gives the value
         :raises KeyError: if there is no such key and no ``default`` is given
+        :raises NotEditable: on entering, if the value is a number, a str or bytes
         :raises StorageBusy: on entering, if other writers hold the lock for longer than USER_STORE_TIMEOUT
         """
         with self.transaction():
             value = self.get(key, default)
             if value is MISSING:
                 raise KeyError(key)
+            if type(value) in _IMMUTABLE:
+                raise NotEditable(
+                    f"edit({key!r}): a value of type {type(value).__name__} cannot be changed in place. "
+                    "Assign the new value inside `with store.transaction():`, or use increment() for a number.",
+                    key=key,
+                )
             yield value
             self._set(key, value, _keep)
 

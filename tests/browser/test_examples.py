@@ -271,6 +271,9 @@ def test_admin_shows_the_operator_what_visitors_have_stored_and_no_one_else(demo
     visitor.get_by_role("button", name="Store").click()
     expect(visitor.locator("#count")).to_have_text("1")
     assert visitor.request.get(f"{demo}/admin/user-store/").status == 403
+    operator.get_by_label("Password").fill("a guess")
+    operator.get_by_role("button", name="Log in").click()
+    expect(operator.get_by_role("alert")).to_have_text("That is not the password.")
     operator.get_by_label("Password").fill(PASSWORD)
     operator.get_by_role("button", name="Log in").click()
     operator.get_by_role("link", name="Open the admin page").click()

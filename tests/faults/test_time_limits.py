@@ -54,7 +54,7 @@ USES: dict[str, Use] = {
     "nbytes": lambda store: store.nbytes,
     "pop": lambda store: store.pop("name", None),
     "setdefault": lambda store: store.setdefault("other", "") or read(store),
-    "edit": lambda store: store.edit("name", "").__enter__(),
+    "edit": lambda store: store.edit("names", []).__enter__(),
 }
 
 

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import create_environ, run_wsgi_app
 
 import flask_dash_store
-from flask_dash_store import OutsideRequest, UserStoreMiddleware, is_available, user_store
+from flask_dash_store import ConfigurationError, OutsideRequest, UserStoreMiddleware, is_available, user_store
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -152,6 +152,21 @@ def test_in_the_context_of_another_app_there_is_no_store_of_this_apps_visitor() 
             return str("user_store" in g)
 
     assert app.test_client().get("/").text == "False"
+
+
+def test_in_a_request_of_an_app_without_the_middleware_the_error_names_the_app_and_the_call() -> None:
+    app = make_server()
+    app.add_url_rule("/", view_func=lambda: user_store["k"])
+    with (
+        app.test_request_context(),
+        pytest.raises(OutsideRequest, match=f"{app.import_name!r}.* has no UserStoreMiddleware. Call UserStoreM"),
+    ):
+        app.dispatch_request()
+
+
+def test_wrapping_wsgi_app_by_hand_is_an_error_that_says_to_pass_the_app() -> None:
+    with pytest.raises(ConfigurationError, match=r"not method\. Pass the app itself, not app\.wsgi_app"):
+        UserStoreMiddleware(make_server().wsgi_app)  # type: ignore[arg-type]
 
 
 def test_a_direct_wsgi_call_which_is_what_app_run_makes_finds_the_store() -> None:

@@ -26,7 +26,15 @@ from markupsafe import Markup
 from urls import rewrite
 from visits import SECRET, Browser, Site, Use
 
-from flask_dash_store import ConfigurationError, InvalidKey, LateSetting, NotANumber, UserStore, UserStoreMiddleware
+from flask_dash_store import (
+    ConfigurationError,
+    InvalidKey,
+    LateSetting,
+    NotANumber,
+    UnstorableValue,
+    UserStore,
+    UserStoreMiddleware,
+)
 from flask_dash_store.owner import FLASK_SESSION_KEY as KEY
 from flask_dash_store.store.internal import read as read_own
 from flask_dash_store.store.internal import write as write_own
@@ -146,6 +154,13 @@ def test_values_keep_their_types_whatever_the_codec_is(clock: HandClock, tmp_pat
 def test_with_pickle_a_session_holds_what_no_json_can_say(site: Site) -> None:
     browser = begun(site, numbers={1: {2, 3}}, when=timedelta(days=1))
     assert browser.visit(read) == {"numbers": {1: {2, 3}}, "when": timedelta(days=1)}
+
+
+def test_a_value_that_cannot_be_stored_is_named_with_its_key_in_the_session(site: Site) -> None:
+    browser = begun(site, n=1)
+    with pytest.raises(UnstorableValue, match=r"cannot be pickled. The cause is flask\.session\['f'\]\.$"):
+        browser.visit(put(n=2, f=lambda: 1))
+    assert browser.visit(read) == {"n": 1}
 
 
 def test_what_is_changed_inside_of_a_value_is_kept_without_saying_modified(site: Site) -> None:

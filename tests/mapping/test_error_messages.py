@@ -42,6 +42,7 @@ MISTAKES: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: g.user_store.set("k", 1, ttl="soon"), ["A TTL must be", "'soon'"]),
     (lambda: g.user_store.set(1, 2), ["not int", "str(key)"]),
     (lambda: g.user_store.set("a/b", 2), ["'a/b' contains '/'"]),
+    (lambda: g.user_store.edit("n", 0).__enter__(), ["edit('n')", "of type int", "transaction()", "increment()"]),
     (lambda: setattr(g.user_store, "cart", 1), ["store['cart'] = value", "store.edit(key)"]),
 ]
 

@@ -233,4 +233,6 @@ def test_json_errors_are_of_the_package_too() -> None:
     store = open_store(codec="json")
     with pytest.raises(UnstorableValue, match="a key in it is a tuple, not a str"):
         store["key"] = {("a", "b"): 1}
+    with pytest.raises(UnstorableValue, match="Object of type set is not JSON serializable"):
+        store["key"] = ["a secret", {"a", "b"}]
     assert json.loads(json.dumps(store.copy())) == {}

@@ -8,7 +8,15 @@ import pytest
 from clocks import HandClock
 from flask import Flask
 
-from flask_dash_store import InvalidKey, InvalidKeyType, InvalidTTL, Key, UserStoreMiddleware, user_store
+from flask_dash_store import (
+    ConfigurationError,
+    InvalidKey,
+    InvalidKeyType,
+    InvalidTTL,
+    Key,
+    UserStoreMiddleware,
+    user_store,
+)
 from flask_dash_store.testing import user_store_context
 
 
@@ -71,3 +79,8 @@ def test_a_wrong_name_and_a_wrong_ttl_are_errors_where_they_are_declared() -> No
         Key(5, default=list)  # type: ignore[arg-type]
     with pytest.raises(InvalidTTL):
         Key("cart", default=list, ttl=0)
+
+
+def test_a_default_that_is_a_value_and_not_a_function_is_an_error_where_it_is_declared() -> None:
+    with pytest.raises(ConfigurationError, match=r"Key\('cart'\) must be a function .* such as list .* not a list"):
+        Key("cart", default=[])  # type: ignore[arg-type]
