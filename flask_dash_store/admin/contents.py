@@ -14,7 +14,7 @@ from ..storage.statistics import OwnerInfo
 from ..wording import count, duration, finite, size, time, visible
 from .layout import aria
 from .overview import Overview
-from .owners import MOST_SESSIONS, MOST_VALUES, Detail, OwnersPage, is_session
+from .owners import MAX_SESSIONS, MAX_VALUES, Detail, OwnersPage, is_session
 from .task_runner import TaskView
 
 NOT_KNOWN = "—"
@@ -149,7 +149,7 @@ def content(detail: Detail, now: float, with_values: bool) -> list[Any]:
     """Its keys; of a user, also the sessions."""
     parts: list[Any] = []
     if detail.sessions:
-        more = " (the first ones)" if len(detail.sessions) == MOST_SESSIONS else ""
+        more = " (the first ones)" if len(detail.sessions) == MAX_SESSIONS else ""
         items = [html.Li([_link(info.name), _ago(info.created_at, now)]) for info in detail.sessions]
         parts += [
             html.H3(f"Logged in, in {count(len(detail.sessions), 'session')}{more}"),
@@ -163,8 +163,8 @@ def content(detail: Detail, now: float, with_values: bool) -> list[Any]:
         )
         parts.append(html.H3(["Keys", html.Span(f"{some}largest first", className="when")]))
         parts.append(html.Ul([_key(value, shown, now) for value, shown in detail.values], className="keys"))
-        if with_values and len(detail.values) > MOST_VALUES:
-            parts.append(html.P(f"Values are shown of the first {MOST_VALUES} keys.", className="note"))
+        if with_values and len(detail.values) > MAX_VALUES:
+            parts.append(html.P(f"Values are shown of the first {MAX_VALUES} keys.", className="note"))
     return parts
 
 

@@ -17,9 +17,9 @@ from .values import shown_value
 View = Literal["sessions", "users"]
 
 PAGE = 25
-MOST_KEYS = 200
-MOST_VALUES = 50
-MOST_SESSIONS = 100
+MAX_KEYS = 200
+MAX_VALUES = 50
+MAX_SESSIONS = 100
 
 _PREFIXES: dict[View, str] = {"sessions": SESSION_PREFIX, "users": USER_PREFIX}
 _NAME = re.compile(rf"({'|'.join(map(re.escape, _PREFIXES.values()))})[A-Za-z0-9_.~%-]+", re.ASCII)
@@ -95,12 +95,12 @@ def detail_of(extension: OpenedExtension, name: str, with_values: bool) -> Detai
         stat, values = extension.storage.stat(owner, access), extension.storage.describe(owner, access)
     except SessionEnded as ended:
         return Detail(name, Stat(), [], [], ended.ended_at)
-    largest = sorted(values, key=lambda value: -value.nbytes)[:MOST_KEYS]
+    largest = sorted(values, key=lambda value: -value.nbytes)[:MAX_KEYS]
     shown = [
-        (value, shown_value(extension, owner, value, access) if with_values and number < MOST_VALUES else None)
+        (value, shown_value(extension, owner, value, access) if with_values and number < MAX_VALUES else None)
         for number, value in enumerate(largest)
     ]
-    sessions = [] if is_session(name) else list(islice(sessions_of(extension, user_id_of(name)), MOST_SESSIONS))
+    sessions = [] if is_session(name) else list(islice(sessions_of(extension, user_id_of(name)), MAX_SESSIONS))
     return Detail(name, stat, shown, sessions)
 
 

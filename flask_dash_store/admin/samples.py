@@ -21,7 +21,7 @@ from .records import change_record, read_record
 logger = logging.getLogger("flask_dash_store")
 
 INTERVAL = 300.0
-MOST_SHARE = 256
+MAX_SHARE = 256
 
 STEPS = ((DAY, INTERVAL), (7 * DAY, HOUR), (31 * DAY, 4 * HOUR))
 """Up to which age one sample is kept for how long a time."""
@@ -92,7 +92,7 @@ class Sampler:
         try:
             change_record(extension, SAMPLES_OWNER, lambda record: _added((record or [])[::-share][::-1], sample))
         except QuotaExceeded:  # The app lets a visitor have less than a month of samples takes.
-            if share < MOST_SHARE:
+            if share < MAX_SHARE:
                 self._add(extension, sample, share * 2)
 
 
