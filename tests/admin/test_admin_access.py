@@ -145,6 +145,7 @@ def test_answers_are_kept_from_caches_frames_and_foreign_scripts(site: Site) -> 
         headers = site.page.client.get(f"/user-store/{path}").headers
         assert headers["Cache-Control"] == "no-store"
         assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert "unsafe-inline" not in headers["Content-Security-Policy"].split("style-src")[0]
     assert site.page.post(site.page.callback("tiles.children")).headers["Cache-Control"] == "no-store"
