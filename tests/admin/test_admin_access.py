@@ -186,7 +186,7 @@ def test_it_refuses_to_start_without_allow_and_says_what_to_do() -> None:
         UserStoreAdmin(Flask("shop"))
 
 
-@pytest.mark.parametrize("url", ["", "/", "user-store", "/user-store/", "/<user>", "//", "/a b", None])
+@pytest.mark.parametrize("url", ["", "/", "user-store", "/user-store/", "/<user>", "//", "/a b", "/..", "/a/./b", None])
 def test_it_refuses_an_url_that_is_no_path(url: Any) -> None:
     with pytest.raises(ConfigurationError, match="url="):
         UserStoreAdmin(Flask("shop"), url, allow=deny)
