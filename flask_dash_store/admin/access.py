@@ -101,5 +101,6 @@ def protect(response: Response, script_hashes: Sequence[str]) -> ProtectedRespon
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",  # A page that has opened it could lead it to another session.
     }
     return protected

@@ -33,7 +33,7 @@ NAME = "flask_dash_store.admin"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _ROUTES_OF_DASH = re.compile(r"_dash-(?:layout|dependencies|update-component)|(?:_dash-component-suites|assets)/.+")
-_URL = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
+_URL = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9_.~-]+)+", re.ASCII)  # Browsers remove "." and "..".
 
 
 class UserStoreAdmin:

@@ -145,6 +145,7 @@ def test_answers_are_kept_from_caches_frames_and_foreign_scripts(site: Site) -> 
         headers = site.page.client.get(f"/user-store/{path}").headers
         assert headers["Cache-Control"] == "no-store"
         assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert "unsafe-inline" not in headers["Content-Security-Policy"].split("style-src")[0]
     assert site.page.post(site.page.callback("tiles.children")).headers["Cache-Control"] == "no-store"
@@ -185,7 +186,7 @@ def test_it_refuses_to_start_without_allow_and_says_what_to_do() -> None:
         UserStoreAdmin(Flask("shop"))
 
 
-@pytest.mark.parametrize("url", ["", "/", "user-store", "/user-store/", "/<user>", "//", "/a b", None])
+@pytest.mark.parametrize("url", ["", "/", "user-store", "/user-store/", "/<user>", "//", "/a b", "/..", "/a/./b", None])
 def test_it_refuses_an_url_that_is_no_path(url: Any) -> None:
     with pytest.raises(ConfigurationError, match="url="):
         UserStoreAdmin(Flask("shop"), url, allow=deny)
