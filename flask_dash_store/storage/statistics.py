@@ -64,7 +64,7 @@ class Totals(NamedTuple):
     :ivar users: user ids with values
     :ivar nbytes: bytes of the keys and values of all owners that have not expired
     :ivar keys: how many keys they have
-    :ivar oldest: when the oldest of them began, in seconds since the epoch; None if there are none
+    :ivar oldest: when the oldest of these sessions began, in seconds since the epoch; None if there are none
     :ivar began_last_hour: sessions that began within the last hour
     :ivar began_last_day: sessions that began within the last day
     :ivar expired: expired owners that maintenance has not removed yet
@@ -172,7 +172,7 @@ def totals_of(infos: Iterable[OwnerInfo], now: float, largest: int) -> Totals:
                 sessions += is_session
                 users += info.name.startswith(USER_PREFIX)
                 nbytes, keys = nbytes + info.nbytes, keys + info.keys
-                oldest = min(oldest, info.created_at)
+                oldest = min(oldest, info.created_at) if is_session else oldest
                 hour += is_session and info.created_at > now - HOUR
                 day += is_session and info.created_at > now - DAY
                 yield info

@@ -61,7 +61,7 @@ def test_totals_follow_what_is_deleted_and_overwritten(storage: Any, clock: Hand
 
 
 def test_totals_tell_how_many_sessions_have_begun_of_late(storage: Any, clock: HandClock) -> None:
-    for name, age in (("s.new", 0.0), ("s.today", 7200.0), ("s.old", 2 * DAY), ("u.new", 0.0)):
+    for name, age in (("s.new", 0.0), ("s.today", 7200.0), ("s.old", 2 * DAY), ("u.old", 3 * DAY)):
         access = ExpiryPolicy(9 * DAY, lambda age=age: clock.now - age).access()
         storage.set(owner(name), "k", small(b"x"), access)
     totals = storage.totals(clock.now)

@@ -73,7 +73,7 @@ _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR left(owner, 2) <> 'u.')"
 _TOTALS = f"""
     SELECT count(*) FILTER (WHERE is_live AND is_session), count(*) FILTER (WHERE is_live AND is_user AND keys > 0),
         COALESCE(sum(bytes) FILTER (WHERE is_live), 0)::bigint, COALESCE(sum(keys) FILTER (WHERE is_live), 0)::bigint,
-        min(created_at) FILTER (WHERE is_live),
+        min(created_at) FILTER (WHERE is_live AND is_session),
         count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 3600),
         count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 86400),
         count(*) FILTER (WHERE NOT is_live), count(*) FILTER (WHERE expires IS NULL)

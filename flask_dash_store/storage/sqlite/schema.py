@@ -222,7 +222,8 @@ _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR key < 'u.' OR key >= 'u/')"
 _IS_SESSION = "key >= 's.' AND key < 's/'"
 TOTALS = f"""
     SELECT COUNT(*) FILTER (WHERE {_IS_SESSION}), COUNT(*) FILTER (WHERE key >= 'u.' AND key < 'u/' AND keys > 0),
-        COALESCE(SUM(bytes), 0), COALESCE(SUM(keys), 0), MIN(created),
+        COALESCE(SUM(bytes), 0), COALESCE(SUM(keys), 0),
+        MIN(created) FILTER (WHERE {_IS_SESSION}),
         COUNT(*) FILTER (WHERE created > :hour AND {_IS_SESSION}),
         COUNT(*) FILTER (WHERE created > :day AND {_IS_SESSION}),
         (SELECT COUNT(*) FROM "sessions" WHERE value > 0 AND value <= :now)
