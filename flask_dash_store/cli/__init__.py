@@ -175,7 +175,7 @@ def re_sign_command(as_json: bool) -> None:
     if as_json:
         say_json({"signed": signed, "left_out": _as_dicts(left_out)})
     else:
-        click.echo(f"Signed {signed} values.")
+        click.echo(f"Signed {signed} values." if signed else "There was nothing to sign.")
     _say_left_out(left_out, quietly=as_json)
 
 
