@@ -10,7 +10,6 @@ from .codec import Codec
 from .errors import SessionEnded, StorageCorrupt, StorageError, TamperedValue
 from .expiry import Access
 from .extension import OpenedExtension
-from .owner import OWN_OWNERS
 from .storage.base import Progress, SupportsExport
 from .storage.statistics import OwnerInfo, SupportsStatistics, Totals
 
@@ -20,22 +19,16 @@ def looking(extension: OpenedExtension) -> Access:
     return Access(extension.access_of_users().now, math.inf, math.inf)
 
 
-def visitors_totals(extension: OpenedExtension, largest: int = 0) -> Totals:
-    """How much there is, without what the package keeps for itself.
+def totals_of(extension: OpenedExtension, largest: int = 0) -> Totals:
+    """How much there is.
 
     :param largest: how many of the largest sessions and users to name
     :raises StorageError: when the storage fails, or keeps no counts
     """
-    storage, access = extension.storage, looking(extension)
+    storage = extension.storage
     if not isinstance(storage, SupportsStatistics):
         raise StorageError(f"{type(storage).__name__} does not say how much it keeps.")
-    totals = storage.totals(access.now, largest + len(OWN_OWNERS) if largest else 0)
-    own, names = [storage.stat(owner, access) for owner in OWN_OWNERS], {owner.name for owner in OWN_OWNERS}
-    return totals._replace(
-        nbytes=totals.nbytes - sum(stat.nbytes for stat in own),
-        keys=totals.keys - sum(stat.keys for stat in own),
-        largest=tuple(info for info in totals.largest if info.name not in names)[:largest],
-    )
+    return storage.totals(looking(extension).now, largest)
 
 
 def sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]:

@@ -58,11 +58,10 @@ def renewed_session_id(session_id: str) -> str:
     return session_id[:_OWNER_CHARACTERS] + new_session_id()[_OWNER_CHARACTERS:]
 
 
+# What the package keeps for itself is neither a session nor a user. Its names come before theirs, which SQL relies on.
 HEALTH_OWNER = Owner("h.health")
 SAMPLES_OWNER = Owner("a.samples")
 TASKS_OWNER = Owner("a.tasks")
-OWN_OWNERS = (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER)
-"""Whose values are the package's own. They are neither sessions nor users."""
 
 
 class DerivedIds:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from flask import Response, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from ..http.same_origin import is_same_origin
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 logger = logging.getLogger("flask_dash_store")
 
@@ -60,28 +65,41 @@ def _cache_control(response: Response) -> str:
     return f"private, max-age={max_age}" if max_age else "no-store"
 
 
-def protect(response: Response, script_hashes: Sequence[str]) -> Response:
+class ProtectedResponse(Response):
+    """An answer with headers that no function of the app's, such as Flask-Talisman's after each request, replaces."""
+
+    kept_headers: dict[str, str]
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        headers = super().get_wsgi_headers(environ)
+        for name, value in self.kept_headers.items():
+            headers[name] = value
+        return headers
+
+
+def protect(response: Response, script_hashes: Sequence[str]) -> ProtectedResponse:
     """Have browsers and caches keep an answer to the one who asked, and run no scripts but the page's own.
 
     :param script_hashes: of the page's inline scripts
     """
-    headers = response.headers
-    headers["Cache-Control"] = _cache_control(response)
-    headers.pop("Expires", None)
-    headers["Content-Security-Policy"] = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src 'self' {' '.join(script_hashes)}",
-            "style-src 'self' 'unsafe-inline'",  # Plotly's styles
-            "img-src 'self' data: blob:",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",  # A page around it could have the buttons clicked.
-        ]
-    )
-    headers["X-Frame-Options"] = "DENY"
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    return response
+    policy = [
+        "default-src 'none'",
+        f"script-src 'self' {' '.join(script_hashes)}",
+        "style-src 'self' 'unsafe-inline'",  # Plotly's styles
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",  # A page around it could have the buttons clicked.
+    ]
+    response.headers.pop("Expires", None)
+    protected = cast(ProtectedResponse, ProtectedResponse.force_type(response))
+    protected.kept_headers = {
+        "Cache-Control": _cache_control(response),
+        "Content-Security-Policy": "; ".join(policy),
+        "X-Frame-Options": "DENY",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+    return protected

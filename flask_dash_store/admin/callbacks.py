@@ -21,6 +21,8 @@ from .task_runner import TaskRunner
 OPENED_KEY = "flask_dash_store.admin.opened"
 """In the environ of a request to the page's Dash app: the opened extension of the app whose store it shows."""
 
+HEALTH_TIMEOUT = 1.0
+
 _ORDERS = ("newest", "oldest", "largest", "expiring")
 
 
@@ -36,7 +38,7 @@ class Page:
         self._sampler = sampler
         self._runner = runner
         self._show_values = show_values
-        self._overview = Counted(count_all)
+        self._overview = Counted(count_all, lambda overview: overview.totals is not None)
         self._spread = Counted(count_spread)
         self._listing_took = 0.0
 
@@ -57,13 +59,13 @@ class Page:
         )
         def show_overview(_ticks: int | None, _ended: int) -> Any:
             extension = _extension()
-            overview = self._overview.get(extension)
+            overview, health = self._overview.get(extension), extension.health_probe.health(HEALTH_TIMEOUT)
             if overview.totals is not None:
                 self._sampler.sample(extension, overview.totals)
             took = max(self._overview.took, self._listing_took)
             interval = max(TICK_MS, int(SHARE * took * 1000))
             answered = f"{looking(extension).now} {interval}"
-            return contents.tiles(overview), contents.status(overview), answered, interval
+            return contents.tiles(overview), contents.status(overview, health), answered, interval
 
     def _add_plots(self, app: Dash) -> None:
         @app.callback(
@@ -79,7 +81,7 @@ class Page:
                 shown, now = [*samples(extension), *self._present(extension)], looking(extension).now
             except UserStoreError:  # The status says so.
                 return no_update, no_update
-            span = span if span in charts.SPANS else "day"
+            span = span if span in list(charts.SPANS) else "day"
             return charts.over_time(shown, ("sessions", "users"), span, now), charts.over_time(
                 shown, ("nbytes",), span, now
             )
@@ -136,7 +138,8 @@ class Page:
             extension = _extension()
             view = "users" if view == "users" else "sessions"
             order = order if order in _ORDERS else "newest"
-            offset, search = offset if isinstance(offset, int) and offset > 0 else 0, str(search or "").strip()
+            offset = offset if isinstance(offset, int) and 0 < offset < 2**53 else 0  # as JavaScript counts
+            search = str(search or "").strip()
             began = time.monotonic()
             try:
                 page = owners.owners_page(extension, view, order, search, offset)
@@ -162,8 +165,8 @@ class Page:
             Input("ended", "data"),
         )
         def show_detail(fragment: str | None, _ticks: int | None, _ended: int) -> Any:
-            name = (fragment or "").removeprefix("#")
-            if not owners.is_name(name):
+            name = _name_in(fragment)
+            if name is None:
                 return True, "", None, None, True, "", ""
             extension = _extension()
             try:
@@ -190,8 +193,8 @@ class Page:
             prevent_initial_call=True,
         )
         def end(clicks: int | None, fragment: str | None, ended: int) -> Any:
-            name = (fragment or "").removeprefix("#")
-            if not clicks or not owners.is_name(name):
+            name = _name_in(fragment)
+            if not clicks or name is None:
                 return no_update, no_update
             try:
                 number = owners.end(_extension(), name)
@@ -251,6 +254,12 @@ class Page:
 def _extension() -> OpenedExtension:
     extension: OpenedExtension = request.environ[OPENED_KEY]
     return extension
+
+
+def _name_in(fragment: object) -> str | None:
+    """The name that the hash of the page's URL has; None if it is not a name."""
+    name = str(fragment or "").removeprefix("#")
+    return name if owners.is_name(name) else None
 
 
 def _none(view: str, search: str) -> str:

@@ -7,24 +7,25 @@ from typing import Any
 from dash import html
 
 from ..errors import InvalidKey
+from ..health import Health
 from ..owner import TABS_PREFIX, is_own_key, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.statistics import OwnerInfo
 from ..wording import count, duration, finite, size, time, visible
 from .layout import aria
 from .overview import Overview
-from .owners import MOST_SESSIONS, MOST_VALUES, Detail, OwnersPage, is_session
+from .owners import MAX_SESSIONS, MAX_VALUES, Detail, OwnersPage, is_session
 from .task_runner import TaskView
 
 NOT_KNOWN = "—"
+JUST_NOW = 5.0
 
 
 # The overview
 
 
-def status(overview: Overview) -> list[Any]:
+def status(overview: Overview, health: Health) -> list[Any]:
     """Whether the storage can be used."""
-    health = overview.health
     problem = health.problem or overview.problem
     words = problem or ("Reads and writes work." if health.ok else "It cannot be used.")
     return [
@@ -112,7 +113,11 @@ def range_of(page: OwnersPage) -> str:
 
 
 def _ago(seconds: float, now: float) -> html.Time:
-    return html.Time(f"{duration(now - seconds)} ago", title=time(seconds))
+    return html.Time(_ago_in_words(seconds, now), title=time(seconds))
+
+
+def _ago_in_words(seconds: float, now: float) -> str:
+    return "just now" if now - seconds < JUST_NOW else f"{duration(now - seconds)} ago"
 
 
 def _left(seconds: float | None, now: float) -> html.Time:
@@ -127,7 +132,7 @@ def _left(seconds: float | None, now: float) -> html.Time:
 def facts(detail: Detail, now: float) -> Any:
     """What is known of one session or user as a whole."""
     if detail.ended_at is not None:
-        return html.P(f"This session has ended, {duration(now - detail.ended_at)} ago.", className="note")
+        return html.P(["This session has ended: ", _ago(detail.ended_at, now)], className="note")
     if not detail.is_there:
         return html.P("Nothing is stored here. It may have expired.", className="note")
     stat = detail.stat
@@ -144,7 +149,7 @@ def content(detail: Detail, now: float, with_values: bool) -> list[Any]:
     """Its keys; of a user, also the sessions."""
     parts: list[Any] = []
     if detail.sessions:
-        more = " (the first ones)" if len(detail.sessions) == MOST_SESSIONS else ""
+        more = " (the first ones)" if len(detail.sessions) == MAX_SESSIONS else ""
         items = [html.Li([_link(info.name), _ago(info.created_at, now)]) for info in detail.sessions]
         parts += [
             html.H3(f"Logged in, in {count(len(detail.sessions), 'session')}{more}"),
@@ -158,8 +163,8 @@ def content(detail: Detail, now: float, with_values: bool) -> list[Any]:
         )
         parts.append(html.H3(["Keys", html.Span(f"{some}largest first", className="when")]))
         parts.append(html.Ul([_key(value, shown, now) for value, shown in detail.values], className="keys"))
-        if with_values and len(detail.values) > MOST_VALUES:
-            parts.append(html.P(f"Values are shown of the first {MOST_VALUES} keys.", className="note"))
+        if with_values and len(detail.values) > MAX_VALUES:
+            parts.append(html.P(f"Values are shown of the first {MAX_VALUES} keys.", className="note"))
     return parts
 
 
@@ -222,7 +227,7 @@ def _how_far(view: TaskView) -> str:
 
 
 def _when(at: float, now: float) -> html.Time:
-    return html.Time(f"{duration(now - at)} ago", title=time(at), className="when")
+    return html.Time(_ago_in_words(at, now), title=time(at), className="when")
 
 
 def message(text: str) -> list[Any]:

@@ -9,8 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import StorageError
 from ..extension import OpenedExtension
-from ..health import Health
-from ..operations import looking, visitors_totals
+from ..operations import looking, totals_of
 from ..storage.statistics import Space, Spread, SupportsStatistics, Totals
 
 T = TypeVar("T")
@@ -29,21 +28,19 @@ class Overview(NamedTuple):
 
     at: float
     totals: Totals | None
-    space: Space
-    health: Health
+    space: Space = Space()
     problem: str | None = None
 
 
 def count_all(extension: OpenedExtension) -> Overview:
     """Count now."""
     storage, at = extension.storage, looking(extension).now
-    health = extension.health_probe.health(timeout=1.0)
     try:
-        totals = visitors_totals(extension)
+        totals = totals_of(extension)
         space = storage.space() if isinstance(storage, SupportsStatistics) else Space()
     except StorageError as error:
-        return Overview(at, None, Space(), health, str(error))
-    return Overview(at, totals, space, health)
+        return Overview(at, None, problem=str(error))
+    return Overview(at, totals, space)
 
 
 def count_spread(extension: OpenedExtension) -> Spread:
@@ -56,11 +53,13 @@ class Counted(Generic[T]):
     """Something that is counted now and then, by one thread at a time; others are given what was counted before.
 
     :param count: counts it
-    :ivar took: how many seconds that took
+    :param is_counted: whether it could be counted; if not, it is counted again soon, however long the failure took
+    :ivar took: how many seconds that took; 0 if it failed
     """
 
-    def __init__(self, count: Callable[[OpenedExtension], T]) -> None:
+    def __init__(self, count: Callable[[OpenedExtension], T], is_counted: Callable[[T], bool] = lambda _: True) -> None:
         self._count = count
+        self._is_counted = is_counted
         self._lock = threading.Lock()
         self._of: Any = None
         self._value: T | None = None
@@ -75,9 +74,11 @@ class Counted(Generic[T]):
         with self._lock:
             if self._value is None or self._of is not extension.storage or time.monotonic() >= self._fresh_until:
                 began = time.monotonic()
-                self._value, self._of = self._count(extension), extension.storage
-                self.took = time.monotonic() - began
-                self._fresh_until = time.monotonic() + max(REUSED_FOR, SHARE * self.took)
+                value = self._count(extension)
+                took = time.monotonic() - began
+                self.took = took if self._is_counted(value) else 0.0
+                self._value, self._of = value, extension.storage
+                self._fresh_until = time.monotonic() + max(REUSED_FOR, took, SHARE * self.took)
             return self._value
 
     def forget(self) -> None:

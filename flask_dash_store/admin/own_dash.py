@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
 from dash import Dash, _callback, _get_app, _get_paths, _pages, dcc
 from flask import Flask
@@ -78,9 +77,9 @@ class OwnDash:
     def index(self, root: str) -> str:
         """The page's HTML.
 
-        :param root: the path under which the browser sees the page, with a slash at its end
+        :param root: the path under which the browser sees the page, quoted, with a slash at its end
         """
-        return self._index.replace(_ROOT, quote(root.strip("/"), safe="/"))
+        return self._index.replace(_ROOT, root.strip("/"))
 
 
 class _WithoutHooks(Dash):

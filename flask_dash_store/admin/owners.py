@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -16,11 +17,12 @@ from .values import shown_value
 View = Literal["sessions", "users"]
 
 PAGE = 25
-MOST_KEYS = 200
-MOST_VALUES = 50
-MOST_SESSIONS = 100
+MAX_KEYS = 200
+MAX_VALUES = 50
+MAX_SESSIONS = 100
 
 _PREFIXES: dict[View, str] = {"sessions": SESSION_PREFIX, "users": USER_PREFIX}
+_NAME = re.compile(rf"({'|'.join(map(re.escape, _PREFIXES.values()))})[A-Za-z0-9_.~%-]+", re.ASCII)
 
 
 class OwnersPage(NamedTuple):
@@ -54,9 +56,9 @@ class Detail(NamedTuple):
         return bool(self.values or self.sessions or self.stat.expires is not None)
 
 
-def is_name(name: object) -> bool:
+def is_name(name: str) -> bool:
     """Whether it has the form of a session's or user's name."""
-    return isinstance(name, str) and name.startswith(tuple(_PREFIXES.values())) and len(name) > len(SESSION_PREFIX)
+    return _NAME.fullmatch(name) is not None
 
 
 def is_session(name: str) -> bool:
@@ -93,12 +95,12 @@ def detail_of(extension: OpenedExtension, name: str, with_values: bool) -> Detai
         stat, values = extension.storage.stat(owner, access), extension.storage.describe(owner, access)
     except SessionEnded as ended:
         return Detail(name, Stat(), [], [], ended.ended_at)
-    largest = sorted(values, key=lambda value: -value.nbytes)[:MOST_KEYS]
+    largest = sorted(values, key=lambda value: -value.nbytes)[:MAX_KEYS]
     shown = [
-        (value, shown_value(extension, owner, value, access) if with_values and number < MOST_VALUES else None)
+        (value, shown_value(extension, owner, value, access) if with_values and number < MAX_VALUES else None)
         for number, value in enumerate(largest)
     ]
-    sessions = [] if is_session(name) else list(islice(sessions_of(extension, user_id_of(name)), MOST_SESSIONS))
+    sessions = [] if is_session(name) else list(islice(sessions_of(extension, user_id_of(name)), MAX_SESSIONS))
     return Detail(name, stat, shown, sessions)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Flask, Response, redirect, request
 from werkzeug.datastructures import Headers
@@ -80,9 +81,9 @@ class UserStoreAdmin:
             raise ConfigurationError(f"The app {app.name!r} has an admin page already; put UserStoreAdmin on it once.")
         options: dict[str, Any] = {"methods": METHODS, "provide_automatic_options": False}
         try:
-            app.add_url_rule(self._url, f"{NAME}.without_slash", self._serve_redirect, **options)
-            app.add_url_rule(f"{self._url}/", NAME, self._serve, defaults={"path": ""}, **options)
-            app.add_url_rule(f"{self._url}/<path:path>", NAME, self._serve, **options)
+            app.add_url_rule(self._url, f"{NAME}.without_slash", self.serve_redirect, **options)
+            app.add_url_rule(f"{self._url}/", NAME, self.serve, defaults={"path": ""}, **options)
+            app.add_url_rule(f"{self._url}/<path:path>", NAME, self.serve, **options)
             app.teardown_request(self._after_request)
         except AssertionError as error:
             raise ConfigurationError(
@@ -92,10 +93,10 @@ class UserStoreAdmin:
 
     # Requests
 
-    def _serve_redirect(self) -> Response:
+    def serve_redirect(self) -> Response:
         return self._guarded(lambda: redirect(self._root()))
 
-    def _serve(self, path: str) -> Response:
+    def serve(self, path: str) -> Response:
         return self._guarded(lambda: self._answer(path))
 
     def _guarded(self, answer: Callable[[], Any]) -> Response:
@@ -125,7 +126,8 @@ class UserStoreAdmin:
 
     def _root(self) -> str:
         """The path under which the browser sees the page."""
-        return f"{self._outside or request.script_root}{self._url}/"
+        outside = quote((self._outside or request.script_root).strip("/"), safe="/")
+        return f"/{outside}{self._url}/" if outside else f"{self._url}/"
 
     def _opened(self) -> OpenedExtension:
         stores = self._app.extensions.get(EXTENSION)

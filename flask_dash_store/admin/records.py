@@ -18,7 +18,7 @@ from ..owner import Owner
 
 TTL = 62 * 24 * 3600.0
 
-_KEY = "record"
+_KEY = "record"  # A record of another form needs another key, for workers of two versions may share a store.
 
 
 def read_record(extension: OpenedExtension, owner: Owner) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..errors import QuotaExceeded, StorageClosed, StorageError
 from ..extension import OpenedExtension
-from ..operations import looking, visitors_totals
+from ..operations import looking, totals_of
 from ..owner import SAMPLES_OWNER
 from ..storage.statistics import DAY, HOUR, Totals
 from .records import change_record, read_record
@@ -20,7 +21,7 @@ from .records import change_record, read_record
 logger = logging.getLogger("flask_dash_store")
 
 INTERVAL = 300.0
-MOST_SHARE = 256
+MAX_SHARE = 256
 
 STEPS = ((DAY, INTERVAL), (7 * DAY, HOUR), (31 * DAY, 4 * HOUR))
 """Up to which age one sample is kept for how long a time."""
@@ -46,9 +47,13 @@ class Sampler:
     def sample_soon(self, extension: OpenedExtension) -> None:
         """Take a sample if one is due, without waiting for it. It is asked after each request, so it costs nothing."""
         if self._is_due(extension):
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._sample, args=(extension,), name="flask_dash_store.samples", daemon=True
-            ).start()
+            )
+            with suppress(
+                RuntimeError
+            ):  # There can be no more threads, or Python is ending. The visitor waits for none.
+                thread.start()
 
     def sample(self, extension: OpenedExtension, totals: Totals | None = None) -> None:
         """Take a sample if one is due.
@@ -72,7 +77,7 @@ class Sampler:
             now = looking(extension).now
             if _is_taken(read_record(extension, SAMPLES_OWNER), now):
                 return
-            totals = totals or visitors_totals(extension)
+            totals = totals or totals_of(extension)
             self._add(extension, Sample(now, totals.sessions, totals.users, totals.nbytes, totals.keys))
         except StorageClosed:
             return
@@ -87,7 +92,7 @@ class Sampler:
         try:
             change_record(extension, SAMPLES_OWNER, lambda record: _added((record or [])[::-share][::-1], sample))
         except QuotaExceeded:  # The app lets a visitor have less than a month of samples takes.
-            if share < MOST_SHARE:
+            if share < MAX_SHARE:
                 self._add(extension, sample, share * 2)
 
 

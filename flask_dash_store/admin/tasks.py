@@ -13,7 +13,7 @@ from ..extension import OpenedExtension
 from ..storage.base import Progress, SupportsBackup, SupportsExport
 from ..wording import count
 
-MOST_DETAILS = 20
+MAX_DETAILS = 20
 
 
 class Outcome(NamedTuple):
@@ -56,7 +56,7 @@ def _check(extension: OpenedExtension, progress: Progress) -> Outcome:
         raise StorageError(f"{type(storage).__name__} cannot be checked.")
     for problem in operations.problems(storage, extension.codec, progress):
         found += 1
-        first += [problem] if found <= MOST_DETAILS else []
+        first += [problem] if found <= MAX_DETAILS else []
     return _outcome("No damage found.", f"Found {count(found, 'problem')}.", found, first)
 
 
@@ -77,5 +77,5 @@ def _back_up(extension: OpenedExtension, progress: Progress, folder: Path) -> Ou
 def _outcome(good: str, bad: str, found: int, details: list[str]) -> Outcome:
     if not found:
         return Outcome(good)
-    more = found - MOST_DETAILS
-    return Outcome(bad, False, (*details[:MOST_DETAILS], *([f"… and {more:,} more."] if more > 0 else [])))
+    more = found - MAX_DETAILS
+    return Outcome(bad, False, (*details[:MAX_DETAILS], *([f"… and {more:,} more."] if more > 0 else [])))

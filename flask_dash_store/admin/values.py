@@ -11,8 +11,8 @@ from ..extension import OpenedExtension
 from ..owner import Owner
 from ..storage.base import ValueInfo
 
-MOST_BYTES_READ = 32 * 1024
-MOST_CHARACTERS = 300
+MAX_BYTES_READ = 32 * 1024
+MAX_CHARACTERS = 300
 
 _shortened = Repr()
 _shortened.maxlevel, _shortened.maxstring, _shortened.maxother = 3, 120, 120
@@ -24,7 +24,7 @@ def shown_value(extension: OpenedExtension, owner: Owner, value: ValueInfo, acce
 
     :param value: what is known of it without reading it
     """
-    if value.is_large or value.nbytes > MOST_BYTES_READ:
+    if value.is_large or value.nbytes > MAX_BYTES_READ:
         return "Not read: it is large."
     try:
         stored = extension.storage.get(owner, value.key, access)
@@ -42,6 +42,7 @@ def shown_value(extension: OpenedExtension, owner: Owner, value: ValueInfo, acce
 def _in_words(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
-        return f"{type(value).__name__} of shape {' by '.join(str(side) for side in shape)}"
-    text = _shortened.repr(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+        text = f"{type(value).__name__} of shape {' by '.join(str(side) for side in shape)}"
+    else:
+        text = _shortened.repr(value)
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"

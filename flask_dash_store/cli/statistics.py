@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 
 from ..errors import SessionEnded
 from ..extension import OpenedExtension
-from ..operations import looking, sessions_of, visitors_totals
+from ..operations import looking, sessions_of, totals_of
 from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.name_search import name_filter
@@ -42,7 +42,7 @@ def stats_command(as_json: bool) -> None:
     """
     extension = opened_extension()
     storage, now = _counted(extension), looking(extension).now
-    totals, space = visitors_totals(extension, LARGEST), storage.space()
+    totals, space = totals_of(extension, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(

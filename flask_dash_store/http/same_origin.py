@@ -10,4 +10,5 @@ def is_same_origin(request: Request) -> bool:
     fetch_site = request.headers.get("Sec-Fetch-Site")
     if fetch_site is not None:
         return fetch_site == "same-origin"
-    return request.headers.get("Origin") == request.host_url.rstrip("/")
+    # Not host_url, which has the letters of an internationalized name: browsers send its punycode, as in Host.
+    return request.headers.get("Origin") == f"{request.scheme}://{request.host}"

@@ -62,14 +62,14 @@ class Totals(NamedTuple):
 
     :ivar sessions: sessions that have not expired
     :ivar users: user ids with values
-    :ivar nbytes: bytes of the keys and values of all owners that have not expired
+    :ivar nbytes: bytes of the keys and values of sessions and users that have not expired
     :ivar keys: how many keys they have
-    :ivar oldest: when the oldest of these sessions began, in seconds since the epoch; None if there are none
+    :ivar oldest: when the oldest of them began, in seconds since the epoch; None if there are none
     :ivar began_last_hour: sessions that began within the last hour
     :ivar began_last_day: sessions that began within the last day
     :ivar expired: expired owners that maintenance has not removed yet
     :ivar ended: sessions of which only the ended ids are remembered, so that they stay dead
-    :ivar largest: the largest owners that have not expired, as many as were asked for
+    :ivar largest: the largest sessions and users that have not expired, as many as were asked for
     """
 
     sessions: int = 0
@@ -168,11 +168,13 @@ def totals_of(infos: Iterable[OwnerInfo], now: float, largest: int) -> Totals:
         nonlocal sessions, users, nbytes, keys, oldest, hour, day, expired, ended
         for info in infos:
             if info.is_live(now):
-                is_session = info.name.startswith(SESSION_PREFIX)
+                is_session, is_user = info.name.startswith(SESSION_PREFIX), info.name.startswith(USER_PREFIX)
+                if not (is_session or is_user):
+                    continue
                 sessions += is_session
-                users += info.name.startswith(USER_PREFIX)
+                users += is_user
                 nbytes, keys = nbytes + info.nbytes, keys + info.keys
-                oldest = min(oldest, info.created_at) if is_session else oldest
+                oldest = min(oldest, info.created_at)
                 hour += is_session and info.created_at > now - HOUR
                 day += is_session and info.created_at > now - DAY
                 yield info

@@ -131,6 +131,10 @@ def test_a_post_that_a_form_could_send_is_refused(site: Site, content_type: str 
 def test_a_browser_without_fetch_metadata_is_known_by_its_origin(site: Site) -> None:
     asked = site.page.callback("tiles.children")
     assert site.page.post(asked, {"Origin": "http://localhost"}).status_code == 200
+    for origin in ("http://xn--bcher-kva.example", "http://[fd00::1]:8050"):
+        there = {"base_url": origin}
+        assert site.page.post(asked, {"Origin": origin}, **there).status_code == 200, origin
+        assert site.page.post(asked, {"Origin": "http://localhost"}, **there).status_code == 403, origin
     shop = {"base_url": "https://shop.example:8443"}
     assert site.page.post(asked, {"Origin": "https://shop.example:8443"}, **shop).status_code == 200
     assert site.page.post(asked, {"Origin": "https://shop.example"}, **shop).status_code == 403
@@ -144,6 +148,21 @@ def test_answers_are_kept_from_caches_frames_and_foreign_scripts(site: Site) -> 
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert "unsafe-inline" not in headers["Content-Security-Policy"].split("style-src")[0]
     assert site.page.post(site.page.callback("tiles.children")).headers["Cache-Control"] == "no-store"
+
+
+def test_what_protects_answers_is_not_replaced_by_functions_of_the_app(site: Site) -> None:
+    @site.app.after_request
+    def weaken(response: Any) -> Any:
+        response.headers.update(
+            {"Cache-Control": "public, max-age=3600", "X-Frame-Options": "SAMEORIGIN", "X-Shop": "1"}
+        )
+        return response
+
+    for path in ("/user-store/", "/user-store", "/user-store/_dash-layout", "/user-store/nothing"):
+        headers = site.page.client.get(path).headers
+        assert headers["X-Shop"] == "1"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cache-Control"] == "no-store", path
 
 
 def test_scripts_are_cached_by_no_one_but_the_operators_browser(site: Site) -> None:
@@ -212,5 +231,5 @@ def test_with_csrf_protect_its_view_is_exempt_where_the_app_says_so(make_site: M
     csrf = CSRFProtect(site.app)
     site.page.post(site.page.callback("tiles.children"))
     assert site.page.post(site.page.callback("tiles.children")).status_code == 400
-    csrf.exempt("flask_dash_store.admin.page._serve")
+    csrf.exempt("flask_dash_store.admin.page.serve")
     assert site.page.post(site.page.callback("tiles.children")).status_code == 200

@@ -157,6 +157,14 @@ def test_a_path_that_a_proxy_names_is_no_markup(make: Make) -> None:
     assert "%3Cscript%3Ealert" in page
 
 
+@pytest.mark.parametrize("prefix", ["//evil.example", "https://evil.example", "\\\\evil.example"])
+def test_a_path_that_a_proxy_names_leads_to_no_other_site(make: Make, prefix: str) -> None:
+    client = make().server.test_client()
+    location = client.get(URL, environ_overrides={"SCRIPT_NAME": prefix}).location
+    assert location[0] == "/"
+    assert location[1] not in "/\\"
+
+
 def test_the_page_of_a_plain_flask_app_gives_its_visitors_no_cookie_of_a_dash_app(tmp_path: Path) -> None:
     app = Flask("plain")
     app.secret_key = "k" * 32

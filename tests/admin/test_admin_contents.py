@@ -86,7 +86,7 @@ def test_a_page_after_the_last_one_shows_the_last_one(site: Site) -> None:
     assert answer["range.children"] == "1 to 1 of 1"
 
 
-@pytest.mark.parametrize("offset", [-5, "1; DROP", None, 1.5, [], {}])
+@pytest.mark.parametrize("offset", [-5, "1; DROP", None, 1.5, [], {}, 2**63])
 def test_what_is_no_offset_is_the_beginning(site: Site, offset: Any) -> None:
     site.visitor(cart=1)
     assert len(site.page.rows(offset=offset, order="x", view={}, search=["y"])) == 0
@@ -122,11 +122,18 @@ def test_a_session_shows_its_keys_with_sizes_and_expiries_but_no_values(site: Si
     assert "secret" not in json.dumps(detail)
 
 
+class Wide:
+    """Its shape is an attribute that is no array's."""
+
+    shape = ("w" * 5000,)
+
+
 def test_values_are_shown_shortened_where_the_app_says_so(make_site: MakeSite) -> None:
     site = make_site(show_values=True)
-    site.visitor(cart=["apples"], note="n" * 5000)
+    site.visitor(cart=["apples"], note="n" * 5000, wide=Wide())
     (name,) = site.page.rows()
     shown = text(site.page.detail(name)["detail-content.children"])
+    assert "w" * 500 not in shown
     assert "['apples']" in shown
     assert "nnn" in shown
     assert "n" * 200 not in shown
@@ -170,9 +177,30 @@ def test_hostile_names_and_keys_are_text(site: Site) -> None:
         assert "\t" not in text(detail["detail-content.children"])
 
 
+def test_what_is_no_text_is_no_name(site: Site) -> None:
+    for junk in (1, True, ["s.someone"], {"s.": 1}):
+        assert site.page.call("detail.hidden", url=junk)["detail.hidden"] is True
+        assert site.page.call("ended.data", end=1, url=junk) == {}
+
+
 @pytest.mark.parametrize(
     "name",
-    ["", "s.", "u.", "a.tasks", "h.health", "x", "s.nobody", "u.nobody", "../etc", "s.a/b", "u.%", "%00", "u.\0"],
+    [
+        "",
+        "s.",
+        "u.",
+        "a.tasks",
+        "h.health",
+        "x",
+        "s.nobody",
+        "u.nobody",
+        "../etc",
+        "s.a/b",
+        "u.%",
+        "%00",
+        "u.\0",
+        "s.\ud800",
+    ],
 )
 def test_what_is_no_ones_name_shows_nothing_and_ends_nothing(site: Site, name: str) -> None:
     site.visitor(cart=1)
@@ -235,7 +263,8 @@ def test_no_session_id_is_on_the_page(make_site: MakeSite) -> None:
     assert not [each for each in seen if secret in each or secret[:12] in each]
 
 
-def test_looking_keeps_no_session_alive(site: Site, clock: HandClock) -> None:
+def test_looking_keeps_no_session_alive(make_site: MakeSite, clock: HandClock) -> None:
+    site = make_site(show_values=True)
     site.visitor(cart=1)
     (name,) = site.page.rows()
     for _ in range(4):

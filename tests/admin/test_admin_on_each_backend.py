@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from admin_page import Site, text
 from clocks import HandClock
+from servers_redis import RedisServer, short_folder
 
 from flask_dash_store.admin.samples import samples
 
@@ -39,3 +41,21 @@ def test_the_page_counts_lists_shows_ends_checks_and_purges(url: str, codec: str
     assert "No damage found." in site.page.text("view-check.children")
     assert len(samples(site.opened)) == 1
     site.stores.close()
+
+
+def test_a_server_that_hangs_is_said_to_and_the_page_knows_soon_when_it_is_back(clock: HandClock) -> None:
+    with short_folder() as folder, RedisServer(folder) as server:
+        site = Site(server.url, clock, timeout=0.5)
+        site.visitor(cart=1)
+        server.pause()
+        assert "could be counted" in site.page.text("tiles.children")
+        assert "did not answer" in site.page.text("owners.children")
+        assert "did not answer" in site.page.run("purge")
+        assert site.page.call("tick.interval")["tick.interval"] == 5000
+        server.resume()
+        deadline = time.monotonic() + 10  # Ten seconds are less than 20 times as long as the failure took.
+        while "Sessions 1" not in site.page.text("tiles.children"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "Reads and writes work." in site.page.text("status.children")
+        site.stores.close()

@@ -13,7 +13,7 @@ from admin_page import MakeSite, Site
 from clocks import HandClock
 
 from flask_dash_store.admin.samples import INTERVAL, Sample, samples, thinned
-from flask_dash_store.owner import OWN_OWNERS
+from flask_dash_store.owner import HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER
 
 DAY = 24 * 3600.0
 
@@ -64,6 +64,20 @@ def test_requests_of_visitors_take_samples_though_no_one_looks(site: Site, clock
     assert len(taken(site)) == 3
 
 
+def test_a_request_is_answered_though_no_thread_can_take_its_sample(site: Site, clock: HandClock) -> None:
+    request(site)
+    clock.step(INTERVAL)
+    size = threading.stack_size(2**46)  # more than the system has, so no thread can be started
+    try:
+        assert site.app.test_client().get("/keys").status_code == 200
+    finally:
+        threading.stack_size(size)
+    assert len(taken(site)) == 1
+    clock.step(INTERVAL)
+    request(site)
+    assert len(taken(site)) == 2
+
+
 def test_workers_take_no_more_samples_together_than_one(make_site: MakeSite, clock: HandClock) -> None:
     workers = [make_site() for _ in range(3)]
     for _ in range(4):
@@ -101,7 +115,8 @@ def test_samples_are_counted_and_listed_nowhere_and_purge_leaves_them_alone(site
     runner = site.app.test_cli_runner()
     assert runner.invoke(args=["user-store", "list"]).output == ""
     assert runner.invoke(args=["user-store", "list", "--users"]).output == ""
-    assert not [owner.name for owner in OWN_OWNERS if owner.name in runner.invoke(args=["user-store", "stats"]).output]
+    stats = runner.invoke(args=["user-store", "stats"]).output
+    assert not [owner for owner in (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER) if owner.name in stats]
     clock.step(30 * DAY)
     assert len(taken(site)) == 1
     clock.step(60 * DAY)
@@ -148,6 +163,14 @@ def test_the_plots_show_the_samples_and_what_there_is_now(site: Site, clock: Han
     assert ages["x"] == [3, 0, 0, 0, 0, 0]
     clock.step(30 * DAY)
     assert len(site.page.call("sessions-plot.figure", span="month")["sessions-plot.figure"]["data"][0]["x"]) == 3
+
+
+def test_what_is_no_span_is_a_day(site: Site) -> None:
+    site.visitor(cart=1)
+    wait_for_samples()
+    day = site.page.call("sessions-plot.figure", span="day")
+    for span in ("year", [], {"day": 1}, None):
+        assert site.page.call("sessions-plot.figure", span=span) == day
 
 
 def test_an_app_without_the_page_takes_none(make_site: MakeSite, clock: HandClock) -> None:

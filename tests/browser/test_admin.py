@@ -113,6 +113,7 @@ def test_a_hostile_user_id_and_key_run_no_script(new_user: NewUser, site: str, f
     page = operator(new_user, site, faults)
     page.request.post(f"{site}/user")
     page.get_by_role("radio", name="Users").check()
+    expect(page.locator("#owners a")).to_have_count(1)
     page.locator("#owners a").click()
     expect(page.locator("#detail-name")).to_have_text('<img src=x onerror="window.stolen=1">')
     expect(page.locator(".keys .key")).to_contain_text("<img src=x")

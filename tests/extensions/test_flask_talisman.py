@@ -10,7 +10,7 @@ from flask_talisman import Talisman
 from shop import make_shop
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_dash_store import UserStoreMiddleware
+from flask_dash_store import UserStoreAdmin, UserStoreMiddleware
 
 
 def add_talisman(app: Flask, **options: Any) -> Flask:
@@ -63,3 +63,13 @@ def test_without_its_secure_cookie_the_cookie_follows_the_scheme() -> None:
     app = add_talisman(make_shop(), force_https=False, session_cookie_secure=False)
     headers = [app.test_client().get("/put", base_url=f"{scheme}://localhost").headers for scheme in ("http", "https")]
     assert ["Secure" in attributes(each["Set-Cookie"]) for each in headers] == [False, True]
+
+
+def test_the_admin_page_keeps_the_policy_with_which_it_works() -> None:
+    app = make_shop()
+    UserStoreAdmin(app, allow=lambda: True)
+    client = add_talisman(app, force_https=False).test_client()
+    headers = client.get("/user-store/").headers
+    assert "script-src 'self' 'sha256-" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert client.get("/get").headers["Content-Security-Policy"] == "default-src 'self'; object-src 'none'"

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from apscheduler.events import EVENT_JOB_REMOVED
 from apscheduler.schedulers.background import BackgroundScheduler
 from brokers import assert_opens_nothing, everything_on
 from documents import ROOT
@@ -115,13 +117,15 @@ def test_a_job_in_a_worker_writes_to_its_visitor_after_a_login_and_not_after_a_l
 def test_a_job_of_apscheduler_writes_to_its_visitor_who_has_logged_in_meanwhile(
     jobs: ModuleType, visitor: FlaskClient, broker: RedisServer
 ) -> None:
-    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler, is_removed = BackgroundScheduler(timezone="UTC"), threading.Event()
+    scheduler.add_listener(lambda _: is_removed.set(), EVENT_JOB_REMOVED)
     jobs.QUEUES["apscheduler"] = lambda handle: scheduler.add_job(jobs.work, args=[handle])
     visitor.post("/report/apscheduler")
     visitor.post("/login/ada")
     scheduler.start()
     try:
         assert outcome(jobs, broker) == "stored"
+        assert is_removed.wait(60)  # By the scheduler's thread, which raises if shutdown() has removed it before.
     finally:
         scheduler.shutdown()
     assert visitor.get("/report").text == "for ada"

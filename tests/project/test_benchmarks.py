@@ -173,3 +173,10 @@ def test_results_come_back_from_their_file_as_they_were(tmp_path):
     result.save(tmp_path)
     assert Result.load(tmp_path / "one.json") == result
     assert table.rows == {"peer": [spread([1.235])]}
+
+
+def test_the_measurement_of_the_admin_page_runs():
+    command = [sys.executable, "-m", "benchmarks.admin_page", "--sessions", "50"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == 7

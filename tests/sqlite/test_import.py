@@ -85,7 +85,7 @@ def test_names_with_several_readings_are_listed_and_left_out(app: App, old: Path
     left = [line for line in result.output.splitlines() if line.startswith("Left out")]
     assert [line.split("'")[1] for line in left] == ["1_2_b", "nothing"]
     assert all("--user-ids" in line for line in left)
-    assert result.output.splitlines()[-1] == "Error: 2 were left out."
+    assert result.output.splitlines()[-1] == "Error: 2 values were left out."
     assert "Imported 1 values." in result.output
 
 
@@ -104,7 +104,7 @@ def test_keys_that_a_store_refuses_are_named_and_left_out(app: App, old: Path) -
     assert (result.exit_code, app.of(1)) == (1, {"good": 5})
     for name in ("'1_'", "'1_a/b'", "'1_100%'", "kkk'", "uuu_k'"):
         assert name in result.output
-    assert result.output.splitlines()[-1] == "Error: 5 were left out."
+    assert result.output.splitlines()[-1] == "Error: 5 values were left out."
 
 
 def test_a_file_that_dash_database_did_not_write_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Site:
     """An app whose visitors store what they are told to, and its operator's page."""
 
     def __init__(self, url: str, clock: HandClock, admin: bool = True, **options: Any) -> None:
-        limits = {name: options.pop(name) for name in ("codec", "max_bytes", "max_keys") if name in options}
+        limits = {name: options.pop(name) for name in ("codec", "max_bytes", "max_keys", "timeout") if name in options}
         self.app = Flask("shop")
         self.app.secret_key = "k" * 32
         self.app.add_url_rule("/put/<key>", "put", self._put, methods=["POST"])

@@ -72,8 +72,9 @@ _IS_LIVE = "expires > %(now)s"
 _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR left(owner, 2) <> 'u.')"
 _TOTALS = f"""
     SELECT count(*) FILTER (WHERE is_live AND is_session), count(*) FILTER (WHERE is_live AND is_user AND keys > 0),
-        COALESCE(sum(bytes) FILTER (WHERE is_live), 0)::bigint, COALESCE(sum(keys) FILTER (WHERE is_live), 0)::bigint,
-        min(created_at) FILTER (WHERE is_live AND is_session),
+        COALESCE(sum(bytes) FILTER (WHERE is_live AND (is_session OR is_user)), 0)::bigint,
+        COALESCE(sum(keys) FILTER (WHERE is_live AND (is_session OR is_user)), 0)::bigint,
+        min(created_at) FILTER (WHERE is_live AND (is_session OR is_user)),
         count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 3600),
         count(*) FILTER (WHERE is_live AND is_session AND created_at > %(now)s - 86400),
         count(*) FILTER (WHERE NOT is_live), count(*) FILTER (WHERE expires IS NULL)
@@ -82,8 +83,8 @@ _TOTALS = f"""
         FROM {{schema}}.sessions
     ) s"""
 _LARGEST = f"""
-    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions WHERE {_IS_THERE}
-    ORDER BY bytes DESC, owner LIMIT %(limit)s"""
+    SELECT owner, created_at, expires, bytes, keys FROM {{schema}}.sessions
+    WHERE {_IS_THERE} AND left(owner, 2) IN ('s.', 'u.') ORDER BY bytes DESC, owner LIMIT %(limit)s"""
 # A page past the end has one row, of the total.
 _COUNTS = columns_of_spread("bytes", "created_at", "expires", "%(now)s")
 _SPREAD = f"""

@@ -95,7 +95,7 @@ TRIGGERS = (
     f"""CREATE TRIGGER IF NOT EXISTS "count_delete" AFTER DELETE ON "values" BEGIN
         UPDATE "sessions" SET bytes = bytes - {_size_of("OLD.")}, keys = keys - 1
         WHERE key = {_owner_of("OLD.")} AND (deleted_up_to IS NULL OR deleted_up_to < OLD.rowid);
-        -- Once its row is deleted, the largest rowid may be reused by a row that does not count as deleted.
+        -- The largest rowid may be reused once its row is gone, by a row that does not count as deleted.
         UPDATE "sessions" SET deleted_up_to = (
             SELECT rowid FROM "values" WHERE {_owner_of()} = {_owner_of("OLD.")} AND rowid < OLD.rowid
             ORDER BY rowid DESC LIMIT 1
@@ -220,20 +220,20 @@ LIMIT_EXPIRY = """
 _IS_LIVE = "value > :now AND value < ''"
 _IS_THERE = f"{_IS_LIVE} AND (keys > 0 OR key < 'u.' OR key >= 'u/')"
 _IS_SESSION = "key >= 's.' AND key < 's/'"
+_IS_VISITORS = "key >= 's.'"  # The names of the package's own owners come before those of sessions and users.
 TOTALS = f"""
     SELECT COUNT(*) FILTER (WHERE {_IS_SESSION}), COUNT(*) FILTER (WHERE key >= 'u.' AND key < 'u/' AND keys > 0),
-        COALESCE(SUM(bytes), 0), COALESCE(SUM(keys), 0),
-        MIN(created) FILTER (WHERE {_IS_SESSION}),
+        COALESCE(SUM(bytes), 0), COALESCE(SUM(keys), 0), MIN(created),
         COUNT(*) FILTER (WHERE created > :hour AND {_IS_SESSION}),
         COUNT(*) FILTER (WHERE created > :day AND {_IS_SESSION}),
         (SELECT COUNT(*) FROM "sessions" WHERE value > 0 AND value <= :now)
             + (SELECT COUNT(*) FROM "sessions" WHERE value IS NULL)
             + (SELECT COUNT(*) FROM "sessions" WHERE value >= ''),
         (SELECT COUNT(*) FROM "sessions" WHERE value <= 0)
-    FROM "sessions" NOT INDEXED WHERE {_IS_LIVE}"""
+    FROM "sessions" NOT INDEXED WHERE {_IS_LIVE} AND {_IS_VISITORS}"""
 LARGEST = f"""
-    SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED WHERE {_IS_THERE}
-    ORDER BY bytes DESC, key LIMIT :limit"""
+    SELECT key, COALESCE(created, 0.0), value, bytes, keys FROM "sessions" NOT INDEXED
+    WHERE {_IS_THERE} AND {_IS_VISITORS} ORDER BY bytes DESC, key LIMIT :limit"""
 _COUNTS = columns_of_spread("bytes", "created", "value", ":now")
 SPREAD = f"""
     SELECT COUNT(*), {", ".join(f"COUNT(*) FILTER (WHERE {column})" for column in _COUNTS)}
