@@ -87,5 +87,5 @@ def test_what_neither_key_has_signed_is_left_out_by_name(sites: list[Site], url:
     assert result.exit_code == 1
     assert result.output.splitlines()[-3:-1] == [
         "Signed 1 values.",
-        "Left out 'a' of u.ann…: it is damaged.",
+        "Left out 'a' of u.ann…: it is damaged, or SECRET_KEY_FALLBACKS lacks the key that signed it.",
     ]

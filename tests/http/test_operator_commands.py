@@ -352,6 +352,8 @@ def test_a_store_is_looked_after_by_its_url_without_the_app(on_sqlite: Site, tmp
     assert checked.stdout == "No damage found.\n"
     missing = python(tmp_path, "flask_dash_store", "sqlite:///mistyped.sqlite", "stats")
     assert (missing.returncode, "does not exist" in missing.stderr) == (1, True)
+    listed = python(tmp_path, "flask_dash_store", "sqlite:///mistyped.sqlite", "--help")
+    assert (listed.returncode, "re-sign" in listed.stdout) == (0, True)
     assert not (tmp_path / "mistyped.sqlite").exists()
     assert client.get("/keys").json == ["key"]
 
