@@ -21,17 +21,20 @@ from .storage import StorageOptions, open_storage
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def main(context: click.Context, url: str, arguments: tuple[str, ...]) -> None:
-    """Look after the store at URL, the USER_STORE_URL (url=) of its app.
+    """Look after the store at URL, the USER_STORE_URL (url=) of its app. `URL --help` lists the commands.
 
     `sqlite:///name` is a file in the current folder. Commands that verify or sign values need the app's secret key in
     FLASK_SECRET_KEY. Other settings of the app are read from FLASK_USER_STORE_..., as Flask does.
     """
+    name = f"{context.command_path} URL"
+    if "--help" in arguments:  # The store need not be there.
+        user_store.main(list(arguments), prog_name=name)
     try:
         app = _app_for(url, must_exist=arguments[:1] != ("restore",))
     except UserStoreError as error:
         raise click.ClickException(str(error)) from error
     with app.app_context():
-        user_store.main(list(arguments), prog_name=f"{context.command_path} URL")
+        user_store.main(list(arguments), prog_name=name)
 
 
 def _app_for(url: str, must_exist: bool) -> Flask:

@@ -175,8 +175,8 @@ def re_sign_command(as_json: bool) -> None:
     if as_json:
         say_json({"signed": signed, "left_out": _as_dicts(left_out)})
     else:
-        click.echo(f"Signed {signed} values.")
-    _say_left_out(left_out, quietly=as_json)
+        click.echo(f"Signed {signed} values." if signed or left_out else "There was nothing to sign.")
+    _say_left_out(left_out, as_json, "it is damaged, or SECRET_KEY_FALLBACKS lacks the key that signed it")
 
 
 def _re_sign_all(
@@ -220,13 +220,14 @@ def _as_dicts(left_out: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"name": owner, "key": key} for owner, key in left_out]
 
 
-def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False) -> None:
+def _say_left_out(damaged: list[tuple[str, str]], quietly: bool = False, why: str = "it is damaged") -> None:
     """Print which values were left out, and fail if any were.
 
     :param quietly: whether they have been printed already
+    :param why: why each of them was left out
     """
     for owner, key in () if quietly else damaged:
-        click.echo(f"Left out {key!r} of {owner[:10]}…: it is damaged.")
+        click.echo(f"Left out {key!r} of {owner[:10]}…: {why}.")
     if damaged:
         fail(f"{len(damaged)} values were left out; `flask user-store check` says what is damaged.")
 

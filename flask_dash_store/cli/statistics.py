@@ -105,6 +105,9 @@ def list_command(
     ]
     for line in table([["Name", "Began", "Expires", "Bytes", "Keys"], *rows]) if rows else ():
         click.echo(line)
+    if not page.total:
+        found = f" with {containing!r} in their name" if containing else ""
+        click.echo(f"There are no {'users with values' if users else 'sessions'}{found}.")
     if len(rows) < page.total:
         click.echo(_where(page, offset))
 

@@ -109,7 +109,7 @@ class SessionCookie:
         self._clock = clock
         # The cache is safe: whether a signature is valid depends only on the secrets, which never change here.
         self._verify = lru_cache(VERIFIED_COOKIES)(self._verify_signature)
-        self._has_warned = False
+        self._has_warned = self._has_warned_of_key = False
 
     def set_attributes(self, attributes: CookieAttributes) -> None:
         """From now on, issue cookies with these attributes. Cookies with the former ones stay valid."""
@@ -148,13 +148,26 @@ class SessionCookie:
         form = _FORM.fullmatch(value)
         if form is None:
             return None
-        is_current = _is_signed(self._signer, value)
-        if not is_current and not any(_is_signed(former, value) for former in self._former):
-            return None
         session_id, scope, issued, permanent = form.groups()
         is_own = scope.startswith(self._where)
+        is_current = _is_signed(self._signer, value)
+        if not is_current and not any(_is_signed(former, value) for former in self._former):
+            if is_own:
+                self._warn_of_another_key()
+            return None
         is_current = is_current and scope == self._scope
         return Session(session_id, session_owner(session_id), float(issued), is_own, is_current, bool(permanent))
+
+    def _warn_of_another_key(self) -> None:
+        if not self._has_warned_of_key:  # Once in a process: a forged cookie looks the same, and must not fill the log.
+            self._has_warned_of_key = True
+            logger.warning(
+                "A browser sent a cookie %s that was not signed with this SECRET_KEY, so its visitor begins a new "
+                "session. SECRET_KEY must be the same in all workers and after a restart. If it was changed, keep the "
+                "former one in SECRET_KEY_FALLBACKS. If another app on this host, on any port, sets the cookie, give "
+                "each its own cookie_name.",
+                self.attributes.name,
+            )
 
     def dump(self, session_id: str, issued_at: float, scheme: str, is_permanent: bool = False) -> str:
         """The value of a Set-Cookie header for this session.

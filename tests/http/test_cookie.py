@@ -232,3 +232,27 @@ def test_no_cookie_header_whatever_it_holds_is_an_error(app_and_cookie: tuple[Fl
     assert (text, len(set_cookie)) in [("Ada", 0), ("nobody", 1)]
     if text == "Ada":  # then it is there, whole
         assert re.search(rf"(?:^|;)[ \t]*{re.escape(crumb)}[ \t]*(?:;|$)", header)
+
+
+# A log entry for the mistake of one key in each worker
+
+
+def test_a_cookie_that_was_signed_with_another_key_is_logged_once_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = installed()
+    for _ in range(3):
+        crumb, _ = issue(installed(SECRET_KEY=OTHER_SECRET))
+        assert get(app, crumb)[1] == "nobody"
+    [message] = caplog.messages
+    assert "not signed with this SECRET_KEY" in message
+    assert "same in all workers" in message
+
+
+def test_cookies_that_are_no_sign_of_another_key_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = installed(SECRET_KEY_FALLBACKS=[OTHER_SECRET])
+    crumb, _ = issue(installed(SECRET_KEY=OTHER_SECRET))
+    of_a_sibling_app, _ = issue(installed(SECRET_KEY="another app's key", USER_STORE_COOKIE_PATH="/sibling"))
+    for cookie in (crumb, of_a_sibling_app, "user_store=nonsense", "user_store="):
+        get(app, cookie)
+    assert caplog.messages == []

@@ -119,6 +119,7 @@ FAULTS: list[tuple[type[UserStoreError], Use]] = [
     (errors.TamperedValue, tamper),
     (errors.NotAnAttribute, lambda site, store: setattr(store, "modified", VALUE)),
     (errors.NotANumber, lambda site, store: store.increment("secret")),
+    (errors.NotEditable, lambda site, store: store.edit("secret").__enter__()),
     (errors.NotAnAttribute, lambda site, store: setattr(store, "secret", VALUE)),
     (errors.InvalidKey, write(VALUE, "a/b")),
     (errors.InvalidKeyType, write(VALUE, 5)),

@@ -100,7 +100,7 @@ def test_stats_say_how_many_sessions_and_users_there_are_and_which_is_the_larges
 def test_stats_of_an_empty_store_are_zeros(site: Site) -> None:
     assert (site.json("stats")["sessions"], site.json("stats")["largest"], site.json("list")) == (0, [], [])
     assert "Sessions  0\n" in site.run("stats")
-    assert site.run("list") == ""
+    assert site.run("list") == "There are no sessions.\n"
 
 
 def test_sessions_and_users_are_listed_in_the_order_that_is_asked_for(on_sqlite: Site, clock: HandClock) -> None:
@@ -128,6 +128,14 @@ def test_a_list_of_more_than_a_page_says_which_they_are(on_sqlite: Site, clock: 
     assert ([line.split()[0] for line in lines], where) == (names[2:4], "3-4 of 5")
     assert "of 5" not in on_sqlite.run("list", "--limit", "5")
     assert "There are 5" in on_sqlite.run("list", "--offset", "5")
+
+
+def test_a_list_of_none_says_so(on_sqlite: Site) -> None:
+    assert on_sqlite.run("list") == "There are no sessions.\n"
+    on_sqlite.visitor(key="value")
+    assert on_sqlite.run("list", "--users") == "There are no users with values.\n"
+    assert on_sqlite.run("list", "--search", "zz zz") == "There are no sessions with 'zz zz' in their name.\n"
+    assert on_sqlite.json("list", "--users") == []
 
 
 def test_a_list_can_be_searched(on_sqlite: Site) -> None:
@@ -344,6 +352,8 @@ def test_a_store_is_looked_after_by_its_url_without_the_app(on_sqlite: Site, tmp
     assert checked.stdout == "No damage found.\n"
     missing = python(tmp_path, "flask_dash_store", "sqlite:///mistyped.sqlite", "stats")
     assert (missing.returncode, "does not exist" in missing.stderr) == (1, True)
+    listed = python(tmp_path, "flask_dash_store", "sqlite:///mistyped.sqlite", "--help")
+    assert (listed.returncode, "re-sign" in listed.stdout) == (0, True)
     assert not (tmp_path / "mistyped.sqlite").exists()
     assert client.get("/keys").json == ["key"]
 
