@@ -50,7 +50,7 @@ def tiles(overview: Overview) -> list[html.Div]:
         ),
         _tile("Users", f"{totals.users:,}", "with values of their own"),
         _tile("Stored", size(totals.nbytes), f"in {count(totals.keys, 'key')}"),
-        _tile("Space used", NOT_KNOWN if space.used is None else size(space.used), " · ".join([*room, *log])),
+        _tile("Database size", NOT_KNOWN if space.used is None else size(space.used), " · ".join([*room, *log])),
         _tile("Expired", f"{totals.expired:,}", "not removed yet"),
     ]
 

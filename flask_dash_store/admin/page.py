@@ -103,13 +103,14 @@ class UserStoreAdmin:
         return protect(answer() if is_let_in(self._allow) else refusal(), self._dash.script_hashes)
 
     def _answer(self, path: str) -> Response:
+        opened = self._opened()
         if path == "" and request.method in ("GET", "HEAD"):
             return Response(self._dash.index(self._root()), mimetype="text/html")
         if _ROUTES_OF_DASH.fullmatch(path) is None:
             return Response("Not Found", 404, mimetype="text/plain")
-        return self._answer_of_dash(path)
+        return self._answer_of_dash(path, opened)
 
-    def _answer_of_dash(self, path: str) -> Response:
+    def _answer_of_dash(self, path: str, opened: OpenedExtension) -> Response:
         """What the page's Dash app answers, which sees hardly a header of the request, and so no cookie."""
         environ = EnvironBuilder(
             f"/{path}",
@@ -118,7 +119,7 @@ class UserStoreAdmin:
             data=request.get_data(),
             content_type=request.content_type,
             headers=Headers({"If-None-Match": request.headers.get("If-None-Match", "")}),
-            environ_overrides={OPENED_KEY: self._opened()},
+            environ_overrides={OPENED_KEY: opened},
         ).get_environ()
         # Dash keeps in a context variable which app has answered last. The code of the app around must not find this.
         body, status, headers = copy_context().run(run_wsgi_app, self._dash.wsgi_app, environ, buffered=True)
@@ -181,7 +182,7 @@ def _checked_url(url: Any) -> str:
 def _checked_folder(backups: str | Path | None) -> Path | None:
     folder = None if backups is None else Path(backups).absolute()
     if folder is not None and not folder.is_dir():
-        raise ConfigurationError(f"backups= of UserStoreAdmin has to be an existing folder, and {folder} is none.")
+        raise ConfigurationError(f"backups= of UserStoreAdmin has to be an existing folder. Create {folder} first.")
     return folder
 
 

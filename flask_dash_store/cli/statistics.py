@@ -64,7 +64,7 @@ def stats_command(as_json: bool) -> None:
         ["Stored", f"{size(totals.nbytes)} in {count(totals.keys, 'key')}"],
         ["Oldest", "none" if totals.oldest is None else f"began {time(totals.oldest)}"],
         *(["Largest" if i == 0 else "", _in_words(info)] for i, info in enumerate(totals.largest)),
-        ["Takes", "not known" if space.used is None else size(space.used)],
+        ["Database", "not known" if space.used is None else size(space.used)],
         *([["", f"{size(space.log)} of it in the write-ahead log"]] if space.log else []),
         ["Free", "not known" if space.free is None else size(space.free)],
         ["Expired", f"{totals.expired:,}, which maintenance has yet to remove"],

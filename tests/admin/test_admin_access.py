@@ -223,8 +223,9 @@ def test_without_the_middleware_the_error_says_so() -> None:
     app = Flask("shop")
     app.testing = True
     UserStoreAdmin(app, allow=lambda: True)
-    with pytest.raises(ConfigurationError, match=r"UserStoreMiddleware\(app\)"):
-        app.test_client().get("/user-store/_dash-layout")
+    for path in ("/user-store/", "/user-store/_dash-layout"):
+        with pytest.raises(ConfigurationError, match=r"UserStoreMiddleware\(app\)"):
+            app.test_client().get(path)
 
 
 def test_with_csrf_protect_its_view_is_exempt_where_the_app_says_so(make_site: MakeSite) -> None:
