@@ -113,8 +113,8 @@ def test_samples_are_counted_and_listed_nowhere_and_purge_leaves_them_alone(site
     request(site)
     site.stores.purge()
     runner = site.app.test_cli_runner()
-    assert runner.invoke(args=["user-store", "list"]).output == ""
-    assert runner.invoke(args=["user-store", "list", "--users"]).output == ""
+    assert runner.invoke(args=["user-store", "list"]).output == "There are no sessions.\n"
+    assert runner.invoke(args=["user-store", "list", "--users"]).output == "There are no users with values.\n"
     stats = runner.invoke(args=["user-store", "stats"]).output
     assert not [owner for owner in (HEALTH_OWNER, SAMPLES_OWNER, TASKS_OWNER) if owner.name in stats]
     clock.step(30 * DAY)

@@ -323,8 +323,8 @@ def test_what_dash_prepares_for_all_holds_no_visitors_data(
     ada = Visitor(asgi_visitor.starlette(VIEWS, url=file_url))
     ada.get("/write")
     ada, bob = Visitor(server, ada.cookies), Visitor(server)
-    assert "Ada" not in ada.get("/").text
-    assert "Ada" not in bob.get("/").text
+    assert "Name: Ada" not in ada.get("/").text
+    assert "Name: Ada" not in bob.get("/").text
     assert "Name: Ada" in ada.get("/_dash-layout").text
     assert "Name: None" in bob.get("/_dash-layout").text
 

@@ -304,7 +304,7 @@ def test_what_the_first_visitor_has_stored_is_not_embedded_in_the_index_that_all
 
     before_the_restart = make_server()
     UserStoreMiddleware(before_the_restart, url=url)
-    before_the_restart.add_url_rule("/", view_func=lambda: user_store.update(name="Ada") or "ok")
+    before_the_restart.add_url_rule("/", view_func=lambda: user_store.update(name="Ada Byron") or "ok")
     ada = before_the_restart.test_client()
     ada.get("/")
 
@@ -316,8 +316,8 @@ def test_what_the_first_visitor_has_stored_is_not_embedded_in_the_index_that_all
     first, ada = ada, app.server.test_client()
     ada.set_cookie("user_store", first.get_cookie("user_store").value)
 
-    assert "Ada" not in ada.get("/").text
-    assert "Ada" not in bob.get("/").text
-    assert "Ada" in ada.get("/_dash-layout").text
-    assert "g: Ada, proxy: Ada" in open_page(ada, "/")
+    assert "Ada Byron" not in ada.get("/").text
+    assert "Ada Byron" not in bob.get("/").text
+    assert "Ada Byron" in ada.get("/_dash-layout").text
+    assert "g: Ada Byron, proxy: Ada Byron" in open_page(ada, "/")
     assert "g: None, proxy: None" in open_page(bob, "/")

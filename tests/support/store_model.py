@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple, Self
 
-from flask_dash_store import NotANumber, SessionEnded
+from flask_dash_store import NotANumber, NotEditable, SessionEnded
 from flask_dash_store.expiry import Clock
 
 TTL = 1000.0
@@ -122,7 +122,7 @@ def attempt(store: Any, deed: Deed) -> Outcome:
         store.use()
     try:
         result = DEEDS[name](store, *(args if is_model else map(_all_stored, args)))
-    except (KeyError, AttributeError, ZeroDivisionError, NotANumber, SessionEnded) as error:
+    except (KeyError, ZeroDivisionError, NotANumber, NotEditable, SessionEnded) as error:
         return "raised", type(error).__name__
     return "returned", shown(result)
 
