@@ -103,8 +103,8 @@ class Spread(NamedTuple):
 class Space(NamedTuple):
     """How full the place of the values is, in bytes. None if not known, or not limited.
 
-    :ivar used: the size of the database file or the tables, without the files of large values; for a Redis server, all of
-        its memory
+    :ivar used: the size of the database file or the tables, without the files of large values; for a Redis server,
+        all of its memory
     :ivar free: how much space is left
     :ivar log: the part of ``used`` that a checkpoint empties: SQLite's WAL
     """

@@ -122,7 +122,7 @@ def attempt(store: Any, deed: Deed) -> Outcome:
         store.use()
     try:
         result = DEEDS[name](store, *(args if is_model else map(_all_stored, args)))
-    except (KeyError, ZeroDivisionError, NotANumber, NotEditable, SessionEnded) as error:
+    except (KeyError, AttributeError, ZeroDivisionError, NotANumber, NotEditable, SessionEnded) as error:
         return "raised", type(error).__name__
     return "returned", shown(result)
 
