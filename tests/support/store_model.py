@@ -99,6 +99,8 @@ class Model(dict[str, Any]):
     @contextmanager
     def edit(self, key: str, default: Any) -> Iterator[Any]:
         value = deepcopy(self.get(key, default))
+        if not isinstance(value, list):
+            raise NotEditable
         yield value
         super().__setitem__(key, value)
 
@@ -122,7 +124,7 @@ def attempt(store: Any, deed: Deed) -> Outcome:
         store.use()
     try:
         result = DEEDS[name](store, *(args if is_model else map(_all_stored, args)))
-    except (KeyError, AttributeError, ZeroDivisionError, NotANumber, NotEditable, SessionEnded) as error:
+    except (KeyError, ZeroDivisionError, NotANumber, NotEditable, SessionEnded) as error:
         return "raised", type(error).__name__
     return "returned", shown(result)
 
