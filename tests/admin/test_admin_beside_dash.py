@@ -131,10 +131,13 @@ def test_pages_of_the_app_are_none_of_the_admin_page(make: Make) -> None:
 @pytest.mark.parametrize("name", ["DASH_URL_BASE_PATHNAME", "DASH_REQUESTS_PATHNAME_PREFIX", "DASH_SERVE_LOCALLY"])
 def test_dashs_environment_variables_are_the_other_apps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = Flask("shop")
+    app.secret_key = "only for these tests"
+    stores = UserStoreMiddleware(app, url="memory://")
     monkeypatch.setenv(name, "/elsewhere/")
     UserStoreAdmin(app, URL, allow=lambda: True)
     assert os.environ[name] == "/elsewhere/"
     assert f'"{URL}/_dash-component-suites/' in app.test_client().get(f"{URL}/").text
+    stores.close()
 
 
 def test_below_a_path_its_scripts_and_data_are_below_it_too(make: Make) -> None:
