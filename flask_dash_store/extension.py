@@ -253,6 +253,10 @@ class OpenedExtension:
             ),
         )
 
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
+        return self._context.expiry.clock()
+
     def access_of_users(self) -> Access:
         """An access to the values of a user id, which do not expire."""
         return ExpiryPolicy(None, self._context.expiry.clock).access()

@@ -11,24 +11,23 @@ from .errors import SessionEnded, StorageCorrupt, StorageError, TamperedValue
 from .expiry import Access
 from .extension import OpenedExtension
 from .storage.base import Progress, SupportsExport
-from .storage.statistics import OwnerInfo, SupportsStatistics, Totals
+from .storage.statistics import OwnerInfo, SupportsStatistics
 
 
 def looking(extension: OpenedExtension) -> Access:
     """An access that only looks: it does not count as use, so it keeps nothing alive."""
-    return Access(extension.access_of_users().now, math.inf, math.inf)
+    return Access(extension.now(), math.inf, math.inf)
 
 
-def totals_of(extension: OpenedExtension, largest: int = 0) -> Totals:
-    """How much there is.
+def statistics_of(extension: OpenedExtension) -> SupportsStatistics:
+    """The storage, if it has statistics.
 
-    :param largest: how many of the largest sessions and users to name
-    :raises StorageError: when the storage fails, or keeps no counts
+    :raises StorageError: if it has none
     """
     storage = extension.storage
     if not isinstance(storage, SupportsStatistics):
         raise StorageError(f"{type(storage).__name__} does not say how much it keeps.")
-    return storage.totals(looking(extension).now, largest)
+    return storage
 
 
 def sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]:
@@ -43,7 +42,7 @@ def sessions_of(extension: OpenedExtension, user_id: str) -> Iterator[OwnerInfo]
 def purge(extension: OpenedExtension, progress: Progress) -> int:
     """Remove all that has expired. Returns how many sessions, and users, were removed."""
     storage = extension.storage
-    expired = storage.totals(looking(extension).now).expired if isinstance(storage, SupportsStatistics) else 0
+    expired = storage.totals(extension.now()).expired if isinstance(storage, SupportsStatistics) else 0
     return extension.request_sessions.maintenance.run_to_the_end(
         lambda removed: progress(removed, max(removed, expired))
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, get_args
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from flask import request
 
 from ..errors import UserStoreError
 from ..extension import OpenedExtension
-from ..operations import looking
+from ..storage.statistics import Order
 from ..wording import count, visible
 from . import charts, contents, owners
 from .layout import TASKS, TICK_MS, layout
@@ -22,8 +22,6 @@ OPENED_KEY = "flask_dash_store.admin.opened"
 """In the environ of a request to the page's Dash app: the opened extension of the app whose store it shows."""
 
 HEALTH_TIMEOUT = 1.0
-
-_ORDERS = ("newest", "oldest", "largest", "expiring")
 
 
 class Page:
@@ -64,7 +62,7 @@ class Page:
                 self._sampler.sample(extension, overview.totals)
             took = max(self._overview.took, self._listing_took)
             interval = max(TICK_MS, int(SHARE * took * 1000))
-            answered = f"{looking(extension).now} {interval}"
+            answered = f"{extension.now()} {interval}"
             return contents.tiles(overview), contents.status(overview, health), answered, interval
 
     def _add_plots(self, app: Dash) -> None:
@@ -78,7 +76,7 @@ class Page:
         def show_over_time(_ticks: int | None, _ended: int, span: str) -> Any:
             extension = _extension()
             try:
-                shown, now = [*samples(extension), *self._present(extension)], looking(extension).now
+                shown, now = [*samples(extension), *self._present(extension)], extension.now()
             except UserStoreError:  # The status says so.
                 return no_update, no_update
             span = span if span in list(charts.SPANS) else "day"
@@ -137,19 +135,19 @@ class Page:
         def show_owners(_ticks: Any, _ended: Any, offset: Any, view: Any, order: Any, search: Any) -> Any:
             extension = _extension()
             view = "users" if view == "users" else "sessions"
-            order = order if order in _ORDERS else "newest"
+            order = order if order in get_args(Order) else "newest"
             offset = offset if isinstance(offset, int) and 0 < offset < 2**53 else 0  # as JavaScript counts
             search = str(search or "").strip()
             began = time.monotonic()
             try:
-                page = owners.owners_page(extension, view, order, search, offset)
+                page, offset = owners.owners_page(extension, view, order, search, offset)
             except UserStoreError as error:
                 return contents.message(visible(str(error))), "", True, "", True, True
             self._listing_took = time.monotonic() - began
-            rows = contents.rows(page, looking(extension).now) or contents.message(_none(view, search))
+            rows = contents.rows(page, extension.now()) or contents.message(_none(view, search))
             note = contents.link_to_user(search) if view == "users" and search else None
-            is_last = page.offset + len(page.infos) >= page.total
-            return rows, note, note is None, contents.range_of(page), page.offset == 0, is_last
+            is_last = offset + len(page.owners) >= page.total
+            return rows, note, note is None, contents.range_of(page, offset), offset == 0, is_last
 
     def _add_detail(self, app: Dash) -> None:
         @app.callback(
@@ -170,7 +168,7 @@ class Page:
                 return True, "", None, None, True, "", ""
             extension = _extension()
             try:
-                detail, now = owners.detail_of(extension, name, self._show_values), looking(extension).now
+                detail, now = owners.detail_of(extension, name, self._show_values), extension.now()
             except UserStoreError as error:
                 return False, contents.called(name), visible(str(error)), None, True, "", ""
             is_session = owners.is_session(name)
@@ -220,7 +218,7 @@ class Page:
                 views = self._runner.views(extension)
             except UserStoreError:
                 return [no_update] * (3 * len(TASKS) + 1)
-            now, kinds = looking(extension).now, self._runner.kinds(extension)
+            now, kinds = extension.now(), self._runner.kinds(extension)
             is_running = any(view.state == "running" for view in views.values())
             return (
                 *(contents.run(views.get(kind), now) for kind in TASKS),

@@ -10,11 +10,11 @@ from ..errors import InvalidKey
 from ..health import Health
 from ..owner import TABS_PREFIX, is_own_key, user_id_of, user_owner
 from ..storage.base import ValueInfo
-from ..storage.statistics import OwnerInfo
+from ..storage.statistics import OwnerInfo, OwnerPage
 from ..wording import count, duration, finite, size, time, visible
 from .layout import aria
 from .overview import Overview
-from .owners import MAX_SESSIONS, MAX_VALUES, Detail, OwnersPage, is_session
+from .owners import MAX_SESSIONS, MAX_VALUES, Detail, is_session
 from .task_runner import TaskView
 
 NOT_KNOWN = "—"
@@ -65,9 +65,9 @@ def _tile(label: str, value: str, note: str) -> html.Div:
 # Sessions and users
 
 
-def rows(page: OwnersPage, now: float) -> list[html.Tr]:
+def rows(page: OwnerPage, now: float) -> list[html.Tr]:
     """A row for each session or user."""
-    return [_row(info, now) for info in page.infos]
+    return [_row(info, now) for info in page.owners]
 
 
 def _row(info: OwnerInfo, now: float) -> html.Tr:
@@ -105,11 +105,11 @@ def link_to_user(user_id: str) -> list[Any] | None:
     return ["Sessions of the user ", html.A(html.Bdi(visible(user_id)), href=f"#{name}"), ", if there are any."]
 
 
-def range_of(page: OwnersPage) -> str:
+def range_of(page: OwnerPage, offset: int) -> str:
     """Which of all are shown: "51 to 100 of 12,345"."""
-    if not page.infos:
+    if not page.owners:
         return ""
-    return f"{page.offset + 1:,} to {page.offset + len(page.infos):,} of {page.total:,}"
+    return f"{offset + 1:,} to {offset + len(page.owners):,} of {page.total:,}"
 
 
 def _ago(seconds: float, now: float) -> html.Time:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import StorageError
 from ..extension import OpenedExtension
-from ..operations import looking, totals_of
+from ..operations import statistics_of
 from ..storage.statistics import Space, Spread, SupportsStatistics, Totals
 
 T = TypeVar("T")
@@ -34,19 +34,18 @@ class Overview(NamedTuple):
 
 def count_all(extension: OpenedExtension) -> Overview:
     """Count now."""
-    storage, at = extension.storage, looking(extension).now
+    at = extension.now()
     try:
-        totals = totals_of(extension)
-        space = storage.space() if isinstance(storage, SupportsStatistics) else Space()
+        storage = statistics_of(extension)
+        return Overview(at, storage.totals(at), storage.space())
     except StorageError as error:
         return Overview(at, None, problem=str(error))
-    return Overview(at, totals, space)
 
 
 def count_spread(extension: OpenedExtension) -> Spread:
     """How the sessions differ in size, age and expiry, now; all zeros when the storage does not say."""
     storage = extension.storage
-    return storage.spread(looking(extension).now) if isinstance(storage, SupportsStatistics) else Spread()
+    return storage.spread(extension.now()) if isinstance(storage, SupportsStatistics) else Spread()
 
 
 class Counted(Generic[T]):

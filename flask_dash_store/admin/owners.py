@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 from ..errors import SessionEnded
 from ..extension import OpenedExtension
 from ..operations import looking, sessions_of
-from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
+from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of
 from ..storage.base import Stat, ValueInfo
-from ..storage.statistics import Order, OwnerInfo, SupportsStatistics
+from ..storage.statistics import Order, OwnerInfo, OwnerPage, SupportsStatistics
 from .values import shown_value
 
 View = Literal["sessions", "users"]
@@ -23,18 +23,6 @@ MAX_SESSIONS = 100
 
 _PREFIXES: dict[View, str] = {"sessions": SESSION_PREFIX, "users": USER_PREFIX}
 _NAME = re.compile(rf"({'|'.join(map(re.escape, _PREFIXES.values()))})[A-Za-z0-9_.~%-]+", re.ASCII)
-
-
-class OwnersPage(NamedTuple):
-    """Some of the sessions or users, in an order.
-
-    :ivar offset: how many come before these
-    :ivar total: how many there are in all
-    """
-
-    infos: list[OwnerInfo]
-    offset: int
-    total: int
 
 
 class Detail(NamedTuple):
@@ -66,21 +54,24 @@ def is_session(name: str) -> bool:
     return name.startswith(SESSION_PREFIX)
 
 
-def owners_page(extension: OpenedExtension, view: View, order: Order, containing: str, offset: int) -> OwnersPage:
-    """A page of the sessions or users.
+def owners_page(
+    extension: OpenedExtension, view: View, order: Order, containing: str, offset: int
+) -> tuple[OwnerPage, int]:
+    """A page of the sessions or users, and how many come before it.
 
     :param containing: what their names contain; "" for all
+    :param offset: how many to skip; if that is after the last page, the last page is returned
     :raises StorageError: when the storage fails
     """
     storage = extension.storage
     if not isinstance(storage, SupportsStatistics):
-        return OwnersPage([], 0, 0)
-    prefix, now = _PREFIXES[view], looking(extension).now
+        return OwnerPage([], 0), 0
+    prefix, now = _PREFIXES[view], extension.now()
     page = storage.find_owners(prefix, order, PAGE, now, offset=offset, containing=containing)
-    if not page.owners and page.total:  # Some have gone since: this is after the last page.
+    if not page.owners and page.total:  # Some have gone since.
         offset = (page.total - 1) // PAGE * PAGE
         page = storage.find_owners(prefix, order, PAGE, now, offset=offset, containing=containing)
-    return OwnersPage(page.owners, offset, page.total)
+    return page, offset
 
 
 def detail_of(extension: OpenedExtension, name: str, with_values: bool) -> Detail:
@@ -115,8 +106,3 @@ def end(extension: OpenedExtension, name: str) -> int:
         return int(extension.end_session(extension.storage.current(Owner(name), looking(extension))))
     except SessionEnded:
         return 0
-
-
-def name_of_user(user_id: str) -> str:
-    """The name of a user."""
-    return user_owner(user_id).name

@@ -6,7 +6,6 @@ each record. When no one has used the page for long, they expire.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ..errors import TamperedValue, UnreadableValue
 from ..expiry import Access, ExpiryPolicy
 from ..extension import OpenedExtension
+from ..operations import looking
 from ..owner import Owner
 
 TTL = 62 * 24 * 3600.0
@@ -23,8 +23,7 @@ _KEY = "record"  # A record of another form needs another key, for workers of tw
 
 def read_record(extension: OpenedExtension, owner: Owner) -> Any:
     """The owner's record; None when there is none."""
-    access = _access(extension)._replace(touch_threshold=math.inf)
-    stored = extension.storage.get(owner, _KEY, access)
+    stored = extension.storage.get(owner, _KEY, looking(extension))
     with suppress(TamperedValue, UnreadableValue):  # SECRET_KEY was changed, say. The next one replaces it.
         return None if stored is None else extension.codec.decode(owner.name, _KEY, stored)
     return None
@@ -45,4 +44,4 @@ def change_record(extension: OpenedExtension, owner: Owner, change: Callable[[An
 
 
 def _access(extension: OpenedExtension) -> Access:
-    return ExpiryPolicy(TTL, lambda: extension.access_of_users().now).access()
+    return ExpiryPolicy(TTL, extension.now).access()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import QuotaExceeded, StorageClosed, StorageError
 from ..extension import OpenedExtension
-from ..operations import looking, totals_of
+from ..operations import statistics_of
 from ..owner import SAMPLES_OWNER
 from ..storage.statistics import DAY, HOUR, Totals
 from .records import change_record, read_record
@@ -50,9 +50,8 @@ class Sampler:
             thread = threading.Thread(
                 target=self._sample, args=(extension,), name="flask_dash_store.samples", daemon=True
             )
-            with suppress(
-                RuntimeError
-            ):  # There can be no more threads, or Python is ending. The visitor waits for none.
+            # There can be no more threads, or Python is ending. The visitor's request must not fail for it.
+            with suppress(RuntimeError):
                 thread.start()
 
     def sample(self, extension: OpenedExtension, totals: Totals | None = None) -> None:
@@ -64,7 +63,7 @@ class Sampler:
             self._sample(extension, totals)
 
     def _is_due(self, extension: OpenedExtension) -> bool:
-        now = looking(extension).now
+        now = extension.now()
         with self._lock:
             # A clock that was stepped back must not keep it from being due for as long as the step.
             is_due = not now < self._next <= now + INTERVAL
@@ -74,10 +73,10 @@ class Sampler:
 
     def _sample(self, extension: OpenedExtension, totals: Totals | None = None) -> None:
         try:
-            now = looking(extension).now
+            now = extension.now()
             if _is_taken(read_record(extension, SAMPLES_OWNER), now):
                 return
-            totals = totals or totals_of(extension)
+            totals = totals or statistics_of(extension).totals(now)
             self._add(extension, Sample(now, totals.sessions, totals.users, totals.nbytes, totals.keys))
         except StorageClosed:
             return

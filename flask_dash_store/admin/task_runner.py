@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import UserStoreError
 from ..extension import OpenedExtension
-from ..operations import looking
 from ..owner import TASKS_OWNER
 from .records import change_record, read_record
 from .tasks import Outcome, Work, tasks_for
@@ -63,7 +62,7 @@ class TaskRunner:
 
     def views(self, extension: OpenedExtension) -> dict[str, TaskView]:
         """The last run of each task, by its kind."""
-        now = looking(extension).now
+        now = extension.now()
         record = read_record(extension, TASKS_OWNER) or {}
         return {kind: _view(kind, run, now) for kind, run in record.items()}
 
@@ -147,7 +146,7 @@ class _Run:
         return bool(record.get(self._kind, {}).get("id") == self._id)
 
     def _now(self) -> float:
-        return looking(self._extension).now
+        return self._extension.now()
 
 
 def _view(kind: str, run: dict[str, Any], now: float) -> TaskView:

@@ -64,7 +64,7 @@ def _back_up(extension: OpenedExtension, progress: Progress, folder: Path) -> Ou
     storage = extension.storage
     if not isinstance(storage, SupportsBackup):
         raise StorageError(f"{type(storage).__name__} cannot be backed up.")
-    at = datetime.fromtimestamp(operations.looking(extension).now, UTC)
+    at = datetime.fromtimestamp(extension.now(), UTC)
     target = folder / f"user-store-{at:%Y-%m-%d-%H%M%S}.sqlite"
     left_out = [
         f"{key!r} of {owner} is damaged, and is left out."

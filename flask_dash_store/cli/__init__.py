@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ def restore(file: Path, yes: bool) -> None:
     """
     storage = _storage_with_backups("restore")
     if not yes:
-        now = opened_extension().access_of_users().now
+        now = opened_extension().now()
         held = storage.inspect_backup(file, now)
         click.echo(f"{file} holds {count(held.sessions, 'session')} and {count(held.users, 'user')} that are live.")
         if isinstance(storage, SupportsStatistics):
@@ -201,7 +200,7 @@ def _re_sign_all(
 def _re_sign(extension: OpenedExtension, owner: Owner, key: str) -> bool:
     """Sign a value again, unless it is signed with the current key. Returns whether it was signed."""
     codec, storage = extension.codec, extension.storage
-    access = extension.access_of_users()._replace(touch_threshold=math.inf)  # Not a use.
+    access = operations.looking(extension)
     with storage.transaction(owner):
         stored = storage.get(owner, key, access)
         if stored is None:

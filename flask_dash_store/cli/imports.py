@@ -95,7 +95,7 @@ def _import_sessions(source: Path | str, allow_pickle: bool, as_json: bool) -> N
     extension = opened_extension()
     if not extension.settings.flask_session:
         fail("Imported sessions need flask.session in the store: set USER_STORE_FLASK_SESSION (flask_session=True).")
-    now = extension.access_of_users().now
+    now = extension.now()
     imported, there, left_out = 0, 0, Counter[str]()
     for found in _sessions(source, allow_pickle, now):
         try:

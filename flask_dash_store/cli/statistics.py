@@ -14,11 +14,11 @@ from flask.cli import with_appcontext
 
 from ..errors import SessionEnded
 from ..extension import OpenedExtension
-from ..operations import looking, sessions_of, totals_of
+from ..operations import looking, sessions_of, statistics_of
 from ..owner import SESSION_PREFIX, USER_PREFIX, Owner, user_id_of, user_owner
 from ..storage.base import ValueInfo
 from ..storage.name_search import name_filter
-from ..storage.statistics import Order, OwnerInfo, OwnerPage, SupportsStatistics, page_of
+from ..storage.statistics import Order, OwnerInfo, OwnerPage, page_of
 from ..wording import count, finite, size, time
 from .app import fail, opened_extension
 from .output import json_option, say_json, table
@@ -41,8 +41,8 @@ def stats_command(as_json: bool) -> None:
     On Redis it goes through all owners, 1,000 at a time; elsewhere it is one query. None reads a value.
     """
     extension = opened_extension()
-    storage, now = _counted(extension), looking(extension).now
-    totals, space = totals_of(extension, LARGEST), storage.space()
+    storage, now = statistics_of(extension), extension.now()
+    totals, space = storage.totals(now, LARGEST), storage.space()
     if as_json:
         counts = totals._asdict()
         say_json(
@@ -88,14 +88,14 @@ def list_command(
 ) -> None:
     """List sessions, or users: when each began and expires, its bytes and keys."""
     extension = opened_extension()
-    now = looking(extension).now
+    now = extension.now()
     if user_id is not None:
         is_wanted = name_filter(SESSION_PREFIX, containing)
         sessions = (info for info in sessions_of(extension, user_id) if is_wanted(info.name))
         page = page_of(sessions, sort, limit, offset, now)
     else:
         prefix = USER_PREFIX if users else SESSION_PREFIX
-        page = _counted(extension).find_owners(prefix, sort, limit, now, offset=offset, containing=containing)
+        page = statistics_of(extension).find_owners(prefix, sort, limit, now, offset=offset, containing=containing)
     if as_json:
         say_json([_as_dict(info) for info in page.owners])
         return
@@ -181,13 +181,6 @@ def _owner(extension: OpenedExtension, name: str | None, user_id: str | None) ->
 
 def _fail_as_nothing_is_there(name: str) -> NoReturn:
     fail(f"Nothing is stored for {name}. `flask user-store list` shows the names of those who have something.")
-
-
-def _counted(extension: OpenedExtension) -> SupportsStatistics:
-    storage = extension.storage
-    if not isinstance(storage, SupportsStatistics):
-        fail(f"{type(storage).__name__} does not say how much it keeps.")
-    return storage
 
 
 def _where(page: OwnerPage, offset: int) -> str:

@@ -101,7 +101,7 @@ class Spread(NamedTuple):
 
 
 class Space(NamedTuple):
-    """How full the place of the values is, in bytes. None if not known, or not limited.
+    """How full the storage is, in bytes. None if not known, or not limited.
 
     :ivar used: the size of the database file or the tables, without the files of large values; for a Redis server,
         all of its memory

@@ -130,7 +130,7 @@ class Pool:
         try:
             connection = Connection.open(self._target, self.timeout)
         except BaseException:
-            self._free(slot)  # Whoever keeps the error keeps this frame, and the slot.
+            self._free(slot)  # A caller that keeps the error keeps this frame, and the slot.
             raise
         connection.slot = slot
         self._open.add(connection)

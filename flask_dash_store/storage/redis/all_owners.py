@@ -143,7 +143,7 @@ class AllOwners(Storage, SupportsExport, SupportsStatistics):
                 yield OwnerInfo(name, parse_time(created) or 0.0, parse_time(expires), *counts)
 
     def space(self) -> Space:
-        """All that the servers keep in memory, whoever's it is, and how much more they may."""
+        """All that the servers keep in memory, for any app, and how much more they may keep."""
         memories = self._server.memory()
         limits = [memory["maxmemory"] for memory in memories]
         used = sum(memory["used_memory"] for memory in memories)
